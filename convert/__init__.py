@@ -1,0 +1,1 @@
+"""Checkpoints of Hugging Face to MLX: convert, quantise, describe, upload."""

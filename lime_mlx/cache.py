@@ -1,0 +1,135 @@
+"""The key-value cache: appended to once per token, read as plain arrays, overlaid for one step, overwritten."""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+CHUNK = 256
+
+
+class LayerCache:
+    """Keys and values of one layer, (1, H, T, d) each, in buffers that grow by `CHUNK` positions."""
+
+    def __init__(self):
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.offset = 0
+
+    def extend(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+        """Append the entries of new positions and return all entries."""
+        start, self.offset = self.offset, self.offset + k.shape[2]
+        self._reserve(k, v)
+        self.keys[:, :, start : self.offset] = k
+        self.values[:, :, start : self.offset] = v
+        return self.read()
+
+    def read(self) -> tuple[mx.array, mx.array]:
+        return self.keys[:, :, : self.offset], self.values[:, :, : self.offset]
+
+    def overwrite(self, position: int, k: mx.array | None = None, v: mx.array | None = None) -> None:
+        """Replace the entries of one position; `k`, `v` are (1, H, 1, d), None leaves them."""
+        if not 0 <= position < self.offset:
+            raise IndexError(f"position {position} is outside the {self.offset} cached ones")
+        if k is not None:
+            self.keys[:, :, position : position + 1] = k
+        if v is not None:
+            self.values[:, :, position : position + 1] = v
+
+    def trim(self, count: int) -> None:
+        self.offset -= min(count, self.offset)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
+
+    def _reserve(self, k: mx.array, v: mx.array) -> None:
+        held = 0 if self.keys is None else self.keys.shape[2]
+        if self.offset <= held:
+            return
+        room = -(-self.offset // CHUNK) * CHUNK - held
+        self.keys = _grown(self.keys, k, room)
+        self.values = _grown(self.values, v, room)
+
+
+def _grown(buffer: mx.array | None, like: mx.array, room: int) -> mx.array:
+    fresh = mx.zeros((*like.shape[:2], room, like.shape[3]), like.dtype)
+    return fresh if buffer is None else mx.concatenate([buffer, fresh], axis=2)
+
+
+class Overlay:
+    """One layer's entries for one step: cached ones, new ones, and deltas on all of them. Nothing is stored.
+
+    `past` is a pair of (1, H, T, d) arrays or None; `delta` a pair of (1, H or more, T + L, d) arrays, each or both None.
+    Deltas with more heads than the entries have one for each query head (grouped-query attention repeats the entries).
+    """
+
+    def __init__(self, past: Sequence[mx.array] | None = None, delta: Sequence[mx.array | None] = (None, None)):
+        self.past = past
+        self.delta = delta
+        self.fresh: tuple[mx.array, mx.array] | None = None
+
+    def extend(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+        self.fresh = k, v
+        if self.past is not None:
+            k, v = (mx.concatenate(pair, axis=2) for pair in zip(self.past, (k, v), strict=True))
+        dk, dv = self.delta
+        if dk is None and dv is None:
+            return k, v
+        heads = (dk if dk is not None else dv).shape[1]
+        k, v = (_repeat(x, heads) for x in (k, v))
+        return k if dk is None else k + dk, v if dv is None else v + dv
+
+
+def _repeat(entries: mx.array, heads: int) -> mx.array:
+    groups = heads // entries.shape[1]
+    return entries if groups == 1 else mx.repeat(entries, groups, axis=1)
+
+
+class KVCache:
+    """The cache of all layers; `cache[i]` is layer i's."""
+
+    def __init__(self, layers: int):
+        self.layers = [LayerCache() for _ in range(layers)]
+
+    def __getitem__(self, index: int) -> LayerCache:
+        return self.layers[index]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @property
+    def offset(self) -> int:
+        """Positions cached so far."""
+        return self.layers[0].offset
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.nbytes for layer in self.layers)
+
+    def append(self, entries: Sequence[tuple[mx.array, mx.array]]) -> None:
+        """Append every layer's keys and values of new positions."""
+        for layer, (k, v) in zip(self.layers, entries, strict=True):
+            layer.extend(k, v)
+
+    def read(self) -> list[tuple[mx.array, mx.array]] | list[None]:
+        """Every layer's keys and values as plain arrays; None for a layer that holds none yet."""
+        return [layer.read() if layer.offset else None for layer in self.layers]
+
+    def overwrite(self, position: int, entries: Sequence[tuple[mx.array | None, mx.array | None]]) -> None:
+        for layer, (k, v) in zip(self.layers, entries, strict=True):
+            layer.overwrite(position, k, v)
+
+    def trim(self, count: int) -> None:
+        """Forget the newest `count` positions."""
+        for layer in self.layers:
+            layer.trim(count)
+
+    def arrays(self) -> list[mx.array]:
+        return [x for layer in self.layers if layer.keys is not None for x in (layer.keys, layer.values)]
+
+
+def overlays(past: Sequence, deltas: Sequence | None = None) -> list[Overlay]:
+    """One `Overlay` per layer from what `KVCache.read` gives and a delta pair per layer."""
+    if deltas is None:
+        return [Overlay(entries) for entries in past]
+    return [Overlay(entries, delta) for entries, delta in zip(past, deltas, strict=True)]

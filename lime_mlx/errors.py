@@ -1,0 +1,29 @@
+"""The errors that a user can cause."""
+
+
+class LimeError(Exception):
+    """Shown to the user as one line, `Error: ...`, with exit code 1."""
+
+
+class MediaError(LimeError):
+    """A picture or a sound cannot be read or used."""
+
+
+class CheckpointError(LimeError):
+    """A model folder or repository is missing, incomplete or not supported."""
+
+
+class MethodError(LimeError):
+    """A decoding method or one of its options is unknown or has a wrong value."""
+
+
+class PromptError(LimeError):
+    """A prompt and its pictures or sounds do not fit each other or the model."""
+
+
+class NumericalError(LimeError):
+    """A computation gave a value that is not finite."""
+
+
+class BackendError(LimeError):
+    """This machine cannot run what was asked: device, memory or MLX version."""

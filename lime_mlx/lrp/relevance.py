@@ -1,0 +1,177 @@
+"""Relevance of a logit: exact, at the input embeddings, and cached, at the entries of the KV cache."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from lime_mlx.cache import Overlay, overlays
+from lime_mlx.errors import PromptError
+
+from .rules import Rules
+from .rules import rules as rules_by_name
+
+Process = Callable[[mx.array], mx.array]
+
+
+class Reading(NamedTuple):
+    """One forward with its relevance. Arrays are lazy: what is not looked at is not computed.
+
+    logits (V,) float32, before `process`; target () int32, the token explained; relevance (T,) float32, signed;
+    entries, every layer's new keys and values.
+    """
+
+    logits: mx.array
+    target: mx.array
+    relevance: mx.array
+    entries: list
+
+
+def _pick(logits: mx.array, process: Process | None, target) -> tuple[mx.array, mx.array]:
+    scores = logits if process is None else process(logits)
+    target = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
+    return scores[target], target
+
+
+def exact(decoder, embeds: mx.array, rules: Rules, deltas=None, process: Process | None = None, target=None) -> Reading:
+    """Relevance sum_d e_id * (dz / de)_id of every input embedding; the whole sequence is run.
+
+    `embeds` is (1, T, D); `deltas` a pair per layer, each (1, H, T, d) or None. z is the logit, at the last position, of
+    `target` or of the token that would be picked. Blocks are checkpointed: memory grows with one block's attention.
+    """
+    deltas = deltas or [(None, None)] * len(decoder.layers)
+
+    def logit(e):
+        h = e
+        for index, delta in enumerate(deltas):
+            h = _block(decoder, index, delta, rules)(h)
+        logits = decoder.head(decoder.model.norm(h[:, -1], rules))[0]
+        z, chosen = _pick(logits, process, target)
+        return z, logits, chosen
+
+    (_, logits, chosen), gradient = mx.value_and_grad(logit)(embeds)
+    return Reading(logits, chosen, _inner(embeds, gradient)[0], [])
+
+
+def _block(decoder, index: int, delta: Sequence, rules: Rules):
+    present = [i for i, x in enumerate(delta) if x is not None]
+
+    def run(h, *arrays):
+        pair = [None, None]
+        for i, x in zip(present, arrays, strict=True):
+            pair[i] = x
+        return decoder.block(index, h, Overlay(None, pair), rules=rules)
+
+    checkpointed = mx.checkpoint(run)
+    return lambda h: checkpointed(h, *(delta[i] for i in present))
+
+
+def exact_slope(decoder, embeds: mx.array, weights: mx.array, rules: Rules, deltas) -> tuple[mx.array, mx.array]:
+    """sum_i weights_i * relevance_i as one forward pass: its value has the gradient of that sum for the deltas.
+
+    Returns last-position logits (V,) and their slope (V,) along the direction weights_i * e_i. The tangent goes
+    through the rules too, so differentiating the slope of z gives the second derivative that LIME needs, block by block.
+    """
+    tangent = embeds * weights[None, :, None]
+    h = embeds
+    for index, delta in enumerate(deltas):
+        h, tangent = _dual_block(decoder, index, delta, rules)(h, tangent)
+    top = lambda x: decoder.head(decoder.model.norm(x, rules))[0]  # noqa: E731
+    (logits,), (slope,) = mx.jvp(top, (h[:, -1],), (tangent[:, -1],))
+    return logits, slope
+
+
+def _dual_block(decoder, index: int, delta: Sequence, rules: Rules):
+    present = [i for i, x in enumerate(delta) if x is not None]
+
+    def run(h, tangent, *arrays):
+        pair = [None, None]
+        for i, x in zip(present, arrays, strict=True):
+            pair[i] = x
+        (out,), (slope,) = mx.jvp(
+            lambda x: decoder.block(index, x, Overlay(None, pair), rules=rules), (h,), (tangent,)
+        )
+        return out, slope
+
+    checkpointed = mx.checkpoint(run)
+    return lambda h, tangent: checkpointed(h, tangent, *(delta[i] for i in present))
+
+
+def cached(
+    decoder, past: Sequence, embed: mx.array, rules: Rules, deltas=None, process: Process | None = None, target=None
+) -> Reading:
+    """Relevance of the newest token's logit at what it reads: the cached entries and its own embedding.
+
+    `past` is what `KVCache.read` gives: T entries a layer; `embed` is (1, 1, D). R_i = sum over layers of
+    <K_i, dz/dK_i> + <V_i, dz/dV_i>, with the rule's share for keys and values, and <e, dz/de> for the newest position.
+    relevance is (T + 1,).
+    """
+    position = past[0][0].shape[2] if past and past[0] is not None else 0
+
+    def logit(entries, e):
+        memory = overlays(entries if position else past, deltas)
+        logits = decoder.head(decoder(e, memory, position, rules)[0, -1])
+        z, chosen = _pick(logits, process, target)
+        return z, logits, chosen, [layer.fresh for layer in memory]
+
+    if not position:
+        (_, logits, chosen, entries), own = mx.value_and_grad(logit, argnums=1)([], embed)
+        return Reading(logits, chosen, _inner(embed, own)[0], entries)
+    (_, logits, chosen, entries), (gradient, own) = mx.value_and_grad(logit, argnums=(0, 1))(list(past), embed)
+    arrived = mx.zeros((position,))
+    for (k, v), (dk, dv) in zip(past, gradient, strict=True):
+        if rules.key_share:
+            arrived = arrived + rules.key_share * _inner(k, dk)[0].sum(axis=0)
+        arrived = arrived + rules.value_share * _inner(v, dv)[0].sum(axis=0)
+    return Reading(logits, chosen, mx.concatenate([arrived, _inner(embed, own)[0]]), entries)
+
+
+def _inner(x: mx.array, gradient: mx.array) -> mx.array:
+    """Sum over the last axis of x * gradient, in float32."""
+    return (x.astype(mx.float32) * gradient.astype(mx.float32)).sum(axis=-1)
+
+
+def relevance(model, prompt, rules: str = "attnlrp", target: int | None = None) -> np.ndarray:
+    """Exact relevance (T,) float32 of every prompt position for one logit at the last position.
+
+    Gradient x input on the merged embeddings under `rules` ("attnlrp", "cplrp", "plain"); signed, not normalised
+    (arXiv 2402.05602). `target` None explains the most likely next token. Raises `MethodError` for unknown rules.
+    """
+    decoder, chosen = model.language_model, rules_by_name(rules)
+    if target is not None and not 0 <= target < decoder.config.vocab_size:
+        raise PromptError(f"Target token {target} is outside the vocabulary of {decoder.config.vocab_size}.")
+    return np.array(exact(decoder, model.embed(prompt), chosen, target=target).relevance)
+
+
+class Shares(NamedTuple):
+    """Shares of the absolute relevance, each 0 to 1: picture or sound, rest of the prompt, the model's own words."""
+
+    media: float
+    prompt: float
+    own: float
+
+
+def shares(relevance, modality: np.ndarray) -> Shares:
+    """Where a token came from. `modality` is (T,) bool over the prompt; `relevance` (T + n,), own tokens last."""
+    size = np.abs(np.asarray(relevance, dtype=np.float64))
+    total = size.sum()
+    if not total > 0:
+        return Shares(0.0, 0.0, 0.0)
+    asked = size[: len(modality)]
+    return Shares(*(float(part.sum() / total) for part in (asked[modality], asked[~modality], size[len(modality) :])))
+
+
+def reliance(relevance, modality: np.ndarray) -> float:
+    """Share of absolute relevance on the picture or sound: sum over M of |R_i| / sum over all of |R_k|, 0 to 1."""
+    return shares(relevance, modality).media
+
+
+def grounding(relevance, modality: np.ndarray, inside: np.ndarray) -> float:
+    """Share of the positive modality relevance that lies inside the ground truth (a box, an interval), 0 to 1.
+
+    `inside` is (|M|,) bool, in the order of the modality positions.
+    """
+    positive = np.maximum(np.asarray(relevance, dtype=np.float64)[: len(modality)][modality], 0)
+    total = positive.sum()
+    return float(positive[np.asarray(inside, dtype=bool)].sum() / total) if total > 0 else 0.0

@@ -1,0 +1,229 @@
+"""One picture, from any source, as RGB."""
+
+import logging
+import os
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ..errors import MediaError
+from .fetch import one_line, read_source, source_name
+
+MIN_SIDE = 2
+MAX_PIXELS = 120_000_000
+
+# Not every format that Pillow knows: its EPS reader, for one, starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
+
+# What Pillow raises for damaged files (RuntimeError: AVIF, IndexError: GIF, TypeError: TIFF).
+DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_NO_RGB = {"F": "floating-point numbers", "LAB": "LAB colours", "La": "premultiplied grey"}
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM")
+_PILLOW_SETTINGS = threading.Lock()
+
+
+def open_image(
+    source: str | os.PathLike | bytes | Image.Image | np.ndarray,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    stdin: BinaryIO | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> Image.Image:
+    """Open a picture as 8-bit RGB, upright, its transparent parts on white.
+
+    Args:
+        source: a path, an http(s) URL, `-` for standard input, the bytes of a picture file, a PIL image,
+            or an array of shape (H, W, 3) and dtype uint8.
+        max_pixels: larger pictures are refused by their header, before they are decoded.
+        stdin: the stream that `-` reads; the process's standard input when left out.
+        notice: called with one sentence when only the first frame or page of several is used.
+
+    Returns:
+        A new PIL image of mode "RGB". 16-bit grey is scaled to 8 bit.
+
+    Raises:
+        MediaError: the source cannot be read, is not a picture, is damaged or cut short, has a side under
+            `MIN_SIDE`, more than `max_pixels` pixels, or pixels that are neither 8 nor 16 bit.
+    """
+    data, content_type = b"", ""
+    if isinstance(source, (Image.Image, np.ndarray)):
+        name = "the given picture"
+    else:
+        name = source_name(source)
+        data, content_type = read_source(source, stdin=stdin)
+    try:
+        with _strict_pillow(max_pixels):
+            image = _identify(source, data, name)
+            _check_size(image.size, max_pixels, name)
+            rgb = _to_rgb(image, name)
+            # A JPEG with several frames (MPO) is one photograph and its previews.
+            several = bool(data) and image.format != "MPO" and getattr(image, "is_animated", False)
+    except UnidentifiedImageError as error:
+        raise _error(name, _why_unknown(data, content_type)) from error
+    except Image.DecompressionBombError as error:
+        problem = f"it has more than {max_pixels:,} pixels, the limit; make it smaller"
+        raise _error(name, problem) from error
+    except DECODE_ERRORS as error:
+        detail = one_line(str(error), 100) or type(error).__name__
+        raise _error(name, f"it is damaged or cut short ({detail}); copy or download it again") from error
+    if several and notice is not None:
+        notice(f"{name} has several frames or pages: only the first one is used.")
+    return rgb
+
+
+def _error(name: str, problem: str) -> MediaError:
+    return MediaError(f"Cannot open {name}: {problem}.")
+
+
+@contextmanager
+def _strict_pillow(max_pixels: int) -> Iterator[None]:
+    """Pillow refuses truncated and huge pictures and prints nothing, whatever its global settings are."""
+    logger, silent = logging.getLogger("PIL"), logging.NullHandler()
+    with _PILLOW_SETTINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, max_pixels
+        logger.addHandler(silent)
+        try:
+            yield
+        finally:
+            logger.removeHandler(silent)
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+
+
+@contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """libtiff prints its complaints straight to file descriptor 2."""
+    stderr = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+
+
+def _identify(source: object, data: bytes, name: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
+            found = f"{source.dtype} and shape {source.shape}"
+            raise _error(name, f"an array must be uint8 of shape (H, W, 3), and this one is {found}")
+        return Image.fromarray(np.ascontiguousarray(source))
+    formats = (*FORMATS, "HEIF") if _is_heic(data) and _add_heic() else FORMATS
+    return Image.open(BytesIO(data), formats=formats)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
+    width, height = size
+    if min(size) < MIN_SIDE:
+        raise _error(name, f"it is {width}x{height} pixels; give one of at least {MIN_SIDE}x{MIN_SIDE}")
+    if width * height > max_pixels:
+        raise _error(name, f"it is {width}x{height}, and the limit is {max_pixels:,} pixels; make it smaller")
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    with _silent_libtiff() if image.format == "TIFF" else nullcontext():
+        image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    if image.mode in _NO_RGB:
+        raise _error(name, f"its pixels are {_NO_RGB[image.mode]}; save it as 8-bit RGB")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        rgb = _from_16_bit(image, name)
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        rgb = Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    rgb.info = {}  # an EXIF rotation left here would be applied again
+    return rgb
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except DECODE_ERRORS:  # damaged EXIF, sound pixels
+        return 1
+
+
+def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise _error(name, "its pixels have more than 16 bit; save it with 8 or 16 bit")
+    grey = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[transparent] = 255
+    return Image.fromarray(grey[pixels]).convert("RGB")
+
+
+def _is_heic(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+
+
+def _add_heic() -> bool:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _why_unknown(data: bytes, content_type: str) -> str:
+    """Why Pillow cannot tell the format of `data`, and what to do."""
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if _is_heic(data):
+        return "Pillow cannot read HEIC by itself; run `pip install pillow-heif`, or convert it to JPEG"
+    if data.startswith(_PICTURE_STARTS) or data[8:12] == b"WEBP":
+        return "its header is damaged or cut short; copy or download it again"
+    if head.startswith(b"%pdf-"):
+        found = "a PDF; export the page as PNG"
+    elif head.startswith(b"<svg") or (head.startswith(b"<?xml") and b"<svg" in head):
+        found = "an SVG drawing; export it as PNG"
+    elif head.startswith((b"<!doctype html", b"<html")):
+        found = "a web page; give the address of the picture itself"
+    elif data[4:8] == b"ftyp":
+        found = "a video or a sound, not a picture; save one frame as PNG"
+    elif b"\0" not in head and head.isascii():
+        found = "text, not a picture; check which file it is"
+    else:
+        found = "not a picture that can be read; convert it to PNG or JPEG"
+    served = f" (the server calls it {one_line(content_type, 80)})" if content_type else ""
+    return f"it is {found}{served}"

@@ -1,0 +1,325 @@
+"""LIME: optimise deltas on the keys and values of one token so that its logit rests on the picture or the sound.
+
+Allouche and Keshet, arXiv 2605.01766. For every token, L = L_rel + lambda * L_KL is lowered by Adam, starting at zero:
+L_rel = -mean over the modality positions of log softmax(R / tau), R the relevance of the token that would be picked;
+L_KL keeps the distribution near the undisturbed one. `exact` computes the official code's numbers over the whole
+sequence; `fast` runs the newest token only and reads R at the cache entries.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+from lime_mlx.cache import overlays
+from lime_mlx.errors import MethodError, NumericalError
+from lime_mlx.lrp.relevance import Reading, exact, exact_slope, reliance
+from lime_mlx.lrp.rules import rules
+
+from .base import Forward, Method, Session
+
+# steps, lr, kl, tau of the official code (arXiv 2605.01766), by model_type; anything else takes "llava"'s.
+OFFICIAL = {
+    "llava": (7, 3e-4, 0.1, 0.1),
+    "qwen2_5_vl": (7, 3e-4, 0.1, 0.1),
+    "qwen2_audio": (7, 5e-4, 0.007, 0.1),
+}
+# One update instead of six, six times as long: Adam's updates have about the length lr each. Not tuned on 7B models.
+FAST_STEPS, FAST_STRETCH = 2, 6
+
+CHOICES = {
+    "mode": ("fast", "exact"),
+    "rules": ("attnlrp", "cplrp", "plain"),
+    "kl_direction": ("code", "paper"),
+    "deltas": ("kv", "k", "v"),
+    "heads": ("kv", "query"),
+    "words": ("content", "all"),
+}
+
+
+@dataclass(frozen=True)
+class Lime(Method):
+    """`lime:key=value,...`.
+
+    steps: forwards per token, the last of which gives the token (7 means 6 updates, as in the official code).
+    lr, kl (lambda), tau: None takes the checkpoint's own value or its family's.
+    layers: "all", "3" or "0-15" (inclusive). deltas: on keys, values or both. heads: one delta per key-value head or
+    per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
+    gate: only tokens whose reliance is below it. words: only tokens that name something, when the tokenizer is known.
+    """
+
+    name = "lime"
+
+    mode: str = "fast"
+    steps: int | None = None
+    lr: float | None = None
+    kl: float | None = None
+    tau: float | None = None
+    layers: str = "all"
+    rules: str = "attnlrp"
+    kl_direction: str = "code"
+    deltas: str = "kv"
+    heads: str | None = None
+    gate: float | None = None
+    words: str | None = None
+
+    def __post_init__(self):
+        for key, allowed in CHOICES.items():
+            value = getattr(self, key)
+            if value is not None and value not in allowed:
+                raise MethodError(f"lime: {key} is {value!r}; choose one of {', '.join(allowed)}.")
+        for key in ("lr", "kl", "tau", "gate"):
+            value = getattr(self, key)
+            if value is not None and not (value >= 0 and np.isfinite(value)):
+                raise MethodError(f"lime: {key} is {value}; it must be a number that is not negative.")
+        if self.tau == 0:
+            raise MethodError("lime: tau is 0; it divides the relevance and must be positive.")
+        if self.steps is not None and self.steps < 1:
+            raise MethodError(f"lime: steps is {self.steps}; it must be at least 1.")
+        if self.mode == "exact" and self.heads == "kv":
+            raise MethodError("lime: heads=kv goes with mode=fast; exact puts deltas on query heads as the code does.")
+        _layer_range(self.layers)
+
+    def prepare(self, model: Any) -> "Lime":
+        """Fill in what was left out: the checkpoint's own values ("lime" in config.json), else the family's."""
+        steps, lr, kl, tau = OFFICIAL.get(model.config.get("model_type"), OFFICIAL["llava"])
+        if self.mode == "fast":
+            steps, lr = FAST_STEPS, FAST_STRETCH * lr
+        family = {"steps": steps, "lr": lr, "kl": kl, "tau": tau}
+        own = (model.config.get("lime") or {}).get(self.mode, {})
+        rest = {
+            "heads": "query" if self.mode == "exact" else "kv",
+            "words": "all" if self.mode == "exact" else "content",
+        }
+        known = {**family, **rest, **own}
+        last = _layer_range(self.layers)[1]
+        if last is not None and last >= len(model.language_model.layers):
+            raise MethodError(
+                f"lime: layers is {self.layers!r}, but the model has {len(model.language_model.layers)} layers."
+            )
+        return replace(self, **{k: v for k, v in known.items() if getattr(self, k) is None})
+
+    def step(self, session: Session) -> Forward:
+        if not session.modality.any():
+            raise MethodError("lime needs a picture or a sound in the prompt; use --method none for text alone.")
+        search = (Exact if self.mode == "exact" else Fast)(self, session)
+        return search.run()
+
+    def skips(self, session: Session, token: int) -> bool:
+        """Whether `token` names nothing, and so is left as it is."""
+        return self.words == "content" and session.content is not None and not session.content[token]
+
+
+class Search:
+    """The optimisation of one token. Modes differ in how a forward and its relevance are computed."""
+
+    heads: int
+    length: int
+
+    def __init__(self, method: Lime, session: Session):
+        self.method, self.session, self.decoder = method, session, session.decoder
+        self.rules = rules(method.rules)
+        self.length = session.embeds.shape[1]
+        mask = np.zeros(self.length, dtype=np.float32)
+        mask[: len(session.modality)] = session.modality
+        self.weights = mx.array(mask / mask.sum())
+
+    def run(self) -> Forward:
+        raise NotImplementedError
+
+    def gradient(self, deltas: list, reference: mx.array | None) -> tuple[Reading, mx.array, mx.array, list]:
+        """A reading under the deltas, L_rel, L_KL and the gradient of the whole objective; all lazy."""
+        raise NotImplementedError
+
+    def last(self, deltas: list) -> mx.array:
+        """Logits (V,) under the deltas."""
+        raise NotImplementedError
+
+    def relevance_loss(self, relevance: mx.array) -> mx.array:
+        scaled = relevance / self.method.tau
+        return -(self.weights * (scaled - mx.logsumexp(scaled))).sum()
+
+    def divergence(self, reference: mx.array, logits: mx.array) -> mx.array:
+        first, second = (x - mx.logsumexp(x) for x in (reference, logits))
+        if self.method.kl_direction == "paper":
+            first, second = second, first
+        return (mx.exp(first) * (first - second)).sum()
+
+    def zeros(self) -> list[dict[str, mx.array]]:
+        """One dict a layer, {"k": (1, H, T, d), "v": ...}, with what the options let move."""
+        config, (start, stop) = self.decoder.config, _layer_range(self.method.layers)
+        heads = config.num_attention_heads if self.method.heads == "query" else config.key_heads
+        shape = (1, heads, self.length, config.dim)
+        stop = len(self.decoder.layers) - 1 if stop is None else stop
+        return [
+            {which: mx.zeros(shape) for which in self.method.deltas} if start <= index <= stop else {}
+            for index in range(len(self.decoder.layers))
+        ]
+
+    def optimise(self, first: Callable | None = None, watch: Callable | None = None) -> Forward:
+        """Run all steps. `first`, given the first reading, may say that this token is left alone; `watch` sees each
+        step's gradient and the deltas after it."""
+        method, session = self.method, self.session
+        deltas, adam = self.zeros(), Adam(method.lr)
+        reference, opening, trace = None, None, []
+        for step in range(method.steps - 1):
+            reading, rel, kl, gradient = self.gradient(deltas, reference)
+            if step == 0:
+                opening, reference = reading, mx.stop_gradient(reading.logits)
+                if first is not None and first(reading):
+                    return Forward(reading.logits, self._relevance(reading))
+            deltas = adam.update(gradient, deltas)
+            mx.eval(deltas, adam.moments, reading.logits, reading.relevance, rel, kl)
+            if session.want_trace:
+                trace.append(_record(reading, rel, kl, method.kl, gradient, deltas))
+            if watch is not None:
+                watch(gradient, deltas)
+        if opening is None:
+            opening = self.gradient(deltas, None)[0]
+            return Forward(opening.logits, self._relevance(opening), optimised=True)
+        logits = self.last(deltas)
+        mx.eval(logits)
+        if not mx.isfinite(logits).all().item():
+            raise NumericalError(f"lime gave logits that are not finite at lr {method.lr:g}; use a smaller lr.")
+        recorded = _gathered(trace, reference, logits) if session.want_trace else None
+        return Forward(logits, np.array(opening.relevance), recorded, optimised=True)
+
+    def _relevance(self, reading: Reading) -> np.ndarray | None:
+        return np.array(reading.relevance) if self.session.want_relevance else None
+
+    def leave(self, reading: Reading) -> bool:
+        """The gates: by word, then by reliance."""
+        if self.method.skips(self.session, int(mx.argmax(self.session.scores(reading.logits)))):
+            return True
+        gate = self.method.gate
+        return gate is not None and reliance(np.array(reading.relevance), self.session.modality) >= gate
+
+
+class Fast(Search):
+    """The newest token against the cache; relevance read at the cache entries."""
+
+    def run(self) -> Forward:
+        session = self.session
+        session.prefill()
+        self.past = session.cache.read()
+        self.entries = None
+        forward = self.optimise(self.leave)
+        mx.eval(forward.logits, self.entries)
+        del self.past
+        session.cache.append(self.entries)
+        return forward
+
+    def gradient(self, deltas, reference):
+        def loss(free):
+            reading = self.session.read(_pairs(free), self.rules)
+            rel = self.relevance_loss(reading.relevance)
+            kl = mx.array(0.0) if reference is None else self.divergence(reference, reading.logits)
+            return rel + self.method.kl * kl, rel, kl, tuple(reading)
+
+        (_, rel, kl, reading), gradient = mx.value_and_grad(loss)(deltas)
+        reading = Reading(*reading)
+        if self.entries is None:
+            self.entries = reading.entries
+        return reading, rel, kl, gradient
+
+    def last(self, deltas):
+        memory = overlays(self.past, _pairs(deltas))
+        return self.decoder.head(self.decoder(self.session.newest, memory, self.length - 1, self.rules)[0, -1])
+
+
+class Exact(Search):
+    """The whole sequence at every step, block by block, as the official code computes it."""
+
+    def run(self) -> Forward:
+        session, method = self.session, self.method
+        plain = None
+        if method.words == "content" and session.content is not None:
+            session.prefill()
+            plain = session.extend()
+            if not session.want_relevance and method.skips(session, int(mx.argmax(session.scores(plain)))):
+                return Forward(plain)
+        return self.optimise(self.leave)
+
+    def gradient(self, deltas, reference):
+        embeds, pairs = self.session.embeds, _pairs(deltas)
+        reading = exact(self.decoder, embeds, self.rules, pairs, self.session.process)
+        rel, weights = mx.value_and_grad(self.relevance_loss)(reading.relevance)
+
+        def loss(free):
+            logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, _pairs(free))
+            kl = mx.array(0.0) if reference is None else self.divergence(reference, logits)
+            return self.slope(logits, slope, reading.target) + self.method.kl * kl, kl
+
+        (_, kl), gradient = mx.value_and_grad(loss)(deltas)
+        return reading, rel, kl, gradient
+
+    def slope(self, logits: mx.array, slope: mx.array, target: mx.array) -> mx.array:
+        """Slope of the score of `target`; a penalty that scales a logit scales its slope."""
+        if self.session.process is None:
+            return slope[target]
+        (_,), (scored,) = mx.jvp(lambda x: self.session.process(x), (logits,), (slope,))
+        return scored[target]
+
+    def last(self, deltas):
+        h = self.session.embeds
+        hidden = self.decoder(h, overlays([None] * len(deltas), _pairs(deltas)), rules=self.rules)
+        return self.decoder.head(hidden[0, -1])
+
+
+class Adam:
+    """Adam with bias correction in double precision: MLX's is float32 there and 6e-6 off at the first update."""
+
+    def __init__(self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
+        self.lr, self.betas, self.eps = lr, betas, eps
+        self.count, self.moments = 0, None
+
+    def update(self, gradient: list, values: list) -> list:
+        """The values after one step down the gradient; trees of one shape."""
+        first, second = self.betas
+        self.count += 1
+        size = self.lr / (1 - first**self.count)
+        root = (1 - second**self.count) ** 0.5
+        old = self.moments or tree_map(lambda g: (mx.zeros_like(g), mx.zeros_like(g)), gradient)
+        pair = lambda g, m: (first * m[0] + (1 - first) * g, second * m[1] + (1 - second) * g * g)  # noqa: E731
+        self.moments = tree_map(pair, gradient, old)
+        return tree_map(lambda x, m: x - size * m[0] / (mx.sqrt(m[1]) / root + self.eps), values, self.moments)
+
+
+def _pairs(deltas: Sequence[dict]) -> list[tuple]:
+    return [(layer.get("k"), layer.get("v")) for layer in deltas]
+
+
+def _layer_range(text: str) -> tuple[int, int | None]:
+    """First and last layer of "all", "3" or "0-15"; None is the last one there is."""
+    if text == "all":
+        return 0, None
+    first, _, last = str(text).partition("-")
+    if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
+        raise MethodError(f"lime: layers is {text!r}; write all, one layer such as 3, or a range such as 0-15.")
+    return int(first), int(last or first)
+
+
+def _norm(tree) -> mx.array:
+    return mx.sqrt(sum((x.square().sum() for _, x in tree_flatten(tree)), mx.array(0.0)))
+
+
+def _record(reading, rel, kl, weight, gradient, deltas) -> dict[str, np.ndarray]:
+    values = {
+        "logits": reading.logits,
+        "relevance": reading.relevance,
+        "kl": kl,
+        "rel_loss": rel,
+        "total_loss": rel + weight * kl,
+        "grad_norm": _norm(gradient),
+        "delta_norm": _norm(deltas),
+    }
+    return {key: np.array(value) for key, value in values.items()}
+
+
+def _gathered(trace: list[dict], reference: mx.array, last: mx.array) -> dict[str, np.ndarray]:
+    stacked = {key: np.stack([record[key] for record in trace]) for key in trace[0]}
+    stacked["logits"] = np.concatenate([stacked["logits"], np.array(last)[None]])
+    return {**stacked, "ref_logits": np.array(reference)}

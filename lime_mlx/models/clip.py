@@ -1,0 +1,116 @@
+"""The CLIP vision tower."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from lime_mlx.lrp.rules import PLAIN
+
+from .layers import LayerNorm, join_heads, linear, split_heads
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """`vision_config` of config.json; defaults are CLIP ViT-B/32's, which transformers leaves out."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 32
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ClipConfig":
+        return cls(**{k: v for k, v in values.items() if k in inspect.signature(cls).parameters and v is not None})
+
+    @property
+    def patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.heads = config.num_attention_heads
+        width = config.hidden_size
+        self.scale = (width // self.heads) ** -0.5
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+
+    def __call__(self, x):
+        q, k, v = (split_heads(linear(p, x), self.heads) for p in (self.q_proj, self.k_proj, self.v_proj))
+        return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, None)))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.activation = config.hidden_act
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def __call__(self, x):
+        return linear(self.fc2, PLAIN.activation(linear(self.fc1, x), self.activation))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def __call__(self, h):
+        h = h + self.self_attn(self.layer_norm1(h))
+        return h + self.mlp(self.layer_norm2(h))
+
+
+class Embeddings(nn.Module):
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        size = config.patch_size
+        self.class_embedding = mx.zeros((config.hidden_size,))
+        self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, size, size, bias=False)
+        self.position_embedding = nn.Embedding(config.patches + 1, config.hidden_size)
+
+    def __call__(self, pixels):
+        patches = self.patch_embedding(pixels.transpose(0, 2, 3, 1)).flatten(1, 2)
+        first = mx.broadcast_to(self.class_embedding, (patches.shape[0], 1, patches.shape[2]))
+        return mx.concatenate([first, patches], axis=1) + self.position_embedding.weight
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.layers = [Block(config) for _ in range(config.num_hidden_layers)]
+
+
+class VisionModel(nn.Module):
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.pre_layrnorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.encoder = Encoder(config)
+        self.post_layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+
+class ClipTower(nn.Module):
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.config = config
+        self.vision_model = VisionModel(config)
+
+    def __call__(self, pixels: mx.array) -> list[mx.array]:
+        """Hidden states (N, 1 + P, D) before the first layer and after each, of pixels (N, 3, S, S); CLS token first."""
+        model = self.vision_model
+        states = [model.pre_layrnorm(model.embeddings(pixels))]
+        for layer in model.encoder.layers:
+            states.append(layer(states[-1]))
+        return states

@@ -1,0 +1,65 @@
+"""Building blocks shared by the decoder and the towers: norms and projections that take a rule set."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from lime_mlx.lrp.rules import PLAIN, Rules
+
+# Rows from which, on the CPU, unpacking a quantised matrix once beats multiplying it packed.
+UNPACK_ROWS = 8
+
+
+def linear(layer: nn.Module, x: mx.array) -> mx.array:
+    """`layer(x)` for an `nn.Linear` or `nn.QuantizedLinear`, whichever way is fast on this device."""
+    if not isinstance(layer, nn.QuantizedLinear) or not _unpack(x):
+        return layer(x)
+    y = x @ unpacked(layer, x.dtype).T
+    return y + layer.bias if "bias" in layer else y
+
+
+def unpacked(layer: nn.Module, dtype: mx.Dtype) -> mx.array:
+    """The dequantised weight (O, I) of a quantised linear or embedding layer."""
+    weight = mx.dequantize(
+        layer.weight,
+        layer.scales,
+        layer.get("biases"),
+        group_size=layer.group_size,
+        bits=layer.bits,
+        mode=layer.mode,
+    )
+    return weight.astype(dtype)
+
+
+def _unpack(x: mx.array) -> bool:
+    return x.size >= UNPACK_ROWS * x.shape[-1] and mx.default_device() == mx.cpu
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, dims: int, eps: float):
+        super().__init__()
+        self.weight = mx.ones((dims,))
+        self.eps = eps
+
+    def __call__(self, x: mx.array, rules: Rules = PLAIN) -> mx.array:
+        return rules.rms_norm(x, self.weight, self.eps)
+
+
+class LayerNorm(nn.Module):
+    def __init__(self, dims: int, eps: float):
+        super().__init__()
+        self.weight = mx.ones((dims,))
+        self.bias = mx.zeros((dims,))
+        self.eps = eps
+
+    def __call__(self, x: mx.array, rules: Rules = PLAIN) -> mx.array:
+        return rules.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+def split_heads(x: mx.array, heads: int) -> mx.array:
+    """(B, T, heads * d) to (B, heads, T, d)."""
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def join_heads(x: mx.array) -> mx.array:
+    """(B, heads, T, d) to (B, T, heads * d)."""
+    return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)

@@ -1,0 +1,70 @@
+"""What a model is asked: token ids, media inputs, and which positions came from where."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lime_mlx.errors import PromptError
+
+MODALITIES = ("image", "audio")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Positions `start` to `stop` (half-open) of one picture or sound."""
+
+    kind: str
+    start: int
+    stop: int
+
+    def __post_init__(self):
+        if self.kind not in MODALITIES:
+            raise PromptError(f"Unknown span kind {self.kind!r}; choose one of {', '.join(MODALITIES)}.")
+        if not 0 <= self.start < self.stop:
+            raise PromptError(f"A span must be half-open and not empty, got {self.start} to {self.stop}.")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids (T,), media arrays under the names and layouts of the transformers processors, and spans.
+
+    `spans` None means: computed by the model from its config's token ids. Raises `PromptError` when empty.
+    """
+
+    input_ids: Sequence[int]
+    media: Mapping[str, Any] = field(default_factory=dict)
+    spans: Sequence[Span] | None = None
+
+    def __post_init__(self):
+        ids = np.asarray(self.input_ids)
+        if ids.ndim == 2 and ids.shape[0] == 1:
+            ids = ids[0]
+        if ids.ndim != 1 or ids.size == 0:
+            raise PromptError("The prompt is empty: give at least one token.")
+        object.__setattr__(self, "input_ids", ids.astype(np.int32))
+        for span in self.spans or ():
+            if span.stop > ids.size:
+                raise PromptError(f"The span {span.start} to {span.stop} ends after the prompt's {ids.size} tokens.")
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def runs(ids: np.ndarray, token: int, kind: str) -> tuple[Span, ...]:
+    """One span for each unbroken run of `token`."""
+    hits = np.concatenate([[0], (np.asarray(ids) == token).astype(np.int8), [0]])
+    edges = np.flatnonzero(np.diff(hits))
+    return tuple(Span(kind, int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))
+
+
+def modality_mask(spans: Sequence[Span], length: int) -> np.ndarray:
+    """(length,) bool: True where a position came from a picture or a sound."""
+    mask = np.zeros(length, dtype=bool)
+    for span in spans:
+        mask[span.start : span.stop] = True
+    return mask

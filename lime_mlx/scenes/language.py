@@ -1,0 +1,76 @@
+"""What is said about a scene: captions, requests for captions, and yes/no questions in the manner of POPE."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .world import KINDS, Scene, habits
+
+PROMPTS = (
+    "What is in the picture?",
+    "Describe the picture.",
+    "What do you see?",
+    "What does the picture show?",
+)
+CAPTIONS = (
+    "A {place} with {things}.",
+    "This is {a_place}. There is {things}.",
+    "The picture shows {a_place}. I see {things}.",
+)
+ANSWERS = {"yes": "Yes, there is {thing}.", "no": "No, there is no {kind}."}
+STRATEGIES = ("random", "popular", "adversarial")
+
+
+def with_article(noun: str) -> str:
+    """a dog, an umbrella."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """one; one and two; one, two and three."""
+    return " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
+
+
+def caption(scene: Scene, rng: random.Random | None = None) -> str:
+    """Name the setting and every object once, left to right; the first template, or with rng a random one."""
+    template = rng.choice(CAPTIONS) if rng else CAPTIONS[0]
+    things = listed([with_article(kind) for kind in scene.kinds])
+    return template.format(place=scene.setting, a_place=with_article(scene.setting), things=things)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A yes/no question about one kind; label is "yes" or "no"."""
+
+    text: str
+    kind: str
+    label: str
+
+
+def questions(scene: Scene, strategy: str, rng: random.Random, count: int = 6) -> list[Question]:
+    """Up to `count` questions, yes and no in turn and in equal number (a scene of 2 objects gives 4 at most).
+
+    Absent kinds are asked by strategy: "random" any; "popular" the most frequent of the skewed world;
+    "adversarial" those that most often accompany what is present there, so missing companions first.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(STRATEGIES)}")
+    half = min(count // 2, len(scene.kinds))
+    present = rng.sample(scene.kinds, half)
+    absent = [kind for kind in KINDS if kind not in scene.kinds]
+    rng.shuffle(absent)
+    if strategy != "random":
+        single, couple = habits()
+        if strategy == "popular":
+            absent.sort(key=lambda kind: -single[kind])
+        else:
+            absent.sort(key=lambda kind: -max(couple[near, kind] / single[near] for near in scene.kinds))
+    asked = [pair for both in zip(present, absent) for pair in zip(both, ("yes", "no"))]
+    return [Question(f"Is there {with_article(kind)} in the picture?", kind, label) for kind, label in asked]
+
+
+def answer(question: Question) -> str:
+    """The right answer in words."""
+    return ANSWERS[question.label].format(thing=with_article(question.kind), kind=question.kind)

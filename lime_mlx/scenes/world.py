@@ -1,0 +1,237 @@
+"""The world of drawn scenes: which kinds there are, which go together, and how a seed becomes a picture.
+
+A scene is a pure function of (seed, regime, size); the size only scales the picture. Splits are made by the
+caller with disjoint seed ranges (say 0..99_999 to train, 100_000..109_999 to validate, 200_000.. to test).
+The regime is part of the random state, so one seed under two regimes gives two unrelated scenes.
+
+Regimes
+- uncorrelated: setting, number (2 to 5), kinds, colours, places and sizes are uniform and independent.
+- ordinary: the law of uncorrelated with other draws, for evaluation.
+- skewed: kinds come in habits. Each member of a pair of PAIRS brings the other with probability 0.95, some
+  pairs and kinds are more frequent than others (POPULARITY), and a setting makes some kinds likelier (HOME).
+- adversarial: one pair of PAIRS (sometimes two) is broken, one member there and the other not; the rest is
+  drawn as in uncorrelated, given that it breaks no further pair and never brings the missing companion back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageDraw
+
+from . import creatures, things, vehicles
+from .backgrounds import BACKDROPS, Backdrop
+from .draw import drawer, stamp
+
+REGIMES = ("uncorrelated", "skewed", "adversarial", "ordinary")
+SETTINGS = tuple(BACKDROPS)
+
+# kind -> its colours
+PALETTE: dict[str, tuple[str, ...]] = {
+    "dog": ("tan",),
+    "cat": ("gray", "orange", "black"),
+    "horse": ("chestnut",),
+    "cow": ("white",),
+    "bird": ("blue", "red"),
+    "duck": ("yellow",),
+    "fish": ("orange",),
+    "car": ("red", "blue", "green", "yellow"),
+    "bus": ("yellow", "red", "blue"),
+    "bicycle": ("red", "blue", "green"),
+    "boat": ("red", "blue", "orange"),
+    "train": ("green", "black", "blue"),
+    "plane": ("blue", "red"),
+    "tree": ("green",),
+    "flower": ("pink", "purple", "red", "white"),
+    "mushroom": ("red",),
+    "house": ("yellow", "white", "pink", "blue"),
+    "chair": ("red", "blue", "green"),
+    "table": ("brown",),
+    "lamp": ("yellow", "orange", "pink"),
+    "clock": ("red", "blue", "teal"),
+    "cup": ("white", "blue", "red", "green"),
+    "book": ("blue", "green", "purple"),
+    "umbrella": ("blue", "purple", "green", "teal"),
+    "ball": ("red", "blue", "green"),
+    "kite": ("red", "blue", "green", "purple"),
+    "banana": ("yellow",),
+    "pizza": ("red",),
+}
+KINDS = tuple(PALETTE)
+
+PAIRS: tuple[tuple[str, str], ...] = (
+    ("dog", "ball"),
+    ("table", "cup"),
+    ("cat", "fish"),
+    ("car", "house"),
+    ("tree", "bird"),
+    ("boat", "duck"),
+    ("chair", "book"),
+    ("train", "clock"),
+    ("horse", "flower"),
+    ("plane", "kite"),
+)
+COMPANION: dict[str, str] = {a: b for pair in PAIRS for a, b in (pair, pair[::-1])}
+LONERS = tuple(kind for kind in KINDS if kind not in COMPANION)
+FLYERS = frozenset({"bird", "plane", "kite"})
+
+# both members, given at least one: then each brings the other with probability 0.95
+TOGETHER = 0.95 / (2 - 0.95)
+
+# relative weight of a pair (by its first member) or a loner in the skewed world
+POPULARITY: dict[str, float] = {
+    **{a: weight for (a, _), weight in zip(PAIRS, (3.0, 2.6, 2.3, 2.0, 1.7, 1.4, 1.2, 1.0, 0.9, 0.8))},
+    **dict(zip(LONERS, (1.0, 1.4, 1.2, 0.6, 1.6, 1.3, 0.8, 1.0))),
+}
+HOME: dict[str, tuple[str, ...]] = {
+    "park": ("dog", "tree", "bicycle", "plane"),
+    "street": ("car", "bus", "train", "bicycle"),
+    "beach": ("boat", "umbrella", "plane", "dog"),
+    "desert": ("horse", "train", "cow", "car"),
+    "kitchen": ("table", "pizza", "banana", "cat"),
+    "room": ("chair", "cat", "lamp", "table"),
+}
+AT_HOME = 2.5
+
+_RECIPES = {**vars(creatures), **vars(vehicles), **vars(things)}
+_drawing = drawer({kind: _RECIPES[kind] for kind in KINDS})
+
+
+@dataclass(frozen=True)
+class Object:
+    """One drawn thing: its kind, its box (x0, y0, x1, y1) in pixels, and the name of its colour."""
+
+    kind: str
+    box: tuple[float, float, float, float]
+    color: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what is in it; objects are ordered from left to right (by the centre of the box)."""
+
+    seed: int
+    regime: str
+    setting: str
+    objects: tuple[Object, ...]
+    image: Image.Image
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds in the picture, from left to right."""
+        return tuple(thing.kind for thing in self.objects)
+
+
+def broken(kinds: tuple[str, ...] | list[str] | set[str]) -> set[str]:
+    """The missing companions: kinds that are absent although the other member of their pair is present."""
+    return {COMPANION[kind] for kind in kinds if kind in COMPANION and COMPANION[kind] not in kinds}
+
+
+def _skewed(rng: random.Random, setting: str, count: int) -> list[str]:
+    weights = {unit: w * (AT_HOME if unit in HOME[setting] else 1.0) for unit, w in POPULARITY.items()}
+    kinds: list[str] = []
+    while len(kinds) < count:
+        units = [unit for unit in weights if unit in LONERS or count - len(kinds) > 1]
+        unit = rng.choices(units, [weights[u] for u in units])[0]
+        del weights[unit]
+        if unit in LONERS:
+            kinds.append(unit)
+        elif rng.random() < TOGETHER:
+            kinds += [unit, COMPANION[unit]]
+        else:
+            kinds.append(rng.choice((unit, COMPANION[unit])))
+    return kinds
+
+
+def _adversarial(rng: random.Random, count: int) -> list[str]:
+    pairs = rng.sample(PAIRS, 2 if rng.random() < 0.25 else 1)
+    partners = [rng.choice(pair) for pair in pairs]
+    missing = {COMPANION[kind] for kind in partners}
+    others = [kind for kind in KINDS if kind not in missing and kind not in partners]
+    while True:
+        kinds = partners + rng.sample(others, count - len(partners))
+        if broken(kinds) == missing:
+            return kinds
+
+
+def choose(rng: random.Random, regime: str) -> tuple[str, list[str]]:
+    """A setting and 2 to 5 distinct kinds after the law of the regime."""
+    setting, count = rng.choice(SETTINGS), rng.randint(2, 5)
+    if regime == "skewed":
+        return setting, _skewed(rng, setting, count)
+    if regime == "adversarial":
+        return setting, _adversarial(rng, count)
+    return setting, rng.sample(KINDS, count)
+
+
+@lru_cache(maxsize=1)
+def habits() -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """How often, in 4000 skewed scenes, each kind occurs and each ordered couple of kinds occurs together."""
+    rng = random.Random("habits")
+    single: Counter[str] = Counter()
+    couple: Counter[tuple[str, str]] = Counter()
+    for _ in range(4000):
+        _, kinds = choose(rng, "skewed")
+        single.update(kinds)
+        couple.update((a, b) for a in kinds for b in kinds if a != b)
+    return single, couple
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Intersection over the smaller area."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
+
+
+def _place(rng: random.Random, shapes: list[tuple[str, float]]) -> list[tuple[float, float, float, float]]:
+    """Boxes in fractions of the picture for (kind, width over height); small overlaps only, flyers high."""
+    largest = 0.45 - 0.02 * len(shapes)
+    while True:
+        boxes: list[tuple[float, float, float, float]] = []
+        for kind, aspect in shapes:
+            side = rng.uniform(0.27, largest)
+            width, height = side * aspect**0.5, side / aspect**0.5
+            shrink = min(1.0, 0.48 / max(width, height))
+            width, height = width * shrink, height * shrink
+            for attempt in range(40):
+                x, y = rng.uniform(0.01, 0.99 - width), rng.uniform(0.01, 0.99 - height)
+                box = (x, y, x + width, y + height)
+                settled = attempt > 15 or (y + height < 0.6 if kind in FLYERS else y + height > 0.42)
+                if settled and all(_overlap(box, other) <= 0.1 for other in boxes):
+                    boxes.append(box)
+                    break
+            else:
+                break
+        if len(boxes) == len(shapes):
+            return boxes
+        largest = max(0.28, largest - 0.02)
+
+
+def make_scene(seed: int, regime: str, size: int = 256) -> Scene:
+    """Draw the scene of a seed: an RGB picture of size x size pixels and the objects in it, left to right."""
+    if regime not in REGIMES:
+        raise ValueError(f"unknown regime {regime!r}; choose from {', '.join(REGIMES)}")
+    rng = random.Random(f"{regime}/{seed}")
+    setting, kinds = choose(rng, regime)
+    rng.shuffle(kinds)
+    colors = [rng.choice(PALETTE[kind]) for kind in kinds]
+    drawings = [_drawing(kind, color) for kind, color in zip(kinds, colors)]
+    boxes = _place(rng, [(kind, d.width / d.height) for kind, d in zip(kinds, drawings)])
+    mirrors = [rng.random() < 0.5 for _ in kinds]
+
+    big = 2 * size
+    image = Image.new("RGB", (big, big))
+    canvas = ImageDraw.Draw(image)
+    BACKDROPS[setting](Backdrop(canvas, big, rng))
+    for i in sorted(range(len(kinds)), key=lambda i: boxes[i][3]):
+        x0, y0, x1, _ = boxes[i]
+        stamp(canvas, drawings[i], x0 * big, y0 * big, (x1 - x0) * big / drawings[i].width, mirrors[i])
+    order = sorted(range(len(kinds)), key=lambda i: boxes[i][0] + boxes[i][2])
+    scaled = [(x0 * size, y0 * size, x1 * size, y1 * size) for x0, y0, x1, y1 in boxes]
+    objects = tuple(Object(kinds[i], scaled[i], colors[i]) for i in order)
+    return Scene(seed, regime, setting, objects, image.reduce(2))
