@@ -23,6 +23,10 @@ class LayerCache:
         self.values[:, :, start : self.offset] = v
         return self.read()
 
+    def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
+        """Append `k`, `v` and attend to all entries."""
+        return rules.attention(q, *self.extend(k, v), scale, mask)
+
     def read(self) -> tuple[mx.array, mx.array]:
         return self.keys[:, :, : self.offset], self.values[:, :, : self.offset]
 
@@ -59,30 +63,57 @@ def _grown(buffer: mx.array | None, like: mx.array, room: int) -> mx.array:
 class Overlay:
     """One layer's entries for one step: cached ones, new ones, and deltas on all of them. Nothing is stored.
 
-    `past` is a pair of (1, H, T, d) arrays or None; `delta` a pair of (1, H or more, T + L, d) arrays, each or both None.
-    Deltas with more heads than the entries have one for each query head (grouped-query attention repeats the entries).
+    `past` is a pair of (1, H, T, d) arrays or None; `delta` a pair of (1, H or more, T + L, d) arrays, each or both None;
+    deltas with more heads than the entries have one for each query head. `gates` is a pair of (T,) arrays, zeros in
+    value: the score and the weight of cached entry i count 1 + gate_i times, so that the gradient for a gate is
+    <K_i, dz/dK_i> or <V_i, dz/dV_i>, summed over heads, with no gradient of the entries' size.
     """
 
-    def __init__(self, past: Sequence[mx.array] | None = None, delta: Sequence[mx.array | None] = (None, None)):
-        self.past = past
-        self.delta = delta
+    def __init__(
+        self,
+        past: Sequence[mx.array] | None = None,
+        delta: Sequence[mx.array | None] = (None, None),
+        gates: Sequence[mx.array] | None = None,
+    ):
+        self.past, self.delta, self.gates = past, delta, gates
         self.fresh: tuple[mx.array, mx.array] | None = None
 
-    def extend(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+    def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
         self.fresh = k, v
-        if self.past is not None:
-            k, v = (mx.concatenate(pair, axis=2) for pair in zip(self.past, (k, v), strict=True))
-        dk, dv = self.delta
-        if dk is None and dv is None:
-            return k, v
-        heads = (dk if dk is not None else dv).shape[1]
-        k, v = (_repeat(x, heads) for x in (k, v))
-        return k if dk is None else k + dk, v if dv is None else v + dv
+        if self.past is None:
+            k, v = (x if delta is None else _repeat(x, delta) + delta for x, delta in zip((k, v), self.delta, strict=True))
+            return rules.attention(q, k, v, scale, mask)
+        old_k, old_v = self.past
+        batch, heads, length, dim = q.shape
+        q = (q * scale).reshape(batch, k.shape[1], -1, length, dim)
+        scores = q @ old_k[:, :, None].swapaxes(-1, -2)
+        if self.gates is not None:
+            scores = scores * (1 + self.gates[0])
+        scores = mx.concatenate([scores, q @ k[:, :, None].swapaxes(-1, -2)], axis=-1)
+        dk, dv = (None if x is None else _grouped(x, k.shape[1]) for x in self.delta)
+        if dk is not None:
+            scores = scores + q @ dk.swapaxes(-1, -2)
+        if mask is not None:
+            scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
+        weights = mx.softmax(scores, axis=-1, precise=True)
+        old, new = weights[..., : old_k.shape[2]], weights[..., old_k.shape[2] :]
+        if self.gates is not None:
+            old = old * (1 + self.gates[1])
+        out = old @ old_v[:, :, None] + new @ v[:, :, None]
+        if dv is not None:
+            out = out + weights @ dv
+        return out.reshape(batch, heads, length, -1)
 
 
-def _repeat(entries: mx.array, heads: int) -> mx.array:
-    groups = heads // entries.shape[1]
+def _repeat(entries: mx.array, like: mx.array) -> mx.array:
+    """Entries (1, H, T, d) for as many heads as `like` has."""
+    groups = like.shape[1] // entries.shape[1]
     return entries if groups == 1 else mx.repeat(entries, groups, axis=1)
+
+
+def _grouped(delta: mx.array, heads: int) -> mx.array:
+    """(1, H, G, T, d) with G = 1 for deltas of key heads, or the queries to one key head."""
+    return delta.reshape(1, heads, -1, *delta.shape[2:])
 
 
 class KVCache:
@@ -128,8 +159,7 @@ class KVCache:
         return [x for layer in self.layers if layer.keys is not None for x in (layer.keys, layer.values)]
 
 
-def overlays(past: Sequence, deltas: Sequence | None = None) -> list[Overlay]:
-    """One `Overlay` per layer from what `KVCache.read` gives and a delta pair per layer."""
-    if deltas is None:
-        return [Overlay(entries) for entries in past]
-    return [Overlay(entries, delta) for entries, delta in zip(past, deltas, strict=True)]
+def overlays(past: Sequence, deltas: Sequence | None = None, gates: Sequence[mx.array] | None = None) -> list[Overlay]:
+    """One `Overlay` a layer from what `KVCache.read` gives, a delta pair a layer, and the gates all layers share."""
+    deltas = deltas or [(None, None)] * len(past)
+    return [Overlay(entries, delta, gates) for entries, delta in zip(past, deltas, strict=True)]

@@ -1,12 +1,17 @@
 """What a model is asked: token ids, media inputs, and which positions came from where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import jinja2
 import numpy as np
+from PIL import Image
+from tokenizers.decoders import ByteLevel
 
 from lime_mlx.errors import PromptError
+from lime_mlx.words import content_tokens
 
 MODALITIES = ("image", "audio")
 
@@ -68,3 +73,146 @@ def modality_mask(spans: Sequence[Span], length: int) -> np.ndarray:
     for span in spans:
         mask[span.start : span.stop] = True
     return mask
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How a family takes pictures.
+
+    token: id of the placeholder. prepare: pictures to media arrays, and how many placeholders each picture takes.
+    """
+
+    token: int
+    prepare: Callable[[Sequence[Image.Image]], tuple[dict[str, np.ndarray], list[int]]]
+
+
+class Processor:
+    """Text and pictures to a `Prompt`, and tokens back to text. Needs no weights.
+
+    tokenizer: mlx-lm's wrapper. template: the chat template, or None. pictures: None for a model that reads text only.
+    vocab_size: length of the model's logits, which may be more than the tokenizer has tokens.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str | None,
+        model_type: str,
+        vocab_size: int,
+        pictures: Pictures | None = None,
+    ):
+        self.tokenizer = tokenizer
+        self.model_type = model_type
+        self.eos_token_ids = frozenset(tokenizer.eos_token_ids)
+        self._template, self._pictures, self._vocab_size = template, pictures, vocab_size
+
+    def prompt(
+        self,
+        text: str,
+        images: Sequence[Image.Image] = (),
+        audio: Sequence[Any] = (),
+        system: str | None = None,
+    ) -> Prompt:
+        """One user message, in the model's chat template, with the pictures before the text.
+
+        A text that holds the image token itself, once for each picture, says where the pictures stand.
+        Raises `PromptError` when the text is empty or does not fit the pictures, or these do not fit the model.
+        """
+        if not text.strip():
+            raise PromptError("The prompt is empty: say what the model should do.")
+        if audio:
+            raise PromptError("This model takes no sound; leave it out, or choose another model.")
+        if images and self._pictures is None:
+            raise PromptError("This model reads text only; leave the picture out, or choose another model.")
+        media, counts = self._pictures.prepare(images) if images else ({}, [])
+        rendered = self._render(text, len(images), system)
+        if self._pictures is not None:
+            rendered = self._expand(rendered, counts)
+        return Prompt(self._encode(rendered), media)
+
+    def detokenizer(self) -> Any:
+        """A fresh streaming detokenizer of mlx-lm: `add_token`, `finalize`, `last_segment`, `text`."""
+        detokenizer = self.tokenizer.detokenizer
+        detokenizer.reset()
+        return detokenizer
+
+    @cached_property
+    def content(self) -> np.ndarray:
+        """(V,) bool: tokens that can name something."""
+        pieces = token_pieces(self.tokenizer)[: self._vocab_size]
+        return content_tokens(pieces + [None] * (self._vocab_size - len(pieces)))
+
+    @property
+    def _image_token(self) -> str:
+        return self.tokenizer.convert_ids_to_tokens(self._pictures.token)
+
+    def _render(self, text: str, pictures: int, system: str | None) -> str:
+        """The chat template with content as parts, or as a string where the template wants that."""
+        if self._template is None:
+            raise PromptError("This model has no chat template; give a Prompt of token ids, or choose an instruct model.")
+        if self._pictures is None:
+            return self._apply(_messages(text, system))
+        placed = text.count(self._image_token)
+        if placed not in (0, pictures):
+            raise PromptError(
+                f"The prompt says {self._image_token} {placed} times, but {pictures} pictures were given; "
+                "leave it out, or write it once for each picture."
+            )
+        images = [] if placed else [{"type": "image"}] * pictures
+        try:
+            rendered = self._apply(_messages([*images, {"type": "text", "text": text}], _part(system)))
+            if text in rendered and not _printed_parts(rendered.replace(text, "")):
+                return rendered
+        except PromptError:
+            pass  # the template may want a string: its own complaint about that is the one to show
+        return self._apply(_messages(f"{self._image_token}\n" * len(images) + text, system))
+
+    def _apply(self, messages: list[dict[str, Any]]) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise PromptError(f"The chat template of this model cannot be used: {error}") from error
+
+    def _expand(self, rendered: str, counts: list[int]) -> str:
+        """Repeat each image token once for every position its picture takes."""
+        pieces = rendered.split(self._image_token)
+        if len(pieces) != len(counts) + 1:
+            raise PromptError(
+                f"The chat template of this model has room for {len(pieces) - 1} pictures, not for {len(counts)}."
+            )
+        return pieces[0] + "".join(self._image_token * n + piece for n, piece in zip(counts, pieces[1:], strict=True))
+
+    def _encode(self, rendered: str) -> list[int]:
+        """Token ids, with one BOS, whether or not the template wrote it."""
+        bos = self.tokenizer.bos_token
+        return self.tokenizer.encode(rendered, add_special_tokens=not (bos and rendered.startswith(bos)))
+
+
+def _messages(content: Any, system: Any) -> list[dict[str, Any]]:
+    user = {"role": "user", "content": content}
+    return [{"role": "system", "content": system}, user] if system else [user]
+
+
+def _part(text: str | None) -> list[dict[str, str]] | None:
+    return [{"type": "text", "text": text}] if text else None
+
+
+def _printed_parts(rendered: str) -> bool:
+    """Whether a template that wants a string printed the parts as they are."""
+    return "'type'" in rendered or '"type"' in rendered
+
+
+def token_pieces(tokenizer: Any) -> list[str | None]:
+    """The text of each token, with a leading space where it starts a word; None for special tokens and bytes."""
+    raw = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    special = set(tokenizer.all_special_tokens)
+    special |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    decode = ByteLevel().decode if any(piece and piece[0] == "\u0120" for piece in raw) else _sentencepiece
+    return [None if piece is None or piece in special else decode([piece]) for piece in raw]
+
+
+def _sentencepiece(pieces: list[str]) -> str | None:
+    piece = pieces[0]
+    return None if piece.startswith("<0x") and piece.endswith(">") else piece.replace("\u2581", " ")

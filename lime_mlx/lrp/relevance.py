@@ -28,33 +28,52 @@ class Reading(NamedTuple):
     entries: list
 
 
-def _pick(logits: mx.array, process: Process | None, target) -> tuple[mx.array, mx.array]:
-    scores = logits if process is None else process(logits)
-    target = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
-    return scores[target], target
+def _explained(function, primals: list, size: int, process: Process | None, target) -> tuple[mx.array, mx.array, list]:
+    """Logits (size,) of `function`, the token explained, and the gradient of its score for the primals.
+
+    By `mx.vjp`: what `mx.value_and_grad` returns beside the value passes no gradient on to an enclosing one.
+    """
+    chosen = None
+
+    def outputs(*arrays):
+        nonlocal chosen
+        logits = function(*arrays)
+        scores = logits if process is None else process(logits)
+        chosen = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
+        return scores[chosen], logits
+
+    (_, logits), gradients = mx.vjp(outputs, primals, [mx.array(1.0), mx.zeros((size,))])
+    return logits, chosen, gradients
 
 
-def exact(decoder, embeds: mx.array, rules: Rules, deltas=None, process: Process | None = None, target=None) -> Reading:
+def exact(
+    decoder,
+    embeds: mx.array,
+    rules: Rules,
+    deltas=None,
+    process: Process | None = None,
+    target=None,
+    checkpoint: bool = True,
+) -> Reading:
     """Relevance sum_d e_id * (dz / de)_id of every input embedding; the whole sequence is run.
 
     `embeds` is (1, T, D); `deltas` a pair per layer, each (1, H, T, d) or None. z is the logit, at the last position, of
-    `target` or of the token that would be picked. Blocks are checkpointed: memory grows with one block's attention.
+    `target` or of the token that would be picked. With `checkpoint`, blocks are run again in the backward pass and memory
+    grows with one block's attention, not with all.
     """
     deltas = deltas or [(None, None)] * len(decoder.layers)
 
     def logit(e):
         h = e
         for index, delta in enumerate(deltas):
-            h = _block(decoder, index, delta, rules)(h)
-        logits = decoder.head(decoder.model.norm(h[:, -1], rules))[0]
-        z, chosen = _pick(logits, process, target)
-        return z, logits, chosen
+            h = _block(decoder, index, delta, rules, checkpoint)(h)
+        return decoder.head(decoder.model.norm(h[:, -1], rules))[0]
 
-    (_, logits, chosen), gradient = mx.value_and_grad(logit)(embeds)
+    logits, chosen, (gradient,) = _explained(logit, [embeds], decoder.config.vocab_size, process, target)
     return Reading(logits, chosen, _inner(embeds, gradient)[0], [])
 
 
-def _block(decoder, index: int, delta: Sequence, rules: Rules):
+def _block(decoder, index: int, delta: Sequence, rules: Rules, checkpoint: bool):
     present = [i for i, x in enumerate(delta) if x is not None]
 
     def run(h, *arrays):
@@ -63,8 +82,8 @@ def _block(decoder, index: int, delta: Sequence, rules: Rules):
             pair[i] = x
         return decoder.block(index, h, Overlay(None, pair), rules=rules)
 
-    checkpointed = mx.checkpoint(run)
-    return lambda h: checkpointed(h, *(delta[i] for i in present))
+    run = mx.checkpoint(run) if checkpoint else run
+    return lambda h: run(h, *(delta[i] for i in present))
 
 
 def exact_slope(decoder, embeds: mx.array, weights: mx.array, rules: Rules, deltas) -> tuple[mx.array, mx.array]:
@@ -107,24 +126,19 @@ def cached(
     <K_i, dz/dK_i> + <V_i, dz/dV_i>, with the rule's share for keys and values, and <e, dz/de> for the newest position.
     relevance is (T + 1,).
     """
-    position = past[0][0].shape[2] if past and past[0] is not None else 0
+    position = past[0][0].shape[2] if past[0] is not None else 0
 
-    def logit(entries, e):
-        memory = overlays(entries if position else past, deltas)
-        logits = decoder.head(decoder(e, memory, position, rules)[0, -1])
-        z, chosen = _pick(logits, process, target)
-        return z, logits, chosen, [layer.fresh for layer in memory]
+    def logit(keys, values, e):
+        memory = overlays(past, deltas, (keys, values))
+        out = decoder.head(decoder(e, memory, position, rules)[0, -1])
+        entries.extend(layer.fresh for layer in memory)
+        return out
 
-    if not position:
-        (_, logits, chosen, entries), own = mx.value_and_grad(logit, argnums=1)([], embed)
-        return Reading(logits, chosen, _inner(embed, own)[0], entries)
-    (_, logits, chosen, entries), (gradient, own) = mx.value_and_grad(logit, argnums=(0, 1))(list(past), embed)
-    arrived = mx.zeros((position,))
-    for (k, v), (dk, dv) in zip(past, gradient, strict=True):
-        if rules.key_share:
-            arrived = arrived + rules.key_share * _inner(k, dk)[0].sum(axis=0)
-        arrived = arrived + rules.value_share * _inner(v, dv)[0].sum(axis=0)
-    return Reading(logits, chosen, mx.concatenate([arrived, _inner(embed, own)[0]]), entries)
+    entries: list = []
+    gates = [mx.zeros((position,)), mx.zeros((position,))]
+    logits, chosen, slopes = _explained(logit, [*gates, embed], decoder.config.vocab_size, process, target)
+    arrived = rules.key_share * slopes[0] + rules.value_share * slopes[1]
+    return Reading(logits, chosen, mx.concatenate([arrived, _inner(embed, slopes[2])[0]]), entries)
 
 
 def _inner(x: mx.array, gradient: mx.array) -> mx.array:

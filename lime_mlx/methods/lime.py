@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from lime_mlx.backend import memory_total
 from lime_mlx.cache import overlays
 from lime_mlx.errors import MethodError, NumericalError
 from lime_mlx.lrp.relevance import Reading, exact, exact_slope, reliance
@@ -37,7 +38,10 @@ CHOICES = {
     "deltas": ("kv", "k", "v"),
     "heads": ("kv", "query"),
     "words": ("content", "all"),
+    "checkpoint": ("auto", "on", "off"),
 }
+# Exact without checkpoints holds about this many times the attention weights of all layers (measured: 9).
+HELD_ATTENTIONS = 12
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Lime(Method):
     layers: "all", "3" or "0-15" (inclusive). deltas: on keys, values or both. heads: one delta per key-value head or
     per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
     gate: only tokens whose reliance is below it. words: only tokens that name something, when the tokenizer is known.
+    checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
+    the memory.
     """
 
     name = "lime"
@@ -65,6 +71,7 @@ class Lime(Method):
     heads: str | None = None
     gate: float | None = None
     words: str | None = None
+    checkpoint: str = "auto"
 
     def __post_init__(self):
         for key, allowed in CHOICES.items():
@@ -130,9 +137,21 @@ class Search:
     def run(self) -> Forward:
         raise NotImplementedError
 
+    def read(self, deltas: list) -> Reading:
+        """Logits, target and relevance under the deltas."""
+        raise NotImplementedError
+
     def gradient(self, deltas: list, reference: mx.array | None) -> tuple[Reading, mx.array, mx.array, list]:
         """A reading under the deltas, L_rel, L_KL and the gradient of the whole objective; all lazy."""
-        raise NotImplementedError
+
+        def loss(free):
+            reading = self.read(free)
+            rel = self.relevance_loss(reading.relevance)
+            kl = mx.array(0.0) if reference is None else self.divergence(reference, reading.logits)
+            return rel + self.method.kl * kl, rel, kl, tuple(reading)
+
+        (_, rel, kl, reading), gradient = mx.value_and_grad(loss)(deltas)
+        return Reading(*reading), rel, kl, gradient
 
     def last(self, deltas: list) -> mx.array:
         """Logits (V,) under the deltas."""
@@ -159,9 +178,12 @@ class Search:
             for index in range(len(self.decoder.layers))
         ]
 
-    def optimise(self, first: Callable | None = None, watch: Callable | None = None) -> Forward:
-        """Run all steps. `first`, given the first reading, may say that this token is left alone; `watch` sees each
-        step's gradient and the deltas after it."""
+    def optimise(self, first: Callable | None = None, watch: Callable | None = None) -> tuple[Forward, list]:
+        """Run all steps; returns the forward and the undisturbed entries of the newest position.
+
+        `first`, given the first reading, may say that this token is left alone; `watch` sees each step's gradient and
+        the deltas after it.
+        """
         method, session = self.method, self.session
         deltas, adam = self.zeros(), Adam(method.lr)
         reference, opening, trace = None, None, []
@@ -170,22 +192,22 @@ class Search:
             if step == 0:
                 opening, reference = reading, mx.stop_gradient(reading.logits)
                 if first is not None and first(reading):
-                    return Forward(reading.logits, self._relevance(reading))
+                    return Forward(reading.logits, self._relevance(reading)), reading.entries
             deltas = adam.update(gradient, deltas)
-            mx.eval(deltas, adam.moments, reading.logits, reading.relevance, rel, kl)
+            mx.eval(deltas, reading.logits, reading.relevance, rel, kl)
             if session.want_trace:
                 trace.append(_record(reading, rel, kl, method.kl, gradient, deltas))
             if watch is not None:
                 watch(gradient, deltas)
         if opening is None:
-            opening = self.gradient(deltas, None)[0]
-            return Forward(opening.logits, self._relevance(opening), optimised=True)
+            opening = self.read(deltas)
+            return Forward(opening.logits, self._relevance(opening)), opening.entries
         logits = self.last(deltas)
         mx.eval(logits)
         if not mx.isfinite(logits).all().item():
             raise NumericalError(f"lime gave logits that are not finite at lr {method.lr:g}; use a smaller lr.")
         recorded = _gathered(trace, reference, logits) if session.want_trace else None
-        return Forward(logits, np.array(opening.relevance), recorded, optimised=True)
+        return Forward(logits, np.array(opening.relevance), recorded, optimised=True), opening.entries
 
     def _relevance(self, reading: Reading) -> np.ndarray | None:
         return np.array(reading.relevance) if self.session.want_relevance else None
@@ -204,29 +226,16 @@ class Fast(Search):
     def run(self) -> Forward:
         session = self.session
         session.prefill()
-        self.past = session.cache.read()
-        self.entries = None
-        forward = self.optimise(self.leave)
-        mx.eval(forward.logits, self.entries)
-        del self.past
-        session.cache.append(self.entries)
+        forward, entries = self.optimise(self.leave)
+        mx.eval(forward.logits, entries)
+        session.cache.append(entries)
         return forward
 
-    def gradient(self, deltas, reference):
-        def loss(free):
-            reading = self.session.read(_pairs(free), self.rules)
-            rel = self.relevance_loss(reading.relevance)
-            kl = mx.array(0.0) if reference is None else self.divergence(reference, reading.logits)
-            return rel + self.method.kl * kl, rel, kl, tuple(reading)
-
-        (_, rel, kl, reading), gradient = mx.value_and_grad(loss)(deltas)
-        reading = Reading(*reading)
-        if self.entries is None:
-            self.entries = reading.entries
-        return reading, rel, kl, gradient
+    def read(self, deltas):
+        return self.session.read(_pairs(deltas), self.rules)
 
     def last(self, deltas):
-        memory = overlays(self.past, _pairs(deltas))
+        memory = overlays(self.session.cache.read(), _pairs(deltas))
         return self.decoder.head(self.decoder(self.session.newest, memory, self.length - 1, self.rules)[0, -1])
 
 
@@ -241,11 +250,16 @@ class Exact(Search):
             plain = session.extend()
             if not session.want_relevance and method.skips(session, int(mx.argmax(session.scores(plain)))):
                 return Forward(plain)
-        return self.optimise(self.leave)
+        return self.optimise(self.leave)[0]
+
+    def read(self, deltas, checkpoint=False):
+        session = self.session
+        return exact(self.decoder, session.embeds, self.rules, _pairs(deltas), session.process, checkpoint=checkpoint)
 
     def gradient(self, deltas, reference):
-        embeds, pairs = self.session.embeds, _pairs(deltas)
-        reading = exact(self.decoder, embeds, self.rules, pairs, self.session.process)
+        if not self.checkpointed():
+            return super().gradient(deltas, reference)
+        embeds, reading = self.session.embeds, self.read(deltas, checkpoint=True)
         rel, weights = mx.value_and_grad(self.relevance_loss)(reading.relevance)
 
         def loss(free):
@@ -256,6 +270,11 @@ class Exact(Search):
         (_, kl), gradient = mx.value_and_grad(loss)(deltas)
         return reading, rel, kl, gradient
 
+    def checkpointed(self) -> bool:
+        config, choice = self.decoder.config, self.method.checkpoint
+        weights = config.num_hidden_layers * config.num_attention_heads * self.length**2 * 4
+        return choice == "on" or (choice == "auto" and HELD_ATTENTIONS * weights > memory_total() / 4)
+
     def slope(self, logits: mx.array, slope: mx.array, target: mx.array) -> mx.array:
         """Slope of the score of `target`; a penalty that scales a logit scales its slope."""
         if self.session.process is None:
@@ -264,8 +283,8 @@ class Exact(Search):
         return scored[target]
 
     def last(self, deltas):
-        h = self.session.embeds
-        hidden = self.decoder(h, overlays([None] * len(deltas), _pairs(deltas)), rules=self.rules)
+        memory = overlays([None] * len(deltas), _pairs(deltas))
+        hidden = self.decoder(self.session.embeds, memory, rules=self.rules)
         return self.decoder.head(hidden[0, -1])
 
 
@@ -280,12 +299,15 @@ class Adam:
         """The values after one step down the gradient; trees of one shape."""
         first, second = self.betas
         self.count += 1
+        blend = lambda g, m: (first * m[0] + (1 - first) * g, second * m[1] + (1 - second) * g * g)  # noqa: E731
+        if self.count == 1:
+            # The corrections cancel the factors of the first moments: half the passes over large arrays.
+            self.moments = tree_map(lambda g: ((1 - first) * g, (1 - second) * g * g), gradient)
+            return tree_map(lambda x, g: x - (self.lr * g) / (mx.abs(g) + self.eps), values, gradient)
         size = self.lr / (1 - first**self.count)
-        root = (1 - second**self.count) ** 0.5
-        old = self.moments or tree_map(lambda g: (mx.zeros_like(g), mx.zeros_like(g)), gradient)
-        pair = lambda g, m: (first * m[0] + (1 - first) * g, second * m[1] + (1 - second) * g * g)  # noqa: E731
-        self.moments = tree_map(pair, gradient, old)
-        return tree_map(lambda x, m: x - size * m[0] / (mx.sqrt(m[1]) / root + self.eps), values, self.moments)
+        root = (1 - second**self.count) ** -0.5
+        self.moments = tree_map(blend, gradient, self.moments)
+        return tree_map(lambda x, m: x - (size * m[0]) / (mx.sqrt(m[1]) * root + self.eps), values, self.moments)
 
 
 def _pairs(deltas: Sequence[dict]) -> list[tuple]:

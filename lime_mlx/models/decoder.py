@@ -1,7 +1,7 @@
 """The one decoder of all families: Llama, Qwen2 (biases on q, k, v) and Qwen3 (norms on q and k).
 
 A function of arrays: embeddings in, hidden states out. What it remembers is passed in, layer by layer, as an object
-with `extend(k, v)`: a `KVCache` layer that stores, or an `Overlay` that does not.
+with an `attention` of its own: a `KVCache` layer that stores, or an `Overlay` that does not.
 """
 
 import inspect
@@ -107,8 +107,7 @@ class Attention(nn.Module):
         if "q_norm" in self:
             q, k = self.q_norm(q, rules), self.k_norm(k, rules)
         q, k, v = rules.operands(rope(q, offset=position), rope(k, offset=position), v)
-        k, v = memory.extend(k, v)
-        return linear(self.o_proj, join_heads(rules.attention(q, k, v, self.scale, mask)))
+        return linear(self.o_proj, join_heads(memory.attention(q, k, v, self.scale, mask, rules)))
 
 
 class MLP(nn.Module):
