@@ -81,7 +81,9 @@ class Overlay:
     def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
         self.fresh = k, v
         if self.past is None:
-            k, v = (x if delta is None else _repeat(x, delta) + delta for x, delta in zip((k, v), self.delta, strict=True))
+            widest = max(x.shape[1] for x in (k, *self.delta) if x is not None)
+            k, v = _repeat(k, widest), _repeat(v, widest)
+            k, v = (x if delta is None else x + delta for x, delta in zip((k, v), self.delta, strict=True))
             return rules.attention(q, k, v, scale, mask)
         old_k, old_v = self.past
         batch, heads, length, dim = q.shape
@@ -105,9 +107,9 @@ class Overlay:
         return out.reshape(batch, heads, length, -1)
 
 
-def _repeat(entries: mx.array, like: mx.array) -> mx.array:
-    """Entries (1, H, T, d) for as many heads as `like` has."""
-    groups = like.shape[1] // entries.shape[1]
+def _repeat(entries: mx.array, heads: int) -> mx.array:
+    """Entries (1, H, T, d) for `heads` heads."""
+    groups = heads // entries.shape[1]
     return entries if groups == 1 else mx.repeat(entries, groups, axis=1)
 
 

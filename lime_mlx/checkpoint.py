@@ -5,17 +5,21 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from tokenizers.decoders import ByteLevel
 
-from lime_mlx.backend import compute_dtype, is_cpu
+from lime_mlx.backend import compute_dtype
 from lime_mlx.errors import CheckpointError
 from lime_mlx.models import family
 from lime_mlx.models.base import Model
+from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.prompt import Processor
 
 NEEDED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
@@ -40,8 +44,8 @@ def load(
 def load_model(folder: str | os.PathLike) -> Model:
     """The model of config.json with its weights, float or quantised by MLX, ready to run.
 
-    On the CPU floating-point weights become float32; on a GPU float16 becomes bfloat16, which has the range that
-    gradients need. Raises `CheckpointError` when a file is missing or damaged, or the weights do not fit.
+    Weights become float32 on the CPU and bfloat16 on a GPU, where those that are all float32 stay so: float16 lacks the
+    range that gradients need. Raises `CheckpointError` when a file is missing or damaged, or the weights do not fit.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -50,8 +54,8 @@ def load_model(folder: str | os.PathLike) -> Model:
     _check_parts(folder, config, model, weights)
     _tie(config, model, weights)
     _quantize(folder, config, model, weights)
-    _check_names(folder, model, weights)
-    _materialise(folder, weights)
+    _check_fit(folder, model, weights)
+    _materialise(folder, model, weights)
     model.load_weights(list(weights.items()))
     return model.eval()
 
@@ -61,16 +65,15 @@ def load_processor(folder: str | os.PathLike) -> Processor:
     folder = Path(folder)
     config = read_config(folder)
     cls = family(config["model_type"])
-    text = config.get("text_config") or config
-    settings = _read_json(folder / "preprocessor_config.json") or _read_json(folder / "processor_config.json").get(
-        "image_processor", {}
-    )
-    pictures = cls.pictures(config, settings)
+    settings = _read_json(folder / "preprocessor_config.json")
+    settings = settings or _read_json(folder / "processor_config.json").get("image_processor") or {}
+    with _describing(config):
+        pictures = cls.pictures(config, settings)
+        vocabulary = DecoderConfig.from_dict(config.get("text_config") or config).vocab_size
     tokenizer = _tokenizer(folder, config)
     if pictures is not None and tokenizer.convert_ids_to_tokens(pictures.token) is None:
-        raise CheckpointError(f"The tokenizer in {folder} has no token {pictures.token}, the image token of config.json.")
-    template = _template(folder) or cls.chat_template
-    return Processor(tokenizer, template, config["model_type"], text.get("vocab_size", len(tokenizer)), pictures)
+        raise CheckpointError(f"The tokenizer in {folder} lacks the image token of config.json, {pictures.token}.")
+    return Processor(tokenizer, _template(folder) or cls.chat_template, config["model_type"], vocabulary, pictures)
 
 
 def locate(path_or_repo: str | os.PathLike, *, revision: str | None = None, token: str | None = None) -> Path:
@@ -79,12 +82,14 @@ def locate(path_or_repo: str | os.PathLike, *, revision: str | None = None, toke
     if name == "demo":
         return _demo()
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
-    if folder.exists():
+    if name and folder.exists():
         raise CheckpointError(f"{name} is a file; give the folder that holds config.json.")
     if isinstance(path_or_repo, os.PathLike) or not REPOSITORY.fullmatch(name):
-        raise CheckpointError(f"There is no folder {name}; give a model folder, a Hub repository (owner/name) or demo.")
+        raise CheckpointError(
+            f"There is no folder {name!r}; give a model folder, a Hub repository (owner/name) or demo."
+        )
     return _download(name, revision, token)
 
 
@@ -100,9 +105,7 @@ def _download(name: str, revision: str | None, token: str | None) -> Path:
 
     try:
         return Path(
-            snapshot_download(
-                name, revision=revision, token=token, allow_patterns=NEEDED, ignore_patterns=NOT_NEEDED
-            )
+            snapshot_download(name, revision=revision, token=token, allow_patterns=NEEDED, ignore_patterns=NOT_NEEDED)
         )
     except errors.GatedRepoError as error:
         problem = f"{name} is gated: accept its conditions on https://huggingface.co/{name} and set HF_TOKEN"
@@ -113,16 +116,17 @@ def _download(name: str, revision: str | None, token: str | None) -> Path:
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{name} has no revision {revision!r} on the Hub.") from error
     except errors.LocalEntryNotFoundError as error:
-        problem = f"{name} is no folder here, not in the local cache of the Hub, and the Hub cannot be reached"
+        problem = f"{name} is no folder here, not wholly in the local cache of the Hub, and the Hub cannot be reached"
         raise CheckpointError(f"{problem}; run once online, or give a folder.") from error
     except errors.HFValidationError as error:
         raise CheckpointError(f"{name!r} is neither a folder nor the name of a Hub repository (owner/name).") from error
-    except (OSError, *errors.HfHubHTTPError.__bases__) as error:
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # of them, the HTTP library's own error
         raise CheckpointError(f"{name} cannot be downloaded: {_line(error)}.") from error
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     """config.json of a folder. Raises `CheckpointError`, also when it has no model_type."""
+    folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {folder}.")
     if not (folder / "config.json").is_file():
@@ -135,31 +139,45 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty when there is no such file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_line(error)}.") from error
+    try:
+        content = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {_line(error)}.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object.")
     return content
 
 
-def build(config: dict[str, Any]) -> Model:
-    """The module tree that config.json describes, with no weights in memory."""
-    cls = family(config["model_type"])
+def _read_text(path: Path) -> str:
     try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {_line(error)}.") from error
+
+
+def build(config: dict[str, Any]) -> Model:
+    """The module tree that config.json describes, with no weights in memory. Raises `CheckpointError`."""
+    cls = family(config["model_type"])
+    with _describing(config):
         return cls(config)
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+
+
+@contextmanager
+def _describing(config: dict[str, Any]) -> Iterator[None]:
+    """What goes wrong inside is the fault of config.json: a value of the wrong type, or one that makes no model."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
         kind = config["model_type"]
         raise CheckpointError(f"config.json does not describe a {kind} model: {_line(error)}.") from error
 
 
-def read_weights(folder: Path) -> dict[str, mx.array]:
+def read_weights(folder: str | os.PathLike) -> dict[str, mx.array]:
     """All tensors of a folder under the names they are stored by, not yet read into memory."""
     weights = {}
-    for path in shards(folder):
+    for path in shards(Path(folder)):
         try:
             weights |= mx.load(str(path), format="safetensors")
         except (RuntimeError, ValueError) as error:
@@ -188,7 +206,9 @@ def _indexed(index: Path) -> list[str]:
 
 
 def _unindexed(folder: Path) -> list[str]:
-    names = {path.name for path in folder.glob("*.safetensors") if not path.name.startswith(("consolidated", "adapter"))}
+    names = {
+        path.name for path in folder.glob("*.safetensors") if not path.name.startswith(("consolidated", "adapter"))
+    }
     if not names:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         if pickles:
@@ -198,7 +218,7 @@ def _unindexed(folder: Path) -> list[str]:
             )
         raise CheckpointError(f"{folder} has no weights: no .safetensors file.")
     for name in tuple(names):
-        if part := re.fullmatch(r"(.*)-(\d+)-of-(\d+)\.safetensors", name):
+        if part := re.fullmatch(r"(.*)-(\d{1,5})-of-(\d{1,5})\.safetensors", name):
             stem, width, count = part[1], len(part[2]), part[3]
             names |= {f"{stem}-{i:0{width}}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
     return sorted(names)
@@ -273,10 +293,12 @@ def _options(settings: dict[str, Any]) -> dict[str, Any]:
 def _check_fit(folder: Path, model: Model, weights: dict[str, mx.array]) -> None:
     """Names, shapes and kinds of the weights against those of the model."""
     expected = dict(tree_flatten(model.parameters()))
-    problems = [f"{name} is missing, shape {a.shape} is expected" for name, a in expected.items() if name not in weights]
+    problems = [
+        f"{name} is missing, shape {a.shape} is expected" for name, a in expected.items() if name not in weights
+    ]
     problems += [f"{name} is not expected" for name in weights if name not in expected]
-    for name in expected.keys() & weights.keys():
-        wanted, found = expected[name], weights[name]
+    for name, wanted in expected.items():
+        found = weights.get(name, wanted)
         if wanted.shape != found.shape:
             problems.append(f"{name} has shape {found.shape}, {wanted.shape} is expected")
         elif _kind(wanted) != _kind(found):
@@ -293,11 +315,75 @@ def _kind(array: mx.array) -> str:
 
 def _materialise(folder: Path, model: Model, weights: dict[str, mx.array]) -> None:
     """Read every tensor, in the type it is computed in, and refuse those that are not finite."""
-    floats = {array.dtype for array in weights.values() if mx.issubdtype(array.dtype, mx.floating)}
-    dtype = mx.float32 if is_cpu() or floats == {mx.float32} else compute_dtype()
-    modes = dict(model.apply_to_modules)
-    for name in list(weights):
-        array = weights[name]
-        if mx.issubdtype(array.dtype, mx.floating):
-            array = weights[name] = array.astype(dtype)
-        ...
+    floats = {array.dtype for array in weights.values() if _kind(array) == "floats"}
+    dtype = mx.float32 if floats == {mx.float32} else compute_dtype()
+    modes = {f"{path}.scales": module.get("mode") for path, module in model.named_modules()}
+    for name, array in weights.items():
+        if _kind(array) == "floats":
+            weights[name] = array = array.astype(dtype)
+        mx.eval(array)
+        if not _finite(array, modes.get(name)):
+            raise CheckpointError(f"The weights in {folder} are damaged: {name} holds NaN or infinity.")
+
+
+def _finite(array: mx.array, mode: str | None) -> bool:
+    if _kind(array) == "floats":
+        return bool(mx.isfinite(array.sum()) or mx.isfinite(array).all())
+    if array.dtype == mx.uint8:  # scales: 8-bit floats without infinities
+        nan = (array & 127) == 127 if mode == "nvfp4" else array == 255
+        return not nan.any().item()
+    return True
+
+
+def _template(folder: Path) -> str | None:
+    """The chat template, from the first of its homes that has one."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return _read_text(path)
+    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
+        template = _read_json(folder / name).get("chat_template")
+        if isinstance(template, list):
+            template = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        if isinstance(template, dict):
+            template = template.get("default")
+        if isinstance(template, str):
+            return template
+    return None
+
+
+def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+    """mlx-lm's wrapper of tokenizer.json as it is. An answer ends as generation_config.json says, else config.json.
+
+    Not transformers' AutoTokenizer: it rebuilds some tokenizers by their class name, and then they cut text otherwise.
+    """
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+    from transformers import PreTrainedTokenizerFast
+
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder} has no tokenizer: tokenizer.json is missing.")
+    homes = [_read_json(folder / "generation_config.json"), config, config.get("text_config") or {}]
+    ends = next((home["eos_token_id"] for home in homes if home.get("eos_token_id") is not None), [])
+    ends = ends if isinstance(ends, list) else [ends]
+    if not all(isinstance(end, int) for end in ends):
+        raise CheckpointError(f"The eos_token_id of {folder} is {ends}, which is no token id.")
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {_line(error)}.") from error
+    return TokenizerWrapper(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
+
+
+def _detokenizer(decoder: Any) -> Any:
+    """The streaming detokenizer of mlx-lm for what tokenizer.json says about decoding."""
+    from mlx_lm import tokenizer_utils
+
+    if isinstance(decoder, ByteLevel):
+        return tokenizer_utils.BPEStreamingDetokenizer
+    if "ByteFallback" in repr(decoder):
+        return partial(tokenizer_utils.SPMStreamingDetokenizer, trim_space="Strip" in repr(decoder))
+    return tokenizer_utils.NaiveStreamingDetokenizer
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, without its full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

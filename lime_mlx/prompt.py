@@ -126,9 +126,7 @@ class Processor:
             raise PromptError("This model reads text only; leave the picture out, or choose another model.")
         media, counts = self._pictures.prepare(images) if images else ({}, [])
         rendered = self._render(text, len(images), system)
-        if self._pictures is not None:
-            rendered = self._expand(rendered, counts)
-        return Prompt(self._encode(rendered), media)
+        return Prompt(self._encode(self._expand(rendered, counts) if counts else rendered), media)
 
     def detokenizer(self) -> Any:
         """A fresh streaming detokenizer of mlx-lm: `add_token`, `finalize`, `last_segment`, `text`."""
@@ -143,65 +141,67 @@ class Processor:
         return content_tokens(pieces + [None] * (self._vocab_size - len(pieces)))
 
     @property
-    def _image_token(self) -> str:
-        return self.tokenizer.convert_ids_to_tokens(self._pictures.token)
+    def _image_token(self) -> str | None:
+        return self._pictures and self.tokenizer.convert_ids_to_tokens(self._pictures.token)
 
     def _render(self, text: str, pictures: int, system: str | None) -> str:
-        """The chat template with content as parts, or as a string where the template wants that."""
+        """The message in the chat template: as a list of parts, or as a string where the template wants that."""
         if self._template is None:
-            raise PromptError("This model has no chat template; give a Prompt of token ids, or choose an instruct model.")
-        if self._pictures is None:
-            return self._apply(_messages(text, system))
-        placed = text.count(self._image_token)
+            raise PromptError("This model has no chat template; give a Prompt of token ids instead of text.")
+        placed = text.count(self._image_token) if self._image_token else 0
         if placed not in (0, pictures):
             raise PromptError(
-                f"The prompt says {self._image_token} {placed} times, but {pictures} pictures were given; "
+                f"The prompt says {self._image_token} {placed} times, but the number of pictures is {pictures}; "
                 "leave it out, or write it once for each picture."
             )
-        images = [] if placed else [{"type": "image"}] * pictures
-        try:
-            rendered = self._apply(_messages([*images, {"type": "text", "text": text}], _part(system)))
-            if text in rendered and not _printed_parts(rendered.replace(text, "")):
+        pictures_before = 0 if placed else pictures
+        parts = [{"type": "image"}] * pictures_before + [{"type": "text", "text": text}]
+        string = f"{self._image_token}\n" * pictures_before + text
+        forms = [(parts, system and [{"type": "text", "text": system}]), (string, system)]
+        problems = []
+        for content, opening in forms if self._pictures else reversed(forms):
+            try:
+                rendered = self._apply(content, opening)
+            except PromptError as error:
+                problems.append(error)
+                continue
+            lost = self._lost(rendered, text, pictures, system)
+            if lost is None:
                 return rendered
-        except PromptError:
-            pass  # the template may want a string: its own complaint about that is the one to show
-        return self._apply(_messages(f"{self._image_token}\n" * len(images) + text, system))
+            problems.append(PromptError(f"The chat template of this model has no place for {lost}."))
+        raise problems[0]
 
-    def _apply(self, messages: list[dict[str, Any]]) -> str:
+    def _apply(self, content: Any, system: Any) -> str:
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": content})
         try:
             return self.tokenizer.apply_chat_template(
                 messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
             )
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise PromptError(f"The chat template of this model cannot be used: {error}") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise PromptError(f"The chat template of this model cannot be used: {reason}") from error
+
+    def _lost(self, rendered: str, text: str, pictures: int, system: str | None) -> str | None:
+        """What the template left out, or printed as Python or JSON, if anything."""
+        around = rendered.replace(text.strip(), "").replace(system or "", "")
+        if text.strip() not in rendered or "'type'" in around or '"type"' in around:
+            return "the prompt"
+        if system and system.strip() not in rendered:
+            return "a system prompt"
+        if self._image_token and rendered.count(self._image_token) != pictures:
+            return "the picture" if pictures == 1 else f"{pictures} pictures"
+        return None
 
     def _expand(self, rendered: str, counts: list[int]) -> str:
         """Repeat each image token once for every position its picture takes."""
-        pieces = rendered.split(self._image_token)
-        if len(pieces) != len(counts) + 1:
-            raise PromptError(
-                f"The chat template of this model has room for {len(pieces) - 1} pictures, not for {len(counts)}."
-            )
-        return pieces[0] + "".join(self._image_token * n + piece for n, piece in zip(counts, pieces[1:], strict=True))
+        before, *after = rendered.split(self._image_token)
+        return before + "".join(self._image_token * n + piece for n, piece in zip(counts, after, strict=True))
 
     def _encode(self, rendered: str) -> list[int]:
-        """Token ids, with one BOS, whether or not the template wrote it."""
-        bos = self.tokenizer.bos_token
-        return self.tokenizer.encode(rendered, add_special_tokens=not (bos and rendered.startswith(bos)))
-
-
-def _messages(content: Any, system: Any) -> list[dict[str, Any]]:
-    user = {"role": "user", "content": content}
-    return [{"role": "system", "content": system}, user] if system else [user]
-
-
-def _part(text: str | None) -> list[dict[str, str]] | None:
-    return [{"type": "text", "text": text}] if text else None
-
-
-def _printed_parts(rendered: str) -> bool:
-    """Whether a template that wants a string printed the parts as they are."""
-    return "'type'" in rendered or '"type"' in rendered
+        """Token ids, with what the tokenizer puts in front (BOS) once, whether or not the template wrote it too."""
+        opening = self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("")[:1])
+        return self.tokenizer.encode(rendered, add_special_tokens=not (opening and rendered.startswith(opening[0])))
 
 
 def token_pieces(tokenizer: Any) -> list[str | None]:

@@ -22,7 +22,9 @@ behind below beneath beside besides between beyond by despite down during except
 nearby next of off on onto opposite out outside over past per since through throughout to together toward towards
 under underneath unlike until till up upon via with within without
 """
-CONJUNCTIONS = "and or but nor so yet if then else than because although though while whereas unless whether both either neither"
+CONJUNCTIONS = (
+    "and or but nor so yet if then else than because although though while whereas unless whether both either neither"
+)
 AUXILIARIES = """
 am is are was were be been being do does did doing done have has had having can could will would shall should may
 might must ought need dare let cannot don doesn didn isn aren wasn weren hasn haven hadn couldn wouldn shouldn mightn
@@ -44,9 +46,7 @@ depicting depicted contain contains containing contained include includes includ
 appeared seem seems seen see sees seeing visible describe describes described description
 """
 CLOSED = frozenset(
-    " ".join(
-        (ARTICLES, PRONOUNS, PREPOSITIONS, CONJUNCTIONS, AUXILIARIES, QUANTIFIERS, PARTICLES, FRAMES)
-    ).split()
+    " ".join((ARTICLES, PRONOUNS, PREPOSITIONS, CONJUNCTIONS, AUXILIARIES, QUANTIFIERS, PARTICLES, FRAMES)).split()
 )
 APOSTROPHES = "'\u2019"
 
@@ -62,8 +62,8 @@ def content_tokens(pieces: Sequence[str | None]) -> np.ndarray:
 
 
 def _names(piece: str) -> bool:
-    if piece[:1] in APOSTROPHES:
-        return False
+    if not piece[:1].isspace() and any(apostrophe in piece for apostrophe in APOSTROPHES):
+        return False  # 's, n't
     letters = [i for i, character in enumerate(piece) if character.isalpha()]
     if not letters:
         return False

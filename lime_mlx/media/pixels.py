@@ -1,5 +1,6 @@
 """A picture as the pixels a CLIP tower takes: resized, cropped, scaled and normalised."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MediaError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_RATIO = 200
+MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Pixels:
         """
         try:
             pixels = cls._read(settings, size)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"preprocessor_config.json cannot be used: {error}.") from error
         given = pixels.crop or pixels.resize
         if given != (size, size):
@@ -43,44 +46,48 @@ class Pixels:
 
     @classmethod
     def _read(cls, settings: Mapping[str, Any], size: int) -> "Pixels":
-        if settings.get("do_pad"):
+        def asked(key: str, default: Any = None) -> Any:
+            value = settings.get(key)
+            return default if value is None else value
+
+        if asked("do_pad"):
             raise ValueError("do_pad is not supported")
-        resize = _size(settings.get("size", {"shortest_edge": size})) if settings.get("do_resize", True) else None
-        crop = settings.get("crop_size", size) if settings.get("do_center_crop", True) else None
-        if isinstance(crop, int):
-            crop = {"height": crop, "width": crop}
-        options = {}
-        if not settings.get("do_normalize", True):
-            means, stds = cls.mean, cls.std
-        else:
-            means, stds = settings.get("image_mean") or CLIP_MEAN, settings.get("image_std") or CLIP_STD
-        if settings.get("resample") is not None:
-            options["resample"] = Image.Resampling(settings["resample"])
-        scale = float(settings.get("rescale_factor") or cls.scale) if settings.get("do_rescale", True) else 1.0
-        return cls(resize, crop and _size(crop), scale=scale, mean=_three(means), std=_three(stds), **options)
+        crop = _size(asked("crop_size", size)) if asked("do_center_crop", True) else None
+        normalise = asked("do_normalize", True)
+        pixels = cls(
+            resize=_size(asked("size", size)) if asked("do_resize", True) else None,
+            crop=(crop, crop) if isinstance(crop, int) else crop,
+            resample=Image.Resampling(asked("resample", cls.resample)),
+            scale=float(asked("rescale_factor", cls.scale)) if asked("do_rescale", True) else 1.0,
+            mean=_three(asked("image_mean", CLIP_MEAN)) if normalise else cls.mean,
+            std=_three(asked("image_std", CLIP_STD)) if normalise else cls.std,
+        )
+        if not all(0 < value < math.inf for value in (pixels.scale, *pixels.std)):
+            raise ValueError("rescale_factor and image_std must be positive")
+        return pixels
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """(1, 3, height, width) float32 of a picture of any size and mode.
 
-        Only the part that the crop keeps is resized, so that a long, narrow picture costs no more than a square one.
+        Raises `MediaError` for a picture more than `MAX_RATIO` times as long as it is wide, or the other way round.
         """
+        if max(image.size) > MAX_RATIO * min(image.size):
+            raise MediaError(
+                f"Cannot use a picture of {image.width} x {image.height}: one side is more than {MAX_RATIO} times "
+                "the other; crop it."
+            )
         image = image.convert("RGB")
-        full = self._resized(image.width, image.height)
-        height, width = crop = self.crop or full
-        top, left = ((f - c) // 2 for f, c in zip(full, crop, strict=True))
-        rows, columns = (slice(max(-start, 0), max(-start, 0) + min(f, c)) for start, f, c in zip((top, left), full, crop, strict=True))
-        y, x = image.height / full[0], image.width / full[1]
-        box = (max(left, 0) * x, max(top, 0) * y, (max(left, 0) + min(full[1], width)) * x, (max(top, 0) + min(full[0], height)) * y)
-        kept = image.resize((min(full[1], width), min(full[0], height)), self.resample, box=box)
-        pixels = np.zeros((height, width, 3), dtype=np.float32)
-        pixels[rows, columns] = np.asarray(kept)
-        pixels = (pixels * self.scale - np.float32(self.mean)) / np.float32(self.std)
+        if self.resize is not None:
+            height, width = self._resized(image.width, image.height)
+            image = image.resize((width, height), self.resample)
+        pixels = np.asarray(image)
+        if self.crop is not None:
+            pixels = _crop(pixels, *self.crop)
+        pixels = (pixels * self.scale - np.array(self.mean)) / np.array(self.std)
         return pixels.astype(np.float32).transpose(2, 0, 1)[None]
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) after the resize."""
-        if self.resize is None:
-            return height, width
         if isinstance(self.resize, tuple):
             return self.resize
         short, long = sorted((width, height))
@@ -88,18 +95,29 @@ class Pixels:
         return sides[::-1] if width <= height else sides
 
 
+def _crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle of (H, W, 3), with black around what is smaller."""
+    tall, wide = pixels.shape[:2]
+    top, left = (tall - height) // 2, (wide - width) // 2
+    part = pixels[max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
+    out = np.zeros((height, width, 3), dtype=pixels.dtype)
+    top, left = max(-top, 0), max(-left, 0)
+    out[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return out
+
+
 def _size(value: int | Mapping[str, int]) -> int | tuple[int, int]:
-    if isinstance(value, int):
-        return value
-    known = {k: int(v) for k, v in value.items() if v is not None}
-    if known.keys() == {"shortest_edge"}:
-        return known["shortest_edge"]
-    if known.keys() == {"height", "width"}:
-        return known["height"], known["width"]
-    raise ValueError(f"a size with {', '.join(known) or 'nothing'} is not supported")
+    """One number, for the shorter side, or (height, width)."""
+    sides = {"shortest_edge": value} if isinstance(value, int) else {k: v for k, v in value.items() if v is not None}
+    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides.values()):
+        raise ValueError(f"a side of a size must be 1 to {MAX_SIDE}")
+    if sides.keys() == {"shortest_edge"}:
+        return sides["shortest_edge"]
+    if sides.keys() == {"height", "width"}:
+        return sides["height"], sides["width"]
+    raise ValueError(f"a size with {', '.join(sides) or 'nothing'} is not supported")
 
 
 def _three(values: float | Sequence[float]) -> tuple[float, ...]:
-    values = [values] * 3 if isinstance(values, (int, float)) else values
-    red, green, blue = (float(v) for v in values)
+    red, green, blue = (float(v) for v in (values if isinstance(values, Sequence) else [values] * 3))
     return red, green, blue

@@ -207,6 +207,9 @@ class Search:
         if not mx.isfinite(logits).all().item():
             raise NumericalError(f"lime gave logits that are not finite at lr {method.lr:g}; use a smaller lr.")
         recorded = _gathered(trace, reference, logits) if session.want_trace else None
+        # The next token's arrays are one position longer: what the pool holds would not be used again.
+        del deltas, adam
+        mx.clear_cache()
         return Forward(logits, np.array(opening.relevance), recorded, optimised=True), opening.entries
 
     def _relevance(self, reading: Reading) -> np.ndarray | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lime_mlx.errors import PromptError
 from lime_mlx.lrp.rules import PLAIN, Rules
-from lime_mlx.prompt import Prompt, Span
+from lime_mlx.prompt import Pictures, Prompt, Span
 
 from .decoder import Decoder
 
@@ -33,11 +33,12 @@ class Model(nn.Module):
     """A family: tower and connector (its own), and `language_model`, the one decoder.
 
     A subclass sets `renames` (weight spellings to ours, applied in order), and, when it takes media, overrides
-    `embed` and `spans`.
+    `embed`, `spans` and `pictures`. `chat_template` serves checkpoints that have none.
     """
 
     renames: Renames = ()
     drop = ("position_ids", "rotary_emb.inv_freq")
+    chat_template: str | None = None
 
     language_model: Decoder
 
@@ -49,6 +50,11 @@ class Model(nn.Module):
     def config(self) -> dict[str, Any]:
         """config.json as it was read."""
         return self._config
+
+    @classmethod
+    def pictures(cls, config: dict[str, Any], settings: dict[str, Any]) -> Pictures | None:
+        """How pictures are taken, by config.json and preprocessor_config.json; None when they are not."""
+        return None
 
     @classmethod
     def rename(cls, name: str) -> str:

@@ -83,7 +83,7 @@ class Embeddings(nn.Module):
     def __call__(self, pixels):
         patches = self.patch_embedding(pixels.transpose(0, 2, 3, 1)).flatten(1, 2)
         first = mx.broadcast_to(self.class_embedding, (patches.shape[0], 1, patches.shape[2]))
-        return mx.concatenate([first, patches], axis=1) + self.position_embedding.weight
+        return mx.concatenate([first, patches], axis=1) + self.position_embedding(mx.arange(patches.shape[1] + 1))
 
 
 class Encoder(nn.Module):
@@ -107,8 +107,13 @@ class ClipTower(nn.Module):
         self.config = config
         self.vision_model = VisionModel(config)
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of the weights, and so of the pixels."""
+        return self.vision_model.embeddings.patch_embedding.weight.dtype
+
     def __call__(self, pixels: mx.array) -> list[mx.array]:
-        """Hidden states (N, 1 + P, D) before the first layer and after each, of pixels (N, 3, S, S); CLS token first."""
+        """Hidden states (N, 1 + P, D), CLS first, before the first layer and after each; pixels are (N, 3, S, S)."""
         model = self.vision_model
         states = [model.pre_layrnorm(model.embeddings(pixels))]
         for layer in model.encoder.layers:

@@ -10,8 +10,9 @@ import mlx.nn as nn
 import numpy as np
 
 from lime_mlx.errors import CheckpointError, PromptError
-from lime_mlx.lrp.rules import PLAIN
-from lime_mlx.prompt import Prompt, Span, runs
+from lime_mlx.lrp.rules import PLAIN, RATIOS
+from lime_mlx.media.pixels import Pixels
+from lime_mlx.prompt import Pictures, Prompt, Span, runs
 
 from .base import Model, media_array, merge
 from .clip import ClipConfig, ClipTower
@@ -28,6 +29,14 @@ VISION = {
     "patch_size": 14,
 }
 STRATEGIES = ("default", "full")
+TEXTS = ("llama", "qwen2", "qwen3")
+IMAGE_TOKEN = 32000
+VICUNA = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% endif %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
+    "{% endfor %}ASSISTANT:"
+)
 
 
 class Projector(nn.Module):
@@ -49,9 +58,11 @@ class Llava(Model):
         (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
     )
 
+    chat_template = VICUNA
+
     def __init__(self, config: dict[str, Any]):
         super().__init__(config)
-        vision = {**VISION, **(config.get("vision_config") or {})}
+        vision = _vision(config)
         kind = vision.get("model_type", "clip_vision_model")
         if kind != "clip_vision_model":
             raise CheckpointError(f"This llava checkpoint has a {kind!r} tower; only clip_vision_model is supported.")
@@ -62,28 +73,49 @@ class Llava(Model):
             raise CheckpointError(
                 f"vision_feature_select_strategy is {self.strategy!r}; supported: {', '.join(STRATEGIES)}."
             )
-        self.image_token = config.get("image_token_id", config.get("image_token_index", 32000))
+        self.image_token = _image_token(config)
         text = DecoderConfig.from_dict(config.get("text_config") or {})
+        if text.model_type not in TEXTS:
+            raise CheckpointError(
+                f"This llava checkpoint has a {text.model_type!r} text part; supported: {', '.join(TEXTS)}."
+            )
         tower = ClipConfig.from_dict(vision)
+        depth = tower.num_hidden_layers
+        if not all(isinstance(layer, int) and -depth - 1 <= layer <= depth for layer in self.feature_layers):
+            raise CheckpointError(f"vision_feature_layer is {layer}, but the tower has {depth} layers.")
+        activation = config.get("projector_hidden_act") or "gelu"
+        for kind in (tower.hidden_act, activation):
+            if kind not in RATIOS:
+                raise CheckpointError(
+                    f"config.json asks for the activation {kind!r}; supported: {', '.join(sorted(RATIOS))}."
+                )
         self.vision_tower = ClipTower(tower)
         self.multi_modal_projector = Projector(
             tower.hidden_size * len(self.feature_layers),
             text.hidden_size,
-            config.get("projector_hidden_act", "gelu"),
+            activation,
             config.get("multimodal_projector_bias", True),
         )
         self.language_model = Decoder(text)
+
+    @classmethod
+    def pictures(cls, config, settings):
+        tower = ClipConfig.from_dict(_vision(config))
+        pixels = Pixels.from_dict(settings, tower.image_size)
+        count = tower.patches + (config.get("vision_feature_select_strategy") == "full")
+
+        def prepare(images):
+            return {"pixel_values": np.concatenate([pixels(image) for image in images])}, [count] * len(images)
+
+        return Pictures(_image_token(config), prepare)
 
     def sanitize(self, weights):
         weights = super().sanitize(weights)
         name = "vision_tower.vision_model.embeddings.patch_embedding.weight"
         kernel = weights.get(name)
         config = self.vision_tower.config
-        if kernel is not None and kernel.ndim == 4 and kernel.shape[1:] == (
-            config.num_channels,
-            config.patch_size,
-            config.patch_size,
-        ):
+        side = config.patch_size
+        if kernel is not None and kernel.shape[1:] == (config.num_channels, side, side):
             weights[name] = kernel.transpose(0, 2, 3, 1)
         return weights
 
@@ -105,10 +137,22 @@ class Llava(Model):
             if positions.size:
                 raise PromptError("The prompt has a place for a picture, but no picture was given.")
             return embeds
-        features = self.features(media_array(prompt.media["pixel_values"], mx.float32))
+        features = self.features(media_array(prompt.media["pixel_values"], self.vision_tower.dtype))
         return merge(embeds, features.flatten(0, 1), positions, "image")
 
     def spans(self, prompt: Prompt) -> tuple[Span, ...]:
         if prompt.spans is not None:
             return tuple(prompt.spans)
         return runs(prompt.input_ids, self.image_token, "image")
+
+
+def _vision(config: dict[str, Any]) -> dict[str, Any]:
+    return {**VISION, **(config.get("vision_config") or {})}
+
+
+def _image_token(config: dict[str, Any]) -> int:
+    ids = (config.get("image_token_id"), config.get("image_token_index"), IMAGE_TOKEN)
+    token = next(token for token in ids if token is not None)
+    if not isinstance(token, int) or token < 0:
+        raise CheckpointError(f"The image token of config.json is {token!r}, which is no token id.")
+    return token

@@ -7,9 +7,7 @@ from .decoder import Decoder, DecoderConfig
 
 
 class Text(Model):
-    renames = (
-        (r"^(model|lm_head)\.", r"language_model.\1."),
-    )
+    renames = ((r"^(model|lm_head)\.", r"language_model.\1."),)
 
     def __init__(self, config: dict[str, Any]):
         super().__init__(config)

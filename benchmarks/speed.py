@@ -1,0 +1,159 @@
+"""Time and memory of decoding, as ratios within one run.
+
+    python benchmarks/speed.py            # all three parts, Markdown on standard output
+
+(a) plain decoding against mlx-lm on the same text weights; (b) a LIME token against a plain one at 600 prompt tokens,
+12 layers, hidden 512; (c) the peak memory of each.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+
+from lime_mlx import backend
+
+backend.load_blas()
+
+import mlx.core as mx  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
+from mlx_lm.generate import generate_step  # noqa: E402
+from mlx_lm.models import llama  # noqa: E402
+
+from lime_mlx.generate import start, steps  # noqa: E402
+from lime_mlx.methods import parse_method  # noqa: E402
+from lime_mlx.models.text import Text  # noqa: E402
+from lime_mlx.prompt import Prompt, Span  # noqa: E402
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 512,
+    "intermediate_size": 1376,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 8000,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
+PROMPT, PICTURE = 600, (5, 581)
+METHODS = (
+    ("fast, 1 update", "lime:steps=2,words=all", 8),
+    ("fast, 1 update, 10 % of words", None, 40),
+    ("fast, 3 updates", "lime:steps=4,words=all", 5),
+    ("fast, 6 updates", "lime:steps=7,words=all", 5),
+    ("relevance only", "none", 8),
+    ("exact, 1 update", "lime:mode=exact,steps=2", 2),
+    ("exact, 1 update, checkpointed", "lime:mode=exact,steps=2,checkpoint=on", 2),
+    ("exact, 6 updates", "lime:mode=exact,steps=7", 1),
+)
+
+
+def ids(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(5, CONFIG["vocab_size"], count)
+
+
+def against_mlx_lm(pairs: int, tokens: int = 64) -> str:
+    """Median of paired ratios mlx-lm time / our time, each decoding the same tokens greedily."""
+    ours = Text(CONFIG)
+    theirs = llama.Model(llama.ModelArgs.from_dict(CONFIG))
+    weights = {k.removeprefix("language_model."): v for k, v in tree_flatten(ours.parameters())}
+    theirs.load_weights(list(weights.items()))
+    mx.eval(ours.parameters(), theirs.parameters())
+    prompt = ids(128)
+
+    def our_run() -> tuple[float, list[int]]:
+        session = start(ours, Prompt(prompt), reliance=False)
+        said = steps(session, parse_method("none"), tokens + 1)
+        first = next(said).token
+        began = time.perf_counter()
+        rest = [step.token for step in said]
+        return time.perf_counter() - began, [first, *rest]
+
+    def their_run() -> tuple[float, list[int]]:
+        said = generate_step(mx.array(prompt), theirs, max_tokens=tokens + 1)
+        first = int(next(said)[0])
+        began = time.perf_counter()
+        rest = [int(token) for token, _ in said]
+        return time.perf_counter() - began, [first, *rest]
+
+    our_run(), their_run()
+    ratios, mine, other = [], [], []
+    for _ in range(pairs):
+        (a, said), (b, expected) = our_run(), their_run()
+        assert said == expected, "the two decoded different tokens"
+        mine.append(a / tokens), other.append(b / tokens), ratios.append(b / a)
+    low, high = min(ratios), max(ratios)
+    return (
+        f"plain decode, ours {1e3 * statistics.median(mine):.1f} ms/token, mlx-lm {1e3 * statistics.median(other):.1f} "
+        f"ms/token; speed ratio ours / mlx-lm: median {statistics.median(ratios):.3f} of {pairs} pairs "
+        f"({low:.3f} to {high:.3f}); {tokens} tokens each, the same ones"
+    )
+
+
+class Token:
+    """One decode step at a time, with its time and its peak memory above what was held before it."""
+
+    def __init__(self, model, spec: str, reliance: bool = False, content=None):
+        self.session = start(
+            model, Prompt(ids(PROMPT), spans=[Span("image", *PICTURE)]), reliance=reliance, content=content
+        )
+        self.method = parse_method(spec).prepare(model)
+        self.session.prefill()
+        mx.eval(self.session.cache.arrays())
+
+    def step(self) -> tuple[float, int]:
+        mx.clear_cache()
+        held = mx.get_active_memory()
+        mx.reset_peak_memory()
+        began = time.perf_counter()
+        mx.eval(self.method.step(self.session).logits)
+        taken = time.perf_counter() - began
+        peak = mx.get_peak_memory() - held
+        self.session.say(7)
+        return taken, peak
+
+
+def against_plain(only: str | None) -> list[str]:
+    model = Text(CONFIG)
+    mx.eval(model.parameters())
+    plain = Token(model, "none")
+    plain.step()
+    lines = ["| one token at 600 prompt tokens | ms | x plain | peak above held, MB |", "|---|---|---|---|"]
+    rows = []
+    for name, spec, count in METHODS:
+        if only and only not in name:
+            continue
+        content = None
+        if spec is None:
+            spec, content = "lime:steps=2,words=content", np.random.default_rng(1).random(CONFIG["vocab_size"]) < 0.1
+        token = Token(model, spec, reliance=spec == "none", content=content)
+        if count > 2:
+            token.step()
+        pairs = [(plain.step(), token.step()) for _ in range(count)]
+        base = statistics.median(p[0] for p, _ in pairs)
+        middle = statistics.fmean if content is not None else statistics.median
+        taken = middle([t[0] for _, t in pairs])
+        memory = max(t[1] for _, t in pairs)
+        rows.append(f"| {name} (n={count}) | {1e3 * taken:.1f} | {taken / base:.1f} | {memory / 1e6:.0f} |")
+    pairs = [plain.step() for _ in range(9)]
+    taken = statistics.median(p[0] for p in pairs)
+    rows.insert(0, f"| plain | {1e3 * taken:.1f} | 1 | {max(p[1] for p in pairs) / 1e6:.0f} |")
+    return lines + rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--only", help="rows whose name contains this")
+    arguments = parser.parse_args()
+    print(f"mlx {mx.__version__}, {backend.device_name()}\n")
+    print(against_mlx_lm(arguments.pairs) + "\n")
+    print("\n".join(against_plain(arguments.only)))
+
+
+if __name__ == "__main__":
+    main()
