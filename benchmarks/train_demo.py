@@ -2,8 +2,9 @@
 
     python benchmarks/train_demo.py --output work/demo          # goes on where it was killed
 
-Three stages, all seeded. `sight` brings each patch near the words of what stands on it; `speech` trains the whole model on
-uncorrelated scenes; `habit` freezes the tower and goes on shortly with scenes in which companions nearly always meet.
+Three stages, all seeded. `sight` brings each patch near the words of what stands on it; `speech` trains the whole
+model on uncorrelated scenes; `habit` freezes the tower and goes on shortly with scenes in which companions nearly
+always meet.
 """
 
 import argparse
@@ -173,7 +174,9 @@ class Training:
         self.model = Llava(demo.config(self.tokenizer.get_vocab_size()))
         self.match = Match()
         self.words = mx.array([self._word(kind) for kind in KINDS])
-        small = [(k, 0.02 * mx.random.normal(v.shape)) for k, v in tree_flatten(self.model.parameters()) if "embedd" in k]
+        small = [
+            (k, 0.02 * mx.random.normal(v.shape)) for k, v in tree_flatten(self.model.parameters()) if "embedd" in k
+        ]
         self.model.load_weights(small, strict=False)
 
     def _word(self, kind: str) -> int:

@@ -1,6 +1,6 @@
 """Describe a picture and print, for every token, how much of it came from the picture.
 
-    python examples/grounded_words.py [PICTURE] [MODEL]
+python examples/grounded_words.py [PICTURE] [MODEL]
 """
 
 import sys

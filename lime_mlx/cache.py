@@ -63,9 +63,9 @@ def _grown(buffer: mx.array | None, like: mx.array, room: int) -> mx.array:
 class Overlay:
     """One layer's entries for one step: cached ones, new ones, and deltas on all of them. Nothing is stored.
 
-    `past` is a pair of (1, H, T, d) arrays or None; `delta` a pair of (1, H or more, T + L, d) arrays, each or both None;
-    deltas with more heads than the entries have one for each query head. `gates` is a pair of (T,) arrays, zeros in
-    value: the score and the weight of cached entry i count 1 + gate_i times, so that the gradient for a gate is
+    `past` is a pair of (1, H, T, d) arrays or None; `delta` a pair of (1, H or more, T + L, d) arrays, each or both
+    None; deltas with more heads than the entries have one for each query head. `gates` is a pair of (T,) arrays, zeros
+    in value: the score and the weight of cached entry i count 1 + gate_i times, so that the gradient for a gate is
     <K_i, dz/dK_i> or <V_i, dz/dV_i>, summed over heads, with no gradient of the entries' size.
     """
 

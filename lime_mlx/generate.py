@@ -115,7 +115,7 @@ def decode(
 
     trace: keep what the method recorded. reliance: compute relevance also for tokens for which the method needs none.
     sampler: log-probabilities (1, V) to a token (1,), as mlx-lm's; None is greedy. logits_processors: as mlx-lm's,
-    (tokens so far, logits (1, V)) to logits (1, V). content: (V,) bool, tokens that name something. stop: ends after them.
+    (tokens so far, logits (1, V)) to logits (1, V). content: (V,) bool, tokens that name something. stop: ids that end.
     Raises `PromptError` for a prompt that does not fit the model, `NumericalError` for logits that are not finite.
     """
     session = start(model, prompt, trace=trace, reliance=reliance, processors=logits_processors, content=content)
@@ -144,7 +144,11 @@ def start(
 
 
 def steps(
-    session: Session, method: Method, max_tokens: int, sampler: Sampler | None = None, stop: frozenset[int] = frozenset()
+    session: Session,
+    method: Method,
+    max_tokens: int,
+    sampler: Sampler | None = None,
+    stop: frozenset[int] = frozenset(),
 ) -> Iterator[Step]:
     """The loop: logits from the method, a token from the sampler, its embedding back into the session."""
     if max_tokens < 1:
@@ -183,8 +187,8 @@ def stream_generate(
 ) -> Iterator[Response]:
     """Yield a `Response` for every token, the last with a finish_reason ("stop" or "length").
 
-    image, audio: one source or several (path, URL, "-", PIL image, array). reliance: shares for every token (one backward
-    pass each); relevance: keep the arrays (T,). measure: time plain decoding at the end, for `Response.cost`.
+    image, audio: one source or several (path, URL, "-", PIL image, array). reliance: shares for every token (one
+    backward pass each); relevance: keep the arrays (T,). measure: time plain decoding at the end, for `Response.cost`.
     """
     method = parse_method(method)
     if not isinstance(prompt, Prompt):

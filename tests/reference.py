@@ -1,4 +1,4 @@
-"""The small model of helpers.py again, in NumPy and double precision, written for reading: one token against a cache."""
+"""The small model of helpers.py again, in NumPy and double precision: one token against a cache."""
 
 import numpy as np
 from mlx.utils import tree_flatten
@@ -13,7 +13,7 @@ class Reference:
         }
 
     def logits(self, embed, past, deltas=None):
-        """Logits (V,) after `embed` (D,), given each layer's past keys and values, (H, T, d), and deltas on all entries."""
+        """Logits (V,) after `embed` (D,), given each layer's past keys and values (H, T, d), and deltas on all entries."""
         h, position = embed, past[0][0].shape[1]
         for index, (keys, values) in enumerate(past):
             x = self.norm(h, f"model.layers.{index}.input_layernorm")
@@ -26,12 +26,13 @@ class Reference:
     def attention(self, x, index, keys, values, position, delta):
         config, prefix = self.config, f"model.layers.{index}.self_attn"
         q, k, v = (self.linear(x, index, f"self_attn.{p}_proj").reshape(-1, config.dim) for p in "qkv")
-        q, k = self.rotate(self.norm(q, f"{prefix}.q_norm"), position), self.rotate(self.norm(k, f"{prefix}.k_norm"), position)
+        q, k = (self.rotate(self.norm(x, f"{prefix}.{n}_norm"), position) for x, n in ((q, "q"), (k, "k")))
         heads, groups = len(q), len(q) // len(k)
         keys = np.repeat(np.concatenate([keys, k[:, None]], axis=1), groups, axis=0)
         values = np.repeat(np.concatenate([values, v[:, None]], axis=1), groups, axis=0)
         if delta is not None:
-            keys, values = (x + np.repeat(d, heads // len(d), axis=0) for x, d in zip((keys, values), delta, strict=True))
+            dk, dv = (np.repeat(d, heads // len(d), axis=0) for d in delta)
+            keys, values = keys + dk, values + dv
         weights = np.exp((keys @ q[:, :, None])[..., 0] / np.sqrt(config.dim))
         weights /= weights.sum(-1, keepdims=True)
         return self.linear((weights[:, None] @ values).reshape(-1), index, "self_attn.o_proj")

@@ -12,9 +12,7 @@ from lime_mlx import backend
 from lime_mlx.errors import BackendError
 
 load_blas = backend.load_blas.__wrapped__
-loaded = pytest.mark.skipif(
-    backend.load_blas() is None, reason="MLX brings its own BLAS here, or none is installed"
-)
+loaded = pytest.mark.skipif(backend.load_blas() is None, reason="MLX brings its own BLAS here, or none is installed")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +101,7 @@ def test_every_routine_that_mlx_asks_for_is_led_to_the_library():
     library = ctypes.CDLL(load_blas())
     path, base = backend._mapped("libmlx.so")
     slots = dict(backend._jump_slots(path))
-    assert {
-        name for name in slots if re.fullmatch(r"cblas_\w+|[sdcz][a-z0-9]{4,5}_", name)
-    } == backend._ROUTINES
+    assert {name for name in slots if re.fullmatch(r"cblas_\w+|[sdcz][a-z0-9]{4,5}_", name)} == backend._ROUTINES
     for name in backend._ROUTINES:
         function = ctypes.cast(backend._find(library, name), ctypes.c_void_p)
         assert ctypes.c_void_p.from_address(base + slots[name]).value == function.value

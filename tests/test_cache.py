@@ -95,9 +95,10 @@ def test_overwrite_changes_one_position():
     before = cache.read()
     cache.overwrite(2, [new[0], (None, new[1][1])])
     (k0, v0), (k1, v1) = cache.read()
-    for ours, fresh, old in ((k0, new[0][0], before[0][0]), (v0, new[0][1], before[0][1]), (v1, new[1][1], before[1][1])):
-        same([ours[:, :, 2:3], ours[:, :, :2], ours[:, :, 3:]], [fresh, old[:, :, :2], old[:, :, 3:]])
     same([k1], [before[1][0]])
+    for ours, (layer, kind) in ((k0, (0, 0)), (v0, (0, 1)), (v1, (1, 1))):
+        old = before[layer][kind]
+        same([ours[:, :, 2:3], ours[:, :, :2], ours[:, :, 3:]], [new[layer][kind], old[:, :, :2], old[:, :, 3:]])
     assert cache.offset == 5
 
 

@@ -217,9 +217,7 @@ def test_unreachable(site):
     assert "does not answer in http" in problem(f"{site}/nonsense")
 
 
-@pytest.mark.parametrize(
-    "url", ["http://", "http://[::1", "http://127.0.0.1:port/", "http://a..b/", "http://a b/"]
-)
+@pytest.mark.parametrize("url", ["http://", "http://[::1", "http://127.0.0.1:port/", "http://a..b/", "http://a b/"])
 def test_bad_urls(url):
     assert "check" in problem(url)
 

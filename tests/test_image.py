@@ -249,9 +249,7 @@ def test_permission_denied(tmp_path, monkeypatch):
     assert "permission denied" in message
 
 
-@pytest.mark.parametrize(
-    "path", ["a" * 5000, "nul\0byte.png", "two\nlines.png", "data:image/png;base64," + "A" * 9000]
-)
+@pytest.mark.parametrize("path", ["a" * 5000, "nul\0byte.png", "two\nlines.png", "data:image/png;base64," + "A" * 9000])
 def test_odd_paths(path):
     assert "check the path" in problem(path)
 
@@ -377,9 +375,7 @@ def test_damaged_files_give_a_picture_or_a_media_error(capfd):
 
 @pytest.mark.skipif(not IMAGES.is_dir(), reason="the folder of real pictures is not beside this repository")
 def test_real_pictures():
-    paths = sorted(
-        p for p in IMAGES.rglob("*") if p.suffix in (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif")
-    )
+    paths = sorted(p for p in IMAGES.rglob("*") if p.suffix in (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif"))
     assert paths
     for path in paths:
         image = open_image(path)

@@ -65,7 +65,11 @@ def test_cached_relevance_is_entry_times_gradient(model, session, rules, heads):
     reading = cached(decoder, past, session.newest, rule, moved)
     target = int(reading.target)
     slopes, slope = mx.grad(logit, argnums=[0, 1])([list(pair) for pair in past], session.newest)
-    found = sum((x * g).sum((0, 1, 3)) for pair, grads in zip(past, slopes, strict=True) for x, g in zip(pair, grads, strict=True))
+    found = sum(
+        (x * g).sum((0, 1, 3))
+        for pair, grads in zip(past, slopes, strict=True)
+        for x, g in zip(pair, grads, strict=True)
+    )
     wanted = np.append(np.array(found), (session.newest * slope).sum().item())
     assert distance(reading.relevance, wanted) < 1e-5
 

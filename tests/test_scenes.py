@@ -42,17 +42,14 @@ def test_the_global_random_state_plays_no_part():
 def test_size_only_scales_the_scene():
     small, large = scenes.make_scene(11, "ordinary", 128), scenes.make_scene(11, "ordinary", 256)
     assert small.kinds == large.kinds and small.setting == large.setting
-    for a, b in zip(small.objects, large.objects):
+    for a, b in zip(small.objects, large.objects, strict=False):
         assert np.allclose(np.array(a.box) * 2, b.box)
     shrunk = np.asarray(large.image.resize((128, 128)), float)
     assert np.abs(shrunk - np.asarray(small.image, float)).mean() < 6
 
 
 def test_regimes_are_independent_draws():
-    assert (
-        scenes.make_scene(5, "uncorrelated").image.tobytes()
-        != scenes.make_scene(5, "ordinary").image.tobytes()
-    )
+    assert scenes.make_scene(5, "uncorrelated").image.tobytes() != scenes.make_scene(5, "ordinary").image.tobytes()
     with pytest.raises(ValueError, match="unknown regime"):
         scenes.make_scene(0, "usual")
 
@@ -144,9 +141,7 @@ def test_caption_templates():
     blank = Image.new("RGB", (8, 8))
 
     def scene(*kinds):
-        return scenes.Scene(
-            0, "ordinary", "park", tuple(scenes.Object(k, (0, 0, 1, 1), "red") for k in kinds), blank
-        )
+        return scenes.Scene(0, "ordinary", "park", tuple(scenes.Object(k, (0, 0, 1, 1), "red") for k in kinds), blank)
 
     assert scenes.caption(scene("dog", "umbrella")) == "A park with a dog and an umbrella."
     assert scenes.caption(scene("dog", "ball", "tree")) == "A park with a dog, a ball and a tree."
@@ -207,7 +202,7 @@ def test_chair_by_hand():
     assert scored["chair_i"] == pytest.approx(1 / 4)
     assert scored["recall"] == pytest.approx(1 / 2)
     assert scenes.chair([], [])["chair_i"] == 0
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="captions for"):
         scenes.chair(["A dog."], [])
 
 
@@ -217,7 +212,7 @@ def test_right_captions_score_perfectly(drawn):
 
 
 @pytest.mark.parametrize(
-    "text, verdict",
+    ("text", "verdict"),
     [
         ("Yes, there is a dog.", "yes"),
         ("no", "no"),

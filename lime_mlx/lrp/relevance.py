@@ -57,9 +57,9 @@ def exact(
 ) -> Reading:
     """Relevance sum_d e_id * (dz / de)_id of every input embedding; the whole sequence is run.
 
-    `embeds` is (1, T, D); `deltas` a pair per layer, each (1, H, T, d) or None. z is the logit, at the last position, of
-    `target` or of the token that would be picked. With `checkpoint`, blocks are run again in the backward pass and memory
-    grows with one block's attention, not with all.
+    `embeds` is (1, T, D); `deltas` a pair per layer, each (1, H, T, d) or None. z is the logit, at the last position,
+    of `target` or of the token that would be picked. With `checkpoint`, blocks are run again in the backward pass and
+    memory grows with one block's attention, not with all.
     """
     deltas = deltas or [(None, None)] * len(decoder.layers)
 
@@ -89,8 +89,8 @@ def _block(decoder, index: int, delta: Sequence, rules: Rules, checkpoint: bool)
 def exact_slope(decoder, embeds: mx.array, weights: mx.array, rules: Rules, deltas) -> tuple[mx.array, mx.array]:
     """sum_i weights_i * relevance_i as one forward pass: its value has the gradient of that sum for the deltas.
 
-    Returns last-position logits (V,) and their slope (V,) along the direction weights_i * e_i. The tangent goes
-    through the rules too, so differentiating the slope of z gives the second derivative that LIME needs, block by block.
+    Returns last-position logits (V,) and their slope (V,) along the direction weights_i * e_i. The tangent goes through
+    the rules too, so differentiating the slope of z gives the second derivative that LIME needs, block by block.
     """
     tangent = embeds * weights[None, :, None]
     h = embeds
@@ -108,9 +108,7 @@ def _dual_block(decoder, index: int, delta: Sequence, rules: Rules):
         pair = [None, None]
         for i, x in zip(present, arrays, strict=True):
             pair[i] = x
-        (out,), (slope,) = mx.jvp(
-            lambda x: decoder.block(index, x, Overlay(None, pair), rules=rules), (h,), (tangent,)
-        )
+        (out,), (slope,) = mx.jvp(lambda x: decoder.block(index, x, Overlay(None, pair), rules=rules), (h,), (tangent,))
         return out, slope
 
     checkpointed = mx.checkpoint(run)

@@ -17,7 +17,7 @@ from lime_mlx.cache import Overlay
 from lime_mlx.errors import CheckpointError
 from lime_mlx.lrp.rules import PLAIN, RATIOS, Rules
 
-from .layers import RMSNorm, join_heads, linear, split_heads, unpacked
+from .layers import UNPACK_ROWS, RMSNorm, join_heads, linear, split_heads, unpacked
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
@@ -162,8 +162,8 @@ class Decoder(nn.Module):
         return self.model.layers
 
     def embed(self, ids: mx.array) -> mx.array:
-        """Token embeddings (1, T, D) of ids (T,)."""
-        return self.model.embed_tokens(ids)[None]
+        """Token embeddings (1, T, D) of ids (T,), in the type of the norms: the fp modes unpack to bfloat16."""
+        return self.model.embed_tokens(ids)[None].astype(self.model.norm.weight.dtype)
 
     def block(self, index: int, h: mx.array, memory, position: int = 0, rules: Rules = PLAIN) -> mx.array:
         """Layer `index` alone: (B, L, D) to (B, L, D), positions counted from `position`."""
@@ -186,7 +186,7 @@ class Decoder(nn.Module):
         if "lm_head" in self:
             return linear(self.lm_head, hidden).astype(mx.float32)
         table = self.model.embed_tokens
-        if isinstance(table, nn.QuantizedEmbedding) and hidden.size >= 8 * hidden.shape[-1]:
+        if isinstance(table, nn.QuantizedEmbedding) and hidden.size >= UNPACK_ROWS * hidden.shape[-1]:
             return (hidden @ unpacked(table, hidden.dtype).T).astype(mx.float32)
         return table.as_linear(hidden).astype(mx.float32)
 

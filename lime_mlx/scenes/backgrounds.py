@@ -125,9 +125,7 @@ def desert(b: Backdrop) -> None:
     for k in range(3):
         x, y = b.rng.uniform(0, 1), horizon + 0.02
         w, h = b.rng.uniform(0.12, 0.22), b.rng.uniform(0.08, 0.2)
-        b.poly(
-            (x - w, y, x - w * 0.7, y - h, x + w * 0.5, y - h, x + w, y), shade((212, 150, 122), 1 + 0.1 * k)
-        )
+        b.poly((x - w, y, x - w * 0.7, y - h, x + w * 0.5, y - h, x + w, y), shade((212, 150, 122), 1 + 0.1 * k))
     sand = b.tone((230, 180, 128))
     b.band(horizon, 1, sand)
     for x, y in b.scatter(3, 7, horizon + 0.1, 1):

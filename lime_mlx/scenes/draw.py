@@ -56,9 +56,7 @@ def spline(points: np.ndarray, closed: bool, steps: int = 6) -> np.ndarray:
     around = (lambda i: i % n) if closed else (lambda i: np.clip(i, 0, n - 1))
     p0, p1, p2, p3 = (points[around(ends + k)][:, None] for k in (-1, 0, 1, 2))
     t = (np.arange(steps) / steps)[None, :, None]
-    curve = 0.5 * (
-        2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    )
+    curve = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
     curve = curve.reshape(-1, 2)
     return curve if closed else np.vstack([curve, points[-1:]])
 
@@ -114,9 +112,7 @@ class Sketch:
         low, high = np.array([[x0 + radius], [y0 + radius]]), np.array([[x1 - radius], [y1 - radius]])
         self._add((np.where(_CIRCLE > 0, high, low) + radius * _CIRCLE).T, fill, 0, True)
 
-    def oval(
-        self, x: float, y: float, rx: float, ry: float, fill: RGB, edge: bool = True, turn: float = 0
-    ) -> None:
+    def oval(self, x: float, y: float, rx: float, ry: float, fill: RGB, edge: bool = True, turn: float = 0) -> None:
         """Ellipse about (x, y), turned clockwise by `turn` degrees."""
         a, b = np.array([[rx], [ry]]) * _CIRCLE
         c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
@@ -139,7 +135,7 @@ class Sketch:
         """The drawing, moved so that its contour starts at (0, 0)."""
         low = np.full(2, np.inf)
         high = -low
-        for points, stroke in zip(self._points, self._strokes):
+        for points, stroke in zip(self._points, self._strokes, strict=False):
             margin = stroke.width / 2 + (EDGE if stroke.edge else 0)
             low = np.minimum(low, points.min(axis=0) - margin)
             high = np.maximum(high, points.max(axis=0) + margin)

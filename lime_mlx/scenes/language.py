@@ -67,7 +67,7 @@ def questions(scene: Scene, strategy: str, rng: random.Random, count: int = 6) -
             absent.sort(key=lambda kind: -single[kind])
         else:
             absent.sort(key=lambda kind: -max(couple[near, kind] / single[near] for near in scene.kinds))
-    asked = [pair for both in zip(present, absent) for pair in zip(both, ("yes", "no"))]
+    asked = [pair for both in zip(present, absent, strict=False) for pair in zip(both, ("yes", "no"), strict=False)]
     return [Question(f"Is there {with_article(kind)} in the picture?", kind, label) for kind, label in asked]
 
 

@@ -28,7 +28,7 @@ def chair(texts: Sequence[str], scenes: Sequence[Scene | Iterable[str]]) -> dict
     if len(texts) != len(scenes):
         raise ValueError(f"{len(texts)} captions for {len(scenes)} scenes")
     rows = []
-    for text, scene in zip(texts, scenes):
+    for text, scene in zip(texts, scenes, strict=False):
         named, there = set(mentions(text)), set(scene.kinds if isinstance(scene, Scene) else scene)
         rows.append((len(named), len(named - there), len(named & there), len(there)))
     mentioned, hallucinated, covered, present = np.array(rows, dtype=np.int64).reshape(-1, 4).T

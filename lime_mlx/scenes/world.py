@@ -83,8 +83,8 @@ TOGETHER = 0.95 / (2 - 0.95)
 
 # relative weight of a pair (by its first member) or a loner in the skewed world
 POPULARITY: dict[str, float] = {
-    **{a: weight for (a, _), weight in zip(PAIRS, (3.0, 2.6, 2.3, 2.0, 1.7, 1.4, 1.2, 1.0, 0.9, 0.8))},
-    **dict(zip(LONERS, (1.0, 1.4, 1.2, 0.6, 1.6, 1.3, 0.8, 1.0))),
+    **{a: weight for (a, _), weight in zip(PAIRS, (3.0, 2.6, 2.3, 2.0, 1.7, 1.4, 1.2, 1.0, 0.9, 0.8), strict=False)},
+    **dict(zip(LONERS, (1.0, 1.4, 1.2, 0.6, 1.6, 1.3, 0.8, 1.0), strict=False)),
 }
 HOME: dict[str, tuple[str, ...]] = {
     "park": ("dog", "tree", "bicycle", "plane"),
@@ -220,8 +220,8 @@ def make_scene(seed: int, regime: str, size: int = 256) -> Scene:
     setting, kinds = choose(rng, regime)
     rng.shuffle(kinds)
     colors = [rng.choice(PALETTE[kind]) for kind in kinds]
-    drawings = [_drawing(kind, color) for kind, color in zip(kinds, colors)]
-    boxes = _place(rng, [(kind, d.width / d.height) for kind, d in zip(kinds, drawings)])
+    drawings = [_drawing(kind, color) for kind, color in zip(kinds, colors, strict=False)]
+    boxes = _place(rng, [(kind, d.width / d.height) for kind, d in zip(kinds, drawings, strict=False)])
     mirrors = [rng.random() < 0.5 for _ in kinds]
 
     big = 2 * size
