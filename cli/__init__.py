@@ -1,6 +1,5 @@
 """The command line. What is heavy is imported inside the commands, so that --help answers at once."""
 
-import os
 import sys
 from importlib import import_module
 
@@ -9,20 +8,18 @@ import click
 from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
 
-COMMANDS = {"generate": "Say something about a picture, with every word's share of picture on request."}
+COMMANDS = {"generate": "Answer a question about a picture, with every word's share of picture on request."}
 INTERRUPTED = 130
 
 
 class Commands(click.Group):
-    """Commands that are imported when they are called; errors shown as one line."""
+    """Commands that are imported when they are called; an error that leaves one is shown as one line."""
 
     def list_commands(self, context):
         return list(COMMANDS)
 
     def get_command(self, context, name):
-        if name not in COMMANDS:
-            return None
-        return import_module(f"lime_mlx.cli.{name}").command
+        return import_module(f"lime_mlx.cli.{name}").command if name in COMMANDS else None
 
     def format_commands(self, context, formatter):
         with formatter.section("Commands"):
@@ -31,27 +28,28 @@ class Commands(click.Group):
     def invoke(self, context):
         try:
             return super().invoke(context)
-        except LimeError as error:
-            if context.params.get("debug"):
-                raise
-            fail(str(error))
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click itself handles these
         except KeyboardInterrupt:
-            click.echo()
+            click.echo(err=True)
             context.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # Whoever read the answer has gone; Python must not complain again when it closes the stream.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            context.exit(1)
-        except (RuntimeError, MemoryError, OSError) as error:
-            if context.params.get("debug") or isinstance(error, click.exceptions.Exit):
+        except Exception as error:
+            if context.params["debug"]:
                 raise
-            fail(f"{error or type(error).__name__} (lime-mlx --debug generate ... shows where).")
+            click.echo(f"Error: {described(error)}", err=True)
+            context.exit(1)
 
 
-def fail(message: str) -> None:
-    """One line on standard error, exit code 1."""
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
-    raise click.exceptions.Exit(1)
+def described(error: Exception) -> str:
+    """An error in one line; what a user cannot have caused asks to be reported."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, (LimeError, OSError)):
+        return " ".join(text.split())
+    line = text.splitlines()[0].rstrip(".")
+    if isinstance(error, MemoryError) or "allocate" in line:
+        return f"Not enough memory ({line}): take a smaller picture, a quantised model, or --method none."
+    name = type(error).__name__
+    return f"Unexpected {name} ({line}): please report it, with what lime-mlx --debug prints instead of this line."
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,5 +61,7 @@ def main(debug: bool) -> None:
     \b
     lime-mlx generate --image photo.jpg
     lime-mlx generate --image photo.jpg --explain
-    lime-mlx generate --model mlx-community/llava-1.5-7b-4bit --image photo.jpg -p "Describe the picture."
+    lime-mlx generate --model mlx-community/llava-1.5-7b-4bit --image photo.jpg
     """
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="replace")

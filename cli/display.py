@@ -1,45 +1,70 @@
 """How words and their shares look: coloured on a terminal, with numbers elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
+import click
 from rich.console import Console
 from rich.text import Text
 
-from lime_mlx.explain import Word
+from lime_mlx.explain import Word, mean, words
 from lime_mlx.lrp.relevance import Shares
 
-# Reliance from which a word has this style: from nothing of the picture to nearly all of it.
-SCALE = ((0.0, "bold red"), (0.2, "dark_orange"), (0.4, "yellow"), (0.6, "green"), (0.8, "bold green"))
+# Reliance from which a word has this style: orange for words that rest on words, blue for words that rest on the
+# picture. All have about the same luminance, so that they are legible on black and on white.
+SCALE = (
+    (0.0, "bold #d75f00"),
+    (0.2, "#af8700"),
+    (0.4, "#808080"),
+    (0.6, "#0087d7"),
+    (0.8, "bold #0087ff"),
+)
 
 
-def style(reliance: float) -> str:
-    return [name for least, name in SCALE if reliance >= least][-1]
+def explained(said: Iterable[tuple[str, Shares | None]], medium: str) -> None:
+    """Print words with their reliance as they come, then where the answer came from; `medium` names the input."""
+    console = Console(highlight=False)
+    colours = console.color_system is not None and not console.no_color
+    shares = []
+    try:
+        for word in words(said):
+            shares.append(word.shares)
+            if colours:
+                console.print(coloured(word), end="", soft_wrap=True)
+            else:
+                click.echo(numbered(word), nl=False)
+    finally:
+        click.echo()
+    if total := mean(shares):
+        click.echo(f"{medium} {percent(total.media)}, prompt {percent(total.prompt)}, own text {percent(total.own)}")
+    if colours:
+        console.print(legend(medium))
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def coloured(console: Console, word: Word) -> None:
+def style(reliance: float) -> str:
+    return [name for least, name in SCALE if reliance >= least][-1]
+
+
+def coloured(word: Word) -> Text:
     """The word in the colour of its reliance."""
-    name = "" if word.shares is None else style(word.shares.media)
-    space = word.text[: len(word.text) - len(word.text.lstrip())]
-    console.print(Text(space) + Text(word.text[len(space) :], style=name), end="", soft_wrap=True)
+    letters = word.text.lstrip()
+    space = word.text[: len(word.text) - len(letters)]
+    return Text(space) + Text(letters, style=style(word.shares.media) if word.shares else "")
 
 
-def numbered(echo: Callable[[str], None], word: Word) -> None:
+def numbered(word: Word) -> str:
     """The word with its reliance, as in `dog[62%],`."""
     letters = word.text.rstrip(".,;:!?)")
-    share = f"[{100 * word.shares.media:.0f}%]" if word.shares and letters.strip() else ""
-    echo(f"{letters}{share}{word.text[len(letters) :]}")
+    if not word.shares or not letters.strip():
+        return word.text
+    return f"{letters}[{100 * word.shares.media:.0f}%]{word.text[len(letters) :]}"
 
 
-def legend() -> Text:
-    text = Text("share of picture: ")
+def legend(medium: str) -> Text:
+    text = Text(f"share of {medium}:")
     for least, name in SCALE:
-        text.append(f"from {percent(least)} ", style=name)
+        text.append(f" {percent(least)}+", style=name)
     return text
-
-
-def totals(shares: Shares, medium: str) -> str:
-    return f"{medium} {percent(shares.media)}, prompt {percent(shares.prompt)}, own text {percent(shares.own)}"

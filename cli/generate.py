@@ -1,30 +1,36 @@
 """lime-mlx generate: a picture and a question in, an answer out."""
 
 import json
+import math
 import os
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import click
 
+from lime_mlx.cli import INTERRUPTED
+from lime_mlx.errors import LimeError, PromptError
+
 REAL_MODEL = "mlx-community/llava-1.5-7b-4bit"
-QUESTION = "What is in the picture?"
+QUESTION, QUESTION_OF_SOUND = "What is in the picture?", "What do you hear?"
+# Least and most of what is sampled with; NaN is in no range.
+RANGES = {"temperature": (0, math.inf), "top_p": (0, 1), "top_k": (0, math.inf), "min_p": (0, 1)}
 
 
 def no_stray(context, parameter, values):
     if values:
-        raise click.UsageError(f"Unexpected {values[0]!r}; repeat --image for each file, and quote the prompt.")
+        raise click.UsageError(f"Unexpected {values[0]!r}: repeat --image for each file, and quote the prompt.")
 
 
 @click.command()
-@click.option("--image", multiple=True, metavar="FILE|URL|-", help="A picture; repeat it for several.")
-@click.option("--audio", multiple=True, metavar="FILE|URL|-", help="A sound; repeat it for several.")
+@click.option("--image", multiple=True, metavar="FILE|URL|-", help="A picture; repeat --image for each file.")
+@click.option("--audio", multiple=True, metavar="FILE|URL|-", help="A sound; repeat --audio for each file.")
 @click.option("-p", "--prompt", help=f"What to ask; - reads it from standard input.  [default: {QUESTION}]")
 @click.option("--system", "--system-prompt", "system", help="System prompt.")
 @click.option("--model", envvar="LIME_MLX_MODEL", metavar="REPO|FOLDER", help="[default: $LIME_MLX_MODEL, else demo]")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
-@click.option("--method", metavar="SPEC", help="none, lime, lime:key=value,...  [default: lime with a picture]")
+@click.option("--method", metavar="SPEC", help="none, lime or lime:key=value,...  [default: lime with a picture]")
 @click.option("--max-tokens", type=int, default=256, show_default=True)
 @click.option("--temperature", "--temp", type=float, default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", type=float, default=1.0, show_default=True)
@@ -36,9 +42,8 @@ def no_stray(context, parameter, values):
 @click.option("--quiet/--verbose", default=False, help="Only the answer.")
 @click.argument("stray", nargs=-1, callback=no_stray, expose_value=False, metavar="")
 def command(
-    image, audio, prompt, system, model, revision, method, max_tokens, temperature, top_p, top_k, min_p, seed, explain,
-    as_json, quiet,
-):  # fmt: skip
+    image, audio, prompt, system, model, revision, method, max_tokens, seed, explain, as_json, quiet, **sampling
+):
     """Answer a question about a picture.
 
     \b
@@ -46,76 +51,110 @@ def command(
     lime-mlx generate --image photo.jpg -p "Is there a dog?" --method none
     curl -s https://example.com/photo.jpg | lime-mlx generate --image - --explain
     """
-    from lime_mlx import backend
-    from lime_mlx.errors import PromptError
+    check(max_tokens, seed, sampling)
+    text = question(prompt, image, audio)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    notes: list[str] = []
+    prepare_backend(notes)
 
-    if max_tokens < 1:
-        raise PromptError(f"--max-tokens is {max_tokens}; it must be at least 1.")
-    text = asked(prompt, image, audio)
-    backend.require_mlx()
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: quiet or note(f"Note: {message}")
-        backend.load_blas()
     from lime_mlx.checkpoint import load
     from lime_mlx.generate import stream_generate
     from lime_mlx.media.image import open_image
     from lime_mlx.methods import parse_method
 
-    notices: list[str] = []
-    pictures = [open_image(source, notice=notices.append) for source in image]
     spec = method or ("lime" if image or audio else "none")
     chosen = parse_method(spec)
+    pictures = [open_image(source, notice=notes.append) for source in image]
     loaded, processor = load(model or "demo", revision=revision)
-    question = processor.prompt(text, images=pictures, audio=list(audio), system=system)
+    if model is None:
+        notes.append(f"Using the bundled demo model, which knows drawn scenes; a real one: --model {REAL_MODEL}")
     responses = stream_generate(
         loaded,
         processor,
-        question,
+        processor.prompt(text, images=pictures, audio=audio, system=system),
         method=chosen,
         max_tokens=max_tokens,
-        sampler=sampler(temperature, top_p, top_k, min_p, seed),
+        sampler=sampler(loaded.language_model.config.vocab_size, seed, **sampling),
         reliance=explain or as_json,
-        measure=not quiet,
+        measure=not quiet and spec != "none",
     )
-    first = next(responses)
+    first = next(responses)  # nothing is printed before this has gone well
     if not quiet:
-        for notice in notices:
-            note(notice)
-        if model is None:
-            note(f"Using the bundled demo model, which knows drawn scenes; a real one: --model {REAL_MODEL}")
-    kept: list = []
-    try:
-        show(recorded(first, responses, kept), explain, as_json, "sound" if audio else "picture")
-    except KeyboardInterrupt:
-        click.echo()
-        raise SystemExit(130) from None
+        note(*notes)
+    stream = Stream(chain([first], responses))
     if as_json:
+        kept = list(stream)
         click.echo(json.dumps(summary(kept, model or "demo", spec), ensure_ascii=False))
+    elif explain:
+        from lime_mlx.cli import display
+
+        media = {"picture": image, "sound": audio}
+        display.explained(pieces(stream), " and ".join(name for name, given in media.items() if given) or "picture")
+    else:
+        plain(pieces(stream))
+    if stream.interrupted:
+        click.get_current_context().exit(INTERRUPTED)
     if not quiet:
-        statistics(kept[-1], chosen.name)
+        note(*statistics(stream.last, chosen.name))
 
 
-def asked(prompt: str | None, image: tuple, audio: tuple) -> str:
-    """The question; raises `PromptError` when there is none."""
-    from lime_mlx.errors import PromptError
+class Stream:
+    """Responses as they come; Ctrl-C ends them. `last` is the latest one."""
 
-    if prompt == "-":
-        if "-" in (*image, *audio):
-            raise PromptError("Standard input cannot be both the prompt and a picture; give one of them as a file.")
-        prompt = sys.stdin.read()
+    def __init__(self, responses: Iterable):
+        self.responses, self.last, self.interrupted = responses, None, False
+
+    def __iter__(self) -> Iterator:
+        try:
+            for response in self.responses:
+                self.last = response
+                yield response
+        except KeyboardInterrupt:
+            self.interrupted = True
+
+
+def check(max_tokens: int, seed: int | None, sampling: dict[str, float]) -> None:
+    """Refuse numbers that mean nothing."""
+    wanted = {"max_tokens": (max_tokens, 1, math.inf), "seed": (seed or 0, 0, 2**64 - 1)}
+    wanted |= {name: (value, *RANGES[name]) for name, value in sampling.items()}
+    for name, (value, least, most) in wanted.items():
+        if not least <= value <= most:
+            bound = f"from {least} to {most}" if most < math.inf else f"at least {least}"
+            raise LimeError(f"--{name.replace('_', '-')} is {value}; it must be {bound}.")
+
+
+def question(prompt: str | None, image: tuple, audio: tuple) -> str:
+    """What is asked, from the option or standard input."""
+    if [prompt, *image, *audio].count("-") > 1:
+        raise PromptError("Standard input can be read only once; give the other inputs as files or text.")
     if prompt is None and (image or audio):
-        return QUESTION
+        return QUESTION if image else QUESTION_OF_SOUND
+    if prompt == "-":
+        prompt = click.get_binary_stream("stdin").read().decode("utf-8", "surrogateescape")
     if not prompt or not prompt.strip():
         raise PromptError("The prompt is empty: say with -p what the model should do.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise PromptError("The prompt is not UTF-8 text.") from None
     return prompt
 
 
-def sampler(temperature: float, top_p: float, top_k: int, min_p: float, seed: int | None):
-    """mlx-lm's sampler, or None for greedy decoding."""
-    if temperature < 0:
-        from lime_mlx.errors import PromptError
+def prepare_backend(notes: list[str]) -> None:
+    """MLX, and under it the BLAS; a warning becomes a note."""
+    from lime_mlx import backend
 
-        raise PromptError(f"--temperature is {temperature}; it must not be negative.")
+    backend.require_mlx()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        backend.load_blas()
+    notes.extend(f"Note: {warning.message}" for warning in caught)
+
+
+def sampler(vocabulary: int, seed: int | None, temperature: float, top_p: float, top_k: int, min_p: float):
+    """mlx-lm's sampler, or None for greedy decoding."""
     if temperature == 0:
         return None
     import mlx.core as mx
@@ -123,72 +162,41 @@ def sampler(temperature: float, top_p: float, top_k: int, min_p: float, seed: in
 
     if seed is not None:
         mx.random.seed(seed)
-    return make_sampler(temp=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+    return make_sampler(temp=temperature, top_p=top_p, top_k=top_k if top_k < vocabulary else 0, min_p=min_p)
 
 
-def recorded(first, rest: Iterable, kept: list) -> Iterator:
-    """All responses, each also appended to `kept`."""
-    kept.append(first)
-    yield first
-    for response in rest:
-        kept.append(response)
-        yield response
-
-
-def show(responses: Iterable, explain: bool, as_json: bool, medium: str) -> None:
-    """Stream the answer to standard output."""
-    if as_json:
-        for _ in responses:
-            pass
-        return
-    if not explain:
-        started = False
-        for response in responses:
-            text = response.text if started else response.text.lstrip()
-            started = started or bool(text)
-            click.echo(text, nl=False)
-            sys.stdout.flush()
-        click.echo()
-        return
-    from rich.console import Console
-
-    from lime_mlx.cli import display
-    from lime_mlx.explain import mean, words
-
-    console = Console(highlight=False)
-    colours = console.is_terminal and not os.environ.get("NO_COLOR")
-    held = []
+def pieces(responses: Iterable) -> Iterator[tuple]:
+    """(text, shares) of every token, without the white space before the answer and the shares of its end."""
     started = False
-    for word in words((r.text, r.shares) for r in responses if r.finish_reason != "stop" or r.text):
-        if not started:
-            word = type(word)(word.text.lstrip(), word.shares)
-            started = True
-        held.append(word.shares)
-        if colours:
-            display.coloured(console, word)
-        else:
-            display.numbered(lambda text: click.echo(text, nl=False), word)
-        sys.stdout.flush()
-    click.echo()
-    if colours:
-        console.print(display.legend())
-    if total := mean(held):
-        click.echo(display.totals(total, medium))
+    for response in responses:
+        text = response.text if started else response.text.lstrip()
+        started = started or bool(text)
+        yield text, None if response.finish_reason == "stop" else response.shares
+
+
+def plain(said: Iterable[tuple]) -> None:
+    """Print the text as it comes; whatever ends it, the line is closed."""
+    try:
+        for text, _ in said:
+            click.echo(text, nl=False)
+    finally:
+        click.echo()
 
 
 def summary(responses: list, model: str, spec: str) -> dict:
+    """What --json prints: the answer, its tokens and words with their shares, and the statistics of the run."""
     from lime_mlx.explain import words
 
-    said = [r for r in responses if r.finish_reason != "stop"]
     last = responses[-1]
-    shares = [(r.text, r.shares) for r in said]
+    said = [response for response in responses if response.finish_reason != "stop"]
     return {
-        "text": "".join(r.text for r in responses).strip(),
-        "tokens": [r.token for r in said],
-        "reliance": [r.reliance for r in said],
+        "text": "".join(text for text, _ in pieces(responses)),
         "words": [
-            {"text": word.text.strip(), **(word.shares._asdict() if word.shares else {})} for word in words(shares)
+            {"text": word.text.strip(), **dict(zip(("reliance", "prompt", "own"), word.shares, strict=True))}
+            for word in words(pieces(responses))
         ],
+        "tokens": [response.token for response in said],
+        "reliance": [response.reliance for response in said],
         "model": model,
         "method": spec,
         "finish_reason": last.finish_reason,
@@ -201,14 +209,15 @@ def summary(responses: list, model: str, spec: str) -> dict:
     }
 
 
-def statistics(last, method: str) -> None:
+def statistics(last, method: str) -> Iterator[str]:
     """The lines that mlx-lm prints, and what the method cost."""
-    note(f"Prompt: {last.prompt_tokens} tokens, {last.prompt_tps:.3f} tokens-per-sec")
-    note(f"Generation: {last.generation_tokens} tokens, {last.generation_tps:.3f} tokens-per-sec")
-    note(f"Peak memory: {last.peak_memory:.3f} GB")
-    if last.cost and method != "none":
-        note(f"{method.upper()}: {last.cost.ratio:.1f} x plain decode, +{last.cost.extra_bytes / 1e6:.0f} MB")
+    yield f"Prompt: {last.prompt_tokens} tokens, {last.prompt_tps:.3f} tokens-per-sec"
+    yield f"Generation: {last.generation_tokens} tokens, {last.generation_tps:.3f} tokens-per-sec"
+    yield f"Peak memory: {last.peak_memory:.3f} GB"
+    if last.cost:
+        yield f"{method.upper()}: {last.cost.ratio:.1f} x plain decode, +{last.cost.extra_bytes / 1e6:.0f} MB"
 
 
-def note(line: str) -> None:
-    click.echo(line, err=True)
+def note(*lines: str) -> None:
+    for line in lines:
+        click.echo(line, err=True)

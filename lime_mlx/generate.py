@@ -11,7 +11,7 @@ import numpy as np
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.image import open_image
-from lime_mlx.methods import Method, Session, parse_method
+from lime_mlx.methods import Method, Plain, Session, parse_method
 from lime_mlx.prompt import Prompt, modality_mask
 
 Sampler = Callable[[mx.array], mx.array]
@@ -200,20 +200,20 @@ def stream_generate(
         model, prompt, reliance=reliance or relevance, processors=logits_processors, content=processor.content
     )
     detokenizer, stop = processor.detokenizer(), frozenset(processor.eos_token_ids)
-    response, first = None, began
+    first, peak = began, 0
+    if measure:
+        session.prefill()
+        peak = mx.get_peak_memory()
+        mx.reset_peak_memory()
     for count, step in enumerate(steps(session, method, max_tokens, sampler, stop), start=1):
         now = time.perf_counter()
         if count == 1:
             first = now
-        if response is not None:
-            yield response
-        ended = step.token in stop
-        if ended:
-            detokenizer.finalize()
-        else:
+        reason = "stop" if step.token in stop else "length" if count == max_tokens else None
+        if reason != "stop":
             detokenizer.add_token(step.token)
-            if count == max_tokens:
-                detokenizer.finalize()
+        if reason is not None:
+            detokenizer.finalize()
         response = Response(
             text=detokenizer.last_segment,
             token=step.token,
@@ -221,15 +221,15 @@ def stream_generate(
             prompt_tps=len(prompt) / max(first - began, 1e-9),
             generation_tokens=count,
             generation_tps=(count - 1) / max(now - first, 1e-9) if count > 1 else 0.0,
-            peak_memory=mx.get_peak_memory() / 1e9,
-            finish_reason="stop" if ended else "length" if count == max_tokens else None,
+            peak_memory=max(peak, mx.get_peak_memory()) / 1e9,
+            finish_reason=reason,
             shares=step.shares,
             relevance=step.relevance if relevance else None,
             optimised=step.optimised,
         )
-    if measure and response.generation_tokens > 1:
-        response.cost = cost(session, 1 / response.generation_tps)
-    yield response
+        if measure and reason is not None and count > 1:
+            response.cost = cost(session, 1 / response.generation_tps, peak)
+        yield response
 
 
 def generate(model, processor, prompt: str | Prompt, image: Any = (), audio: Any = (), **options: Any) -> Answer:
@@ -246,19 +246,22 @@ def generate(model, processor, prompt: str | Prompt, image: Any = (), audio: Any
     return answer
 
 
-def cost(session: Session, seconds: float, repeats: int = 5) -> Cost:
-    """Compare `seconds` a token with plain decoding of the session's newest position, measured here."""
-    peak = mx.get_peak_memory()
+def cost(session: Session, seconds: float, prefilled: int, repeats: int = 5) -> Cost:
+    """Compare `seconds` a token, and the peak since the prompt's own, with plain decoding that goes on from here.
+
+    prefilled: the peak in bytes up to the end of the prompt, which every method needs.
+    """
+    peak = max(prefilled, mx.get_peak_memory())
+    session.want_relevance = session.want_trace = False
     session.prefill()
-    mx.eval(session.cache.arrays())
+    session.cache.trim(session.cache.offset - (session.embeds.shape[1] - 1))
     mx.reset_peak_memory()
-    times = []
+    plain, times = steps(session, Plain(), repeats), []
     for _ in range(repeats):
-        session.cache.trim(session.cache.offset - (session.embeds.shape[1] - 1))
         began = time.perf_counter()
-        mx.eval(session.extend())
+        next(plain)
         times.append(time.perf_counter() - began)
-    return Cost(seconds / sorted(times)[repeats // 2], max(0, peak - mx.get_peak_memory()))
+    return Cost(seconds / sorted(times)[repeats // 2], max(0, peak - max(prefilled, mx.get_peak_memory())))
 
 
 def _listed(sources: Any) -> list:

@@ -13,7 +13,7 @@ class Reference:
         }
 
     def logits(self, embed, past, deltas=None):
-        """Logits (V,) after `embed` (D,), given each layer's past keys and values (H, T, d) and deltas on all entries."""
+        """Logits (V,) of `embed` (D,) after each layer's past keys and values, (H, T, d); deltas are on all entries."""
         h, position = embed, past[0][0].shape[1]
         for index, (keys, values) in enumerate(past):
             x = self.norm(h, f"model.layers.{index}.input_layernorm")

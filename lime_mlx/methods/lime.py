@@ -42,6 +42,8 @@ CHOICES = {
 }
 # Exact without checkpoints holds about this many times the attention weights of all layers (measured: 9).
 HELD_ATTENTIONS = 12
+# What config.json of a checkpoint may say for itself.
+STORED = ("steps", "lr", "kl", "tau", "gate")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Lime(Method):
         if self.mode == "fast":
             steps, lr = FAST_STEPS, FAST_STRETCH * lr
         family = {"steps": steps, "lr": lr, "kl": kl, "tau": tau}
-        own = (model.config.get("lime") or {}).get(self.mode, {})
+        own = _stored(model.config.get("lime"), self.mode)
         rest = {
             "heads": "query" if self.mode == "exact" else "kv",
             "words": "all" if self.mode == "exact" else "content",
@@ -317,12 +319,27 @@ def _pairs(deltas: Sequence[dict]) -> list[tuple]:
     return [(layer.get("k"), layer.get("v")) for layer in deltas]
 
 
+def _stored(values: Any, mode: str) -> dict[str, Any]:
+    """A checkpoint's own numbers for a mode, from "lime" in config.json."""
+    own = values.get(mode, {}) if isinstance(values, dict) else {} if values is None else None
+    numbers = isinstance(own, dict) and all(
+        key in STORED and isinstance(value, int if key == "steps" else int | float) for key, value in own.items()
+    )
+    if not numbers:
+        raise MethodError(
+            f'config.json has values for lime that are no numbers or unknown: "lime": {{"{mode}": {{...}}}} takes '
+            f"{', '.join(STORED)}."
+        )
+    return own
+
+
 def _layer_range(text: str) -> tuple[int, int | None]:
     """First and last layer of "all", "3" or "0-15"; None is the last one there is."""
     if text == "all":
         return 0, None
-    first, _, last = str(text).partition("-")
-    if not first.isdigit() or (last and not last.isdigit()) or int(last or first) < int(first):
+    first, dash, last = str(text).partition("-")
+    numbers = [first, last] if dash else [first]
+    if not all(x.isascii() and x.isdigit() for x in numbers) or int(last or first) < int(first):
         raise MethodError(f"lime: layers is {text!r}; write all, one layer such as 3, or a range such as 0-15.")
     return int(first), int(last or first)
 

@@ -106,4 +106,4 @@ def merge(embeds: mx.array, features: mx.array, positions: np.ndarray, what: str
 
 
 def media_array(value: Any, dtype: mx.Dtype) -> mx.array:
-    return (value if isinstance(value, mx.array) else mx.array(np.asarray(value))).astype(dtype)
+    return (value if isinstance(value, mx.array) else mx.array(np.ascontiguousarray(value))).astype(dtype)

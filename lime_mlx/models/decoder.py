@@ -5,6 +5,7 @@ with an `attention` of its own: a `KVCache` layer that stores, or an `Overlay` t
 """
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from lime_mlx.lrp.rules import PLAIN, RATIOS, Rules
 from .layers import UNPACK_ROWS, RMSNorm, join_heads, linear, split_heads, unpacked
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+# What transformers assumes when config.json leaves it out, where that is not Llama's value.
+QWEN = {"intermediate_size": 22016, "vocab_size": 151936, "max_position_embeddings": 32768}
+DEFAULTS = {"qwen2": QWEN, "qwen3": {**QWEN, "head_dim": 128}}
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class DecoderConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     rope_scaling: dict | None = None
-    max_position_embeddings: int = 4096
+    max_position_embeddings: int = 2048
     hidden_act: str = "silu"
     attention_bias: bool = False
     mlp_bias: bool = False
@@ -47,10 +51,12 @@ class DecoderConfig:
     def from_dict(cls, values: dict[str, Any]) -> "DecoderConfig":
         """Reads known keys only. Raises `CheckpointError` for a variant that is not built."""
         known = {k: v for k, v in values.items() if k in inspect.signature(cls).parameters and v is not None}
+        known = {**DEFAULTS.get(known.get("model_type"), {}), **known}
         rope = known.get("rope_scaling") or values.get("rope_parameters")
         if rope:
             known["rope_theta"] = rope.get("rope_theta", known.get("rope_theta", cls.rope_theta))
-            known["rope_scaling"] = _rope_scaling(rope)
+            longest = known.get("max_position_embeddings", cls.max_position_embeddings)
+            known["rope_scaling"] = _rope_scaling(rope, longest)
         config = cls(**known)
         if config.hidden_act not in RATIOS:
             raise CheckpointError(
@@ -80,11 +86,27 @@ class DecoderConfig:
         return self.model_type.startswith("qwen3")
 
 
-def _rope_scaling(rope: dict[str, Any]) -> dict[str, Any] | None:
+def _rope_scaling(rope: dict[str, Any], longest: int) -> dict[str, Any] | None:
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ROPE_TYPES:
         raise CheckpointError(f"config.json asks for {kind!r} rotary embeddings; supported: {', '.join(ROPE_TYPES)}.")
-    return None if kind == "default" else {**rope, "type": kind, "rope_type": kind}
+    if kind == "default":
+        return None
+    given = {k: v for k, v in rope.items() if v is not None}
+    scaling = {"original_max_position_embeddings": longest, **given, "type": kind, "rope_type": kind}
+    return _yarn(scaling) if kind == "yarn" else scaling
+
+
+def _yarn(scaling: dict[str, Any]) -> dict[str, Any]:
+    """As transformers reads it: the two mscales count together or not at all, and an attention factor before them."""
+    if scaling.get("truncate") is False:
+        raise CheckpointError("config.json asks for yarn rotary embeddings without truncation, which is not supported.")
+    if not (scaling.get("mscale") and scaling.get("mscale_all_dim")):
+        scaling |= {"mscale": 1, "mscale_all_dim": 0}
+    if "attention_factor" in scaling and scaling["factor"] > 1:
+        growth = 0.1 * math.log(scaling["factor"])
+        scaling |= {"mscale": (scaling["attention_factor"] - 1) / growth, "mscale_all_dim": 0}
+    return scaling
 
 
 class Attention(nn.Module):

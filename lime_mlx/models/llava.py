@@ -19,7 +19,7 @@ from .clip import ClipConfig, ClipTower
 from .decoder import Decoder, DecoderConfig
 from .layers import linear
 
-# What transformers assumes when the hub config leaves a tower out: CLIP ViT-L/14 at 336 pixels.
+# What transformers assumes when config.json leaves the tower out: CLIP ViT-L/14 at 336 pixels.
 VISION = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -147,7 +147,8 @@ class Llava(Model):
 
 
 def _vision(config: dict[str, Any]) -> dict[str, Any]:
-    return {**VISION, **(config.get("vision_config") or {})}
+    vision = config.get("vision_config")
+    return VISION if vision is None else vision
 
 
 def _image_token(config: dict[str, Any]) -> int:

@@ -1,0 +1,112 @@
+"""What a method's spec may say, and the defaults that fill it in."""
+
+import pytest
+from helpers import small_model
+
+from lime_mlx.errors import MethodError
+from lime_mlx.methods import METHODS, Plain, parse_method
+from lime_mlx.methods.lime import Lime
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+def problem(spec: str) -> str:
+    with pytest.raises(MethodError) as caught:
+        parse_method(spec)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_every_option_is_read():
+    spec = (
+        "lime: mode = exact, steps=5, lr=1e-3, kl=0.2, tau=0.3, layers=1-2, rules=cplrp, kl_direction=paper, "
+        "deltas=k, heads=query, gate=0.4, words=all, checkpoint=on,"
+    )
+    assert parse_method(spec) == Lime(
+        "exact", 5, 1e-3, 0.2, 0.3, "1-2", "cplrp", "paper", "k", "query", 0.4, "all", "on"
+    )
+    assert parse_method("lime") == parse_method("lime:") == Lime()
+    assert parse_method(" none ") == Plain()
+    method = Lime(steps=3)
+    assert parse_method(method) is method
+
+
+def test_an_unknown_method_lists_the_known():
+    assert problem("limes:steps=2") == f"Unknown method 'limes'; choose one of {', '.join(METHODS)}."
+    assert {"none", "lime"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("part", ["stps=2", "steps", "name=x", "=3"])
+def test_an_unknown_option_lists_the_known(part):
+    assert problem(f"lime:lr=1,{part}") == (
+        f"Unknown option {part!r} of lime; options are key=value: mode, steps, lr, kl, tau, layers, rules, "
+        "kl_direction, deltas, heads, gate, words, checkpoint."
+    )
+
+
+def test_plain_decoding_has_no_options():
+    assert problem("none:steps=2") == "Unknown option 'steps=2' of none; options are key=value: it has none."
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("steps=2.5", "steps is '2.5'; it must be a whole number."),
+        ("lr=fast", "lr is 'fast'; it must be a number."),
+        ("gate=", "gate is ''; it must be a number."),
+        ("steps=0", "steps is 0; it must be at least 1."),
+        ("lr=-1", "lr is -1.0; it must be a number that is not negative."),
+        ("kl=nan", "kl is nan; it must be a number that is not negative."),
+        ("tau=inf", "tau is inf; it must be a number that is not negative."),
+        ("gate=-0.1", "gate is -0.1; it must be a number that is not negative."),
+        ("tau=0", "tau is 0; it divides the relevance and must be positive."),
+        ("mode=quick", "mode is 'quick'; choose one of fast, exact."),
+        ("rules=lrp", "rules is 'lrp'; choose one of attnlrp, cplrp, plain."),
+        ("kl_direction=both", "kl_direction is 'both'; choose one of code, paper."),
+        ("deltas=vk", "deltas is 'vk'; choose one of kv, k, v."),
+        ("heads=key", "heads is 'key'; choose one of kv, query."),
+        ("words=nouns", "words is 'nouns'; choose one of content, all."),
+        ("checkpoint=yes", "checkpoint is 'yes'; choose one of auto, on, off."),
+        ("mode=exact,heads=kv", "heads=kv goes with mode=fast; exact puts deltas on query heads as the code does."),
+        *(
+            (f"layers={bad}", f"layers is {bad!r}; write all, one layer such as 3, or a range such as 0-15.")
+            for bad in ("some", "-1", "5-2", "1-2-3", "1.5", "")
+        ),
+    ],
+)
+def test_a_bad_value_says_what_is_valid(spec, message):
+    assert problem(f"lime:{spec}") == f"lime: {message}"
+
+
+def test_defaults_are_those_of_the_family(model):
+    llava, audio = small_model(), small_model()
+    for other, kind in ((llava, "llava"), (audio, "qwen2_audio")):
+        other._config = {"model_type": kind}
+    exact, fast = parse_method("lime:mode=exact"), parse_method("lime")
+    ours = exact.prepare(llava)
+    assert (ours.steps, ours.lr, ours.kl, ours.tau, ours.heads, ours.words) == (7, 3e-4, 0.1, 0.1, "query", "all")
+    ours = exact.prepare(audio)
+    assert (ours.steps, ours.lr, ours.kl, ours.tau) == (7, 5e-4, 0.007, 0.1)
+    ours = fast.prepare(llava)
+    assert (ours.steps, ours.kl, ours.tau, ours.heads, ours.words) == (2, 0.1, 0.1, "kv", "content")
+    assert exact.prepare(model) == exact.prepare(llava)
+    assert fast.prepare(model) == fast.prepare(llava)
+
+
+def test_a_checkpoint_brings_its_own_values(model):
+    own = small_model()
+    own._config = {"model_type": "llava", "lime": {"fast": {"lr": 0.03, "steps": 4, "gate": 0.5}, "exact": {"kl": 0}}}
+    fast = parse_method("lime:steps=3").prepare(own)
+    assert (fast.steps, fast.lr, fast.kl, fast.gate) == (3, 0.03, 0.1, 0.5)
+    exact = parse_method("lime:mode=exact").prepare(own)
+    assert (exact.steps, exact.lr, exact.kl, exact.gate) == (7, 3e-4, 0, None)
+
+
+@pytest.mark.parametrize("layers", ["3", "0-3", "7-9"])
+def test_layers_must_be_there(model, layers):
+    with pytest.raises(MethodError, match=f"^lime: layers is '{layers}', but the model has 3 layers.$"):
+        parse_method(f"lime:layers={layers}").prepare(model)
