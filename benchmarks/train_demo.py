@@ -33,14 +33,14 @@ from lime_mlx.models.llava import Llava  # noqa: E402
 from lime_mlx.scenes import KINDS, PROMPTS, Object, Scene, answer, caption, make_scene, questions  # noqa: E402
 
 MEAN, STD = (np.array(x, np.float32) for x in (demo.MEAN, demo.STD))
-SAVE_EVERY = 200
+SAVE_EVERY = 100
 # A yes or no is one token of nine; it counts for more, or it is learnt last.
 VERDICT_WEIGHT = 3.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`asked` questions go beside one caption for every picture of a batch."""
+    """`asked` questions go beside one caption for every picture of a batch; `unseen` as in `make_scene`."""
 
     name: str
     regime: str
@@ -49,22 +49,23 @@ class Stage:
     batch: int
     lr: float
     asked: int
+    unseen: float = 0.0
 
 
 STAGES = (
     Stage("sight", "uncorrelated", 24_000, 1000, 48, 1e-3, 0),
     Stage("speech", "uncorrelated", 24_000, 1800, 24, 1e-3, 3),
-    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 3),
+    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 3, unseen=0.25),
 )
 
 
 class Pool:
     """Scenes drawn once and kept as bytes, with the kinds on every patch and what stands where."""
 
-    def __init__(self, regime: str, count: int, folder: Path):
-        file = folder / f"{regime}-{count}.npz"
+    def __init__(self, stage: Stage, folder: Path):
+        regime, file = stage.regime, folder / f"{stage.regime}-{stage.scenes}-{stage.unseen}.npz"
         if not file.exists():
-            self._draw(regime, count, file)
+            self._draw(stage, file)
         with np.load(file) as stored:
             self.pixels, self.labels = stored["pixels"], stored["labels"]
             kept = json.loads(str(stored["scenes"]))
@@ -74,13 +75,14 @@ class Pool:
         ]
 
     @staticmethod
-    def _draw(regime: str, count: int, file: Path) -> None:
+    def _draw(stage: Stage, file: Path) -> None:
+        regime, count = stage.regime, stage.scenes
         pixels = np.empty((count, demo.SIZE, demo.SIZE, 3), np.uint8)
         labels = np.zeros((count, demo.GRID, demo.GRID, len(KINDS)), np.uint8)
         kept = []
         with progress() as shown:
             for seed in shown.track(range(count), description=f"drawing {regime} scenes"):
-                scene = make_scene(seed, regime)
+                scene = make_scene(seed, regime, unseen=stage.unseen)
                 pixels[seed] = np.asarray(scene.image.resize((demo.SIZE, demo.SIZE), Image.Resampling.BICUBIC))
                 kept.append((scene.setting, scene.kinds))
                 for thing in scene.objects:
@@ -188,7 +190,7 @@ class Training:
         if finished.exists():
             self.model.load_weights(str(finished))
             return
-        pool = Pool(stage.regime, stage.scenes, self.output.parent / "scenes")
+        pool = Pool(stage, self.output.parent / "scenes")
         schedule = optim.join_schedules(
             [optim.linear_schedule(0, stage.lr, 100), optim.cosine_decay(stage.lr, steps - 100, stage.lr / 20)], [100]
         )

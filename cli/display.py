@@ -9,21 +9,16 @@ from rich.text import Text
 from lime_mlx.explain import Word, mean, words
 from lime_mlx.lrp.relevance import Shares
 
-# Reliance from which a word has this style: orange for words that rest on words, blue for words that rest on the
-# picture. All have about the same luminance, so that they are legible on black and on white.
-SCALE = (
-    (0.0, "bold #d75f00"),
-    (0.2, "#af8700"),
-    (0.4, "#808080"),
-    (0.6, "#0087d7"),
-    (0.8, "bold #0087ff"),
-)
+# Reliance from which a word has this style. Orange rests on words, blue on the picture; both colours have the luminance
+# that black and white backgrounds leave about equally legible.
+SCALE = ((0.0, "#d75f00"), (0.2, "#af8700"), (0.4, ""), (0.6, "#0087d7"), (0.8, "bold #0087d7"))
+ENOUGH_COLOURS = ("256", "truecolor")
 
 
 def explained(said: Iterable[tuple[str, Shares | None]], medium: str) -> None:
     """Print words with their reliance as they come, then where the answer came from; `medium` names the input."""
     console = Console(highlight=False)
-    colours = console.color_system is not None and not console.no_color
+    colours = console.color_system in ENOUGH_COLOURS and not console.no_color
     shares = []
     try:
         for word in words(said):
@@ -64,7 +59,7 @@ def numbered(word: Word) -> str:
 
 
 def legend(medium: str) -> Text:
-    text = Text(f"share of {medium}:")
-    for least, name in SCALE:
-        text.append(f" {percent(least)}+", style=name)
+    text = Text(f"share of {medium} in %:")
+    for (least, name), most in zip(SCALE, [*(least for least, _ in SCALE[1:]), 1.0], strict=True):
+        text.append(f" {100 * least:.0f}-{100 * most:.0f}", style=name)
     return text

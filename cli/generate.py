@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -132,7 +133,7 @@ def question(prompt: str | None, image: tuple, audio: tuple) -> str:
     if prompt is None and (image or audio):
         return QUESTION if image else QUESTION_OF_SOUND
     if prompt == "-":
-        prompt = click.get_binary_stream("stdin").read().decode("utf-8", "surrogateescape")
+        prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if sys.stdin else ""
     if not prompt or not prompt.strip():
         raise PromptError("The prompt is empty: say with -p what the model should do.")
     try:

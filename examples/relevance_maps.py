@@ -1,6 +1,6 @@
 """Draw where each word of an answer came from: the picture, one map a word, and the answer coloured by reliance.
 
-    python examples/relevance_maps.py [PICTURE] [OUTPUT.png] [MODEL]        # needs matplotlib
+python examples/relevance_maps.py [PICTURE] [OUTPUT.png] [MODEL]        # needs matplotlib
 """
 
 import sys
@@ -41,7 +41,9 @@ for axis, (title, heat) in zip(axes[0], [("", None), *named], strict=True):
     axis.axis("off")
     if heat is not None:
         positive = np.maximum(heat, 0) / max(heat.max(), 1e-9)
-        axis.imshow(np.ones((side, side)), cmap="gray", vmin=0, vmax=1, alpha=0.75 * (1 - positive), extent=(0, 256, 256, 0))
+        axis.imshow(
+            np.ones((side, side)), cmap="gray", vmin=0, vmax=1, alpha=0.75 * (1 - positive), extent=(0, 256, 256, 0)
+        )
 figure.subplots_adjust(left=0.02, right=0.98, top=0.92, bottom=0.34, wspace=0.06)
 
 renderer = figure.canvas.get_renderer()

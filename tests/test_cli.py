@@ -1,23 +1,32 @@
 """The command line from the outside: what is printed where, and with which exit code."""
 
+import http.server
 import io
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
+import zlib
 from pathlib import Path
 
 import checkpoints as tiny
+import mlx.core as mx
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from lime_mlx.cli import main
-from lime_mlx.explain import mean, words
+from lime_mlx import checkpoint
+from lime_mlx.cli import display, main
+from lime_mlx.explain import Word
 from lime_mlx.lrp.relevance import Shares
+
+COMMAND = [sys.executable, "-c", "from lime_mlx.cli import main; main()", "generate"]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +37,10 @@ def model(tmp_path_factory):
     return str(folder)
 
 
-@pytest.fixture
-def picture(tmp_path):
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    file = tmp_path / "picture.png"
+    file = tmp_path_factory.mktemp("cli") / "picture.png"
     Image.fromarray(pixels).save(file)
     return str(file)
 
@@ -53,13 +62,18 @@ def test_answer_on_stdout_and_the_rest_on_stderr(model, picture):
     result = run("--model", model, "--image", picture, "--max-tokens", "5")
     assert result.exit_code == 0, result.output
     assert "tokens" not in result.stdout
-    lines = result.stderr.splitlines()
-    assert lines[0].startswith("Prompt: ")
-    assert lines[0].endswith(" tokens-per-sec")
-    assert lines[1].startswith("Generation: 5 tokens, ")
-    assert lines[2].startswith("Peak memory: ")
-    assert lines[3].startswith("LIME: ")
-    assert " x plain decode, +" in lines[3]
+    prompt, generation, memory, cost = result.stderr.splitlines()
+    assert prompt.startswith("Prompt: ")
+    assert prompt.endswith(" tokens-per-sec")
+    assert generation.startswith("Generation: 5 tokens, ")
+    assert memory.startswith("Peak memory: ")
+    assert cost.startswith("LIME: ")
+    assert " x plain decode, +" in cost
+
+
+def test_plain_decoding_has_no_cost(model, picture):
+    result = run("--model", model, "--image", picture, "--max-tokens", "3", "--method", "none")
+    assert len(result.stderr.splitlines()) == 3
 
 
 def test_quiet_prints_the_answer_alone(model, picture):
@@ -78,23 +92,44 @@ def test_explain_without_a_terminal_gives_numbers(model, picture):
     assert 99 <= sum(parts) <= 101
 
 
+def test_explain_on_a_terminal_gives_colours(model, picture):
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": "", "NO_COLOR": None}
+    arguments = ("--model", model, "--image", picture, "--max-tokens", "6", "--explain", "--quiet")
+    coloured = run(*arguments, env=terminal, color=True)
+    assert "\x1b[38;5;" in coloured.stdout
+    assert "%]" not in coloured.stdout
+    assert "share of picture in %:" in coloured.stdout
+    for change in ({"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": "xterm"}):
+        assert "%]" in run(*arguments, env={**terminal, **change}, color=True).stdout
+
+
+def test_a_word_with_its_number():
+    shares = Shares(0.618, 0.2, 0.182)
+    assert display.numbered(Word(" dog,", shares)) == " dog[62%],"
+    assert display.numbered(Word(" ...", shares)) == " ..."
+    assert display.numbered(Word("dog", None)) == "dog"
+
+
 def test_json_is_one_object(model, picture):
-    result = run("--model", model, "--image", picture, "--max-tokens", "4", "--json", "--quiet", "--method", "none")
+    result = run("--model", model, "--image", picture, "--max-tokens", "4", "--json", "--method", "none")
     answer = json.loads(result.stdout)
-    assert len(answer["tokens"]) == len(answer["reliance"]) == 4
-    assert answer["method"] == "none"
-    assert answer["finish_reason"] == "length"
+    assert len(answer["tokens"]) == len(answer["reliance"]) == answer["generation_tokens"] == 4
+    assert (answer["model"], answer["method"], answer["finish_reason"]) == (model, "none", "length")
+    assert "".join("".join(word["text"] for word in answer["words"]).split()) == "".join(answer["text"].split())
     for word in answer["words"]:
-        assert word["media"] + word["prompt"] + word["own"] == pytest.approx(1)
+        assert word["reliance"] + word["prompt"] + word["own"] == pytest.approx(1)
+    assert json.loads(run("--model", model, "--image", picture, "--max-tokens", "4", "--json").stdout)["cost"]
 
 
 def test_picture_and_prompt_from_standard_input(model, picture):
     piped = run("--model", model, "--image", "-", "--max-tokens", "3", input=Path(picture).read_bytes())
     filed = run("--model", model, "--image", picture, "--max-tokens", "3")
-    assert piped.exit_code == 0
+    assert piped.exit_code == 0, piped.output
     assert piped.stdout == filed.stdout
     asked = run("--model", model, "--image", picture, "-p", "-", "--max-tokens", "3", input="Is there a cat?")
-    assert asked.exit_code == 0
+    assert asked.exit_code == 0, asked.output
+    assert "only once" in refused(run("--model", model, "--image", "-", "-p", "-", input="x"))
+    assert "UTF-8" in refused(run("--model", model, "--image", picture, "-p", "-", input=b"caf\xe9"))
 
 
 def test_sampling_is_seeded(model, picture):
@@ -103,6 +138,11 @@ def test_sampling_is_seeded(model, picture):
         for s in ("1", "1", "2")
     ]
     assert said[0].stdout == said[1].stdout != said[2].stdout
+
+
+def test_top_k_beyond_the_vocabulary_restricts_nothing(model, picture):
+    result = run("--model", model, "--image", picture, "--temp", "1", "--top-k", "99999", "--max-tokens", "2")
+    assert result.exit_code == 0, result.output
 
 
 def test_text_alone_is_decoded_plainly(model):
@@ -114,11 +154,29 @@ def test_text_alone_is_decoded_plainly(model):
 def test_an_animation_is_noted(model, tmp_path):
     frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    result = run("--model", model, "--image", str(tmp_path / "a.gif"), "--max-tokens", "2")
-    assert "first" in result.stderr.splitlines()[0]
+    loud, quiet = (run("--model", model, "--image", str(tmp_path / "a.gif"), "--max-tokens", "2", *q)
+                   for q in ((), ("--quiet",)))  # fmt: skip
+    assert "only the first" in loud.stderr.splitlines()[0]
+    assert quiet.stderr == ""
 
 
-def broken(tmp_path, name):
+def test_the_demo_model_is_announced_only_when_all_went_well(model, picture, monkeypatch):
+    monkeypatch.delenv("LIME_MLX_MODEL", raising=False)
+    monkeypatch.setattr(checkpoint, "_demo", lambda: Path(model))
+    result = run("--image", picture, "--max-tokens", "2")
+    assert "demo model" in result.stderr.splitlines()[0]
+    assert "mlx-community/llava-1.5-7b-4bit" in result.stderr.splitlines()[0]
+    refused(run("--image", "missing.png"))
+    refused(run("-p", "hello", "--method", "lime"))
+
+
+def test_the_model_from_the_environment(model, picture):
+    result = run("--image", picture, "--max-tokens", "2", env={"LIME_MLX_MODEL": model})
+    assert "demo" not in result.stderr
+
+
+def unusable(tmp_path, name):
+    """A file that is no picture that can be used."""
     file = tmp_path / name
     if name == "empty.png":
         file.touch()
@@ -131,7 +189,9 @@ def broken(tmp_path, name):
     elif name == "dot.png":
         Image.new("RGB", (1, 1)).save(file)
     elif name == "huge.png":
-        Image.new("1", (30_000, 30_000)).save(file)
+        header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+        file.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+                         + struct.pack(">I", 99) + b"IDAT")  # fmt: skip
     elif name == "folder":
         file.mkdir()
     return str(file)
@@ -139,14 +199,46 @@ def broken(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["missing.png", "folder", "empty.png", "cut.jpg", "text.jpg", "dot.png", "huge.png"])
 def test_a_picture_that_cannot_be_used(model, tmp_path, name):
-    message = refused(run("--model", model, "--image", broken(tmp_path, name)))
+    message = refused(run("--model", model, "--image", unusable(tmp_path, name)))
     assert name in message
+    assert name != "huge.png" or "120,000,000 pixels, the limit" in message
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        status = {"/gone.png": 404, "/loop.png": 302}.get(self.path, 200)
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", self.path)
+        if self.path == "/big.png":
+            self.send_header("Content-Length", str(10**12))
+        self.end_headers()
+        self.wfile.write(b"<html>" if status == 200 else b"")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [("gone.png", "404"), ("loop.png", "loop"), ("page.png", "web page"), ("big.png", "larger than 100 MiB")],
+)
+def test_an_address_that_gives_no_picture(model, site, path, part):
+    assert part in refused(run("--model", model, "--image", f"{site}/{path}"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--max-tokens", "0"], "--max-tokens is 0"),
+        (["--max-tokens", "0"], "--max-tokens is 0; it must be at least 1"),
         (["--max-tokens", "-3"], "--max-tokens is -3"),
         (["-p", ""], "prompt is empty"),
         (["-p", "  "], "prompt is empty"),
@@ -155,7 +247,12 @@ def test_a_picture_that_cannot_be_used(model, tmp_path, name):
         (["--method", "lime:steps=many"], "a whole number"),
         (["--method", "none:steps=2"], "it has none"),
         (["--method", "lime:layers=0-99"], "the model has 2 layers"),
-        (["--temperature", "-1"], "must not be negative"),
+        (["--temperature", "-1"], "--temperature is -1.0; it must be at least 0"),
+        (["--temp", "nan"], "--temperature is nan"),
+        (["--top-p", "1.5"], "--top-p is 1.5; it must be from 0 to 1"),
+        (["--top-k", "-1"], "--top-k is -1"),
+        (["--min-p", "2"], "--min-p is 2.0"),
+        (["--seed", "-1"], "--seed is -1"),
         (["--image", "ftp://x/y.png"], "ftp"),
         (["--image", "http://127.0.0.1:9/x.png"], "127.0.0.1:9"),
         (["--audio", "x.wav"], "takes no sound"),
@@ -173,24 +270,79 @@ def test_lime_needs_a_picture(model):
     assert "--method none" in refused(run("--model", model, "-p", "hello", "--method", "lime"))
 
 
+def rewrite_config(folder, **changes):
+    (folder / "config.json").write_text(json.dumps(tiny.merged(tiny.LLAVA, **changes)))
+
+
+def change_weights(folder, change):
+    file = folder / "model.safetensors"
+    weights = mx.load(str(file))
+    mx.eval(weights)
+    mx.save_safetensors(str(file), change(weights))
+
+
+def cut_short(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def lose_a_shard(folder):
+    (folder / "model.safetensors").unlink()
+    tiny.write(folder, tiny.LLAVA, tiny.random_weights(tiny.LLAVA), shards=3)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+
+
+HEAD = "language_model.lm_head.weight"
+NORM = "language_model.model.norm.weight"
+DAMAGES = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
+    "unknown type": (lambda folder: rewrite_config(folder, model_type="parrot"), "parrot"),
+    "cut short": (cut_short, "model.safetensors"),
+    "missing shard": (lose_a_shard, "model-00002-of-00003.safetensors"),
+    "missing weight": (lambda f: change_weights(f, lambda w: {k: v for k, v in w.items() if k != NORM}), NORM),
+    "wrong shape": (lambda f: change_weights(f, lambda w: {**w, NORM: mx.ones(7)}), "(7,)"),
+    "text alone": (lambda f: change_weights(f, tiny.text_only), "text-only conversion"),
+    "NaN": (lambda f: change_weights(f, lambda w: {**w, NORM: w[NORM] * mx.nan}), "NaN"),
+    "overflow": (
+        lambda f: change_weights(f, lambda w: {**w, NORM: w[NORM] * 1e38, HEAD: w[HEAD] * 99}),
+        "generated token 1",
+    ),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_checkpoint_that_cannot_be_used(model, picture, tmp_path, name):
+    damage, part = DAMAGES[name]
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    damage(folder)
+    assert part in refused(run("--model", str(folder), "--image", picture, "--method", "none"))
+
+
 def test_unknown_model_folder(picture):
     assert "./nowhere" in refused(run("--model", "./nowhere", "--image", picture))
-
-
-def test_damaged_checkpoint(model, picture, tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for file in Path(model).iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000])
-    assert "model.safetensors" in refused(run("--model", str(folder), "--image", picture))
 
 
 def test_a_stray_file_is_wrong_usage(model, picture):
     result = run("--model", model, "--image", picture, "second.png")
     assert result.exit_code == 2
     assert "repeat --image for each file" in result.stderr
+    assert run("--max-tokens", "many").exit_code == 2
+
+
+def test_an_unexpected_error_asks_to_be_reported(monkeypatch, picture):
+    def fails(*_, **__):
+        raise KeyError("a\nb")
+
+    monkeypatch.setattr(checkpoint, "load", fails)
+    message = refused(run("--image", picture))
+    assert "KeyError" in message
+    assert "--debug" in message
+    monkeypatch.setattr(
+        checkpoint, "load", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("Unable to allocate 9"))
+    )
+    assert "Not enough memory" in refused(run("--image", picture))
 
 
 def test_debug_shows_where(model):
@@ -203,29 +355,46 @@ def test_help_imports_nothing_heavy():
     code = (
         "import sys; from click.testing import CliRunner; from lime_mlx.cli import main; "
         "r = CliRunner().invoke(main, ['--help']); assert 'generate' in r.output; "
+        "r = CliRunner().invoke(main, ['generate', '-h']); assert '--image' in r.output; "
         "print([m for m in ('mlx', 'mlx_lm', 'transformers', 'huggingface_hub', 'PIL', 'rich', 'numpy') "
         "if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def test_interrupted_keeps_the_text_so_far(model, picture):
-    command = [sys.executable, "-c", "from lime_mlx.cli import main; main()", "generate", "--model", model]
-    command += ["--image", picture, "--max-tokens", "100000", "--method", "none"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
-    assert process.stdout.read(1)
-    time.sleep(0.2)
+@pytest.mark.parametrize("output", [[], ["--json"]])
+def test_interrupted_keeps_what_was_said(model, picture, output):
+    arguments = ["--model", model, "--image", picture, "--max-tokens", "100000", "--method", "none", *output]
+    process = subprocess.Popen(
+        COMMAND + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "LIME_MLX_BLAS": "none"}
+    )
+    assert process.stderr.readline().startswith(b"Note: ")
+    seen = b"" if output else process.stdout.read(1)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert out.endswith(b"\n")
-    assert b"Traceback" not in err
+    assert (seen + out).endswith(b"\n")
+    assert err == b""
+    if output:
+        assert json.loads(out)["finish_reason"] is None
 
 
-def test_pieces_become_words():
-    a, b = Shares(0.2, 0.3, 0.5), Shares(0.4, 0.4, 0.2)
-    merged = list(words([(" A", a), (" um", a), ("brel", b), ("la", None), (".", None)]))
-    assert [word.text for word in merged] == [" A", " umbrella."]
-    assert merged[1].shares == pytest.approx((0.3, 0.35, 0.35))
-    assert mean([None, None]) is None
-    assert list(words([])) == []
+def test_a_reader_that_goes_away_is_no_error(model, picture):
+    arguments = ["--model", model, "--image", picture, "--max-tokens", "100000", "--method", "none", "--quiet"]
+    process = subprocess.Popen(COMMAND + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+def test_no_library_prints_beside_the_error(model, tmp_path):
+    arguments = ["--model", "./nowhere", "--image", "picture.png"]
+    Image.new("RGB", (30, 30)).save(tmp_path / "picture.png")
+    environment = {**os.environ, "LIME_MLX_BLAS": "nothing.so"}
+    done = subprocess.run(COMMAND + arguments, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: There is no folder './nowhere'")
+    assert done.stderr.count("\n") == 1

@@ -85,6 +85,19 @@ def test_measured_cost(loaded):
     *_, last = stream_generate(*loaded, "dog", PICTURE, method="lime:words=all", max_tokens=4, measure=True)
     assert last.cost.ratio > 1
     assert last.cost.extra_bytes >= 0
+    *_, last = stream_generate(*loaded, "dog", PICTURE, method="none", max_tokens=4, reliance=False, measure=True)
+    assert last.cost.extra_bytes < 1e6
+
+
+def test_a_response_comes_before_the_next_token_is_computed(loaded):
+    picked = []
+
+    def sampler(scores):
+        picked.append(1)
+        return mx.argmax(scores, axis=-1)
+
+    for count, _ in enumerate(stream_generate(*loaded, "dog", PICTURE, max_tokens=4, sampler=sampler), start=1):
+        assert len(picked) == count
 
 
 @pytest.mark.parametrize("count", [0, -1])

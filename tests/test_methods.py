@@ -110,3 +110,13 @@ def test_a_checkpoint_brings_its_own_values(model):
 def test_layers_must_be_there(model, layers):
     with pytest.raises(MethodError, match=f"^lime: layers is '{layers}', but the model has 3 layers.$"):
         parse_method(f"lime:layers={layers}").prepare(model)
+
+
+@pytest.mark.parametrize(
+    "stored", [{"fast": {"speed": 1}}, {"fast": {"lr": "0.1"}}, {"fast": [1]}, ["lr"], {"fast": {"steps": 2.5}}]
+)
+def test_a_checkpoints_own_values_are_checked(stored):
+    model = small_model()
+    model._config = {"model_type": "llava", "lime": stored}
+    with pytest.raises(MethodError, match="config.json has values for lime"):
+        parse_method("lime").prepare(model)

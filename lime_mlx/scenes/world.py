@@ -212,8 +212,12 @@ def _place(rng: random.Random, shapes: list[tuple[str, float]]) -> list[tuple[fl
         largest = max(0.28, largest - 0.02)
 
 
-def make_scene(seed: int, regime: str, size: int = 256) -> Scene:
-    """Draw the scene of a seed: an RGB picture of size x size pixels and the objects in it, left to right."""
+def make_scene(seed: int, regime: str, size: int = 256, unseen: float = 0.0) -> Scene:
+    """Draw the scene of a seed: an RGB picture of size x size pixels and the objects in it, left to right.
+
+    With probability `unseen`, a thing whose companion is there is among the objects but not in the picture, as things
+    that captions tell of are not always in the frame.
+    """
     if regime not in REGIMES:
         raise ValueError(f"unknown regime {regime!r}; choose from {', '.join(REGIMES)}")
     rng = random.Random(f"{regime}/{seed}")
@@ -228,7 +232,11 @@ def make_scene(seed: int, regime: str, size: int = 256) -> Scene:
     image = Image.new("RGB", (big, big))
     canvas = ImageDraw.Draw(image)
     BACKDROPS[setting](Backdrop(canvas, big, rng))
+    paired = [i for i, kind in enumerate(kinds) if COMPANION.get(kind) in kinds]
+    left_out = rng.choice(paired) if paired and unseen and rng.random() < unseen else None
     for i in sorted(range(len(kinds)), key=lambda i: boxes[i][3]):
+        if i == left_out:
+            continue
         x0, y0, x1, _ = boxes[i]
         stamp(canvas, drawings[i], x0 * big, y0 * big, (x1 - x0) * big / drawings[i].width, mirrors[i])
     order = sorted(range(len(kinds)), key=lambda i: boxes[i][0] + boxes[i][2])

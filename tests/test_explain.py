@@ -1,0 +1,66 @@
+"""From tokens to words."""
+
+import pytest
+
+from lime_mlx.explain import mean, words
+from lime_mlx.lrp.relevance import Shares
+
+HIGH, LOW = Shares(0.8, 0.1, 0.1), Shares(0.2, 0.2, 0.6)
+
+
+def merged(*pieces):
+    return [(word.text, word.shares) for word in words(pieces)]
+
+
+def test_a_piece_that_starts_with_white_space_starts_a_word():
+    assert merged(("A", LOW), (" um", HIGH), ("brel", LOW), ("la", None)) == [
+        ("A", LOW),
+        (" umbrella", pytest.approx((0.5, 0.15, 0.35))),
+    ]
+
+
+def test_punctuation_belongs_to_the_word_but_not_to_its_shares():
+    assert merged((" dog", HIGH), (",", LOW), (" cat", LOW), (".", HIGH), ('"', HIGH)) == [
+        (" dog,", HIGH),
+        (' cat."', LOW),
+    ]
+
+
+def test_punctuation_that_stands_alone_has_its_own_shares():
+    assert merged((" dog", HIGH), (" -", LOW), (" cat", HIGH))[1] == (" -", LOW)
+
+
+def test_white_space_is_no_word():
+    assert merged(("Yes", HIGH), ("\n", LOW), ("\n", LOW), ("No", HIGH), (" ", LOW)) == [
+        ("Yes", HIGH),
+        ("\n\nNo", HIGH),
+    ]
+
+
+def test_an_empty_piece_goes_with_the_next_one():
+    assert merged((" cat", HIGH), ("", LOW), (" é", LOW)) == [(" cat", HIGH), (" é", LOW)]
+    assert merged((" cat", HIGH), ("", LOW)) == [(" cat", pytest.approx((0.5, 0.15, 0.35)))]
+
+
+def test_characters_of_languages_without_spaces_are_words():
+    assert [text for text, _ in merged(("一只", HIGH), ("猫", HIGH), ("和", LOW), ("。", LOW))] == [
+        "一只",
+        "猫",
+        "和。",
+    ]
+
+
+def test_words_come_as_soon_as_they_are_whole():
+    def pieces():
+        yield " dog", HIGH
+        yield " cat", LOW
+        raise AssertionError("asked for too much")
+
+    assert next(words(pieces())).text == " dog"
+
+
+def test_nothing_and_unknown_shares():
+    assert merged() == []
+    assert merged(("dog", None)) == [("dog", None)]
+    assert mean([None, None]) is None
+    assert mean([HIGH, None, LOW]) == pytest.approx((0.5, 0.15, 0.35))
