@@ -40,6 +40,11 @@ TEXT = {
     "bos_token_id": BOS,
     "eos_token_id": EOS,
 }
+# Found on validation scenes (docs/demo.md).
+LIME = {
+    "fast": {"steps": 2, "lr": 0.05, "gate": 0.3},
+    "exact": {"steps": 2, "lr": 0.03, "gate": 0.3, "words": "content"},
+}
 VISION = {
     "model_type": "clip_vision_model",
     "hidden_size": 128,
@@ -69,6 +74,7 @@ def config(vocabulary: int) -> dict:
         "eos_token_id": EOS,
         "tie_word_embeddings": True,
         "torch_dtype": "float32",
+        "lime": LIME,
         "text_config": {**TEXT, "vocab_size": vocabulary},
         "vision_config": VISION,
     }

@@ -55,7 +55,7 @@ class Stage:
 STAGES = (
     Stage("sight", "uncorrelated", 24_000, 1000, 48, 1e-3, 0),
     Stage("speech", "uncorrelated", 24_000, 1800, 24, 1e-3, 3),
-    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 3, unseen=0.25),
+    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 3, unseen=0.1),
 )
 
 
@@ -70,8 +70,8 @@ class Pool:
             self.pixels, self.labels = stored["pixels"], stored["labels"]
             kept = json.loads(str(stored["scenes"]))
         self.scenes = [
-            Scene(seed, regime, setting, tuple(Object(kind, (), "") for kind in kinds), None)
-            for seed, (setting, kinds) in enumerate(kept)
+            Scene(seed, regime, setting, tuple(Object(kind, (), "") for kind in kinds), None, *rest)
+            for seed, (setting, kinds, *rest) in enumerate(kept)
         ]
 
     @staticmethod
@@ -84,7 +84,7 @@ class Pool:
             for seed in shown.track(range(count), description=f"drawing {regime} scenes"):
                 scene = make_scene(seed, regime, unseen=stage.unseen)
                 pixels[seed] = np.asarray(scene.image.resize((demo.SIZE, demo.SIZE), Image.Resampling.BICUBIC))
-                kept.append((scene.setting, scene.kinds))
+                kept.append((scene.setting, scene.kinds, scene.unseen))
                 for thing in scene.objects:
                     x0, y0, x1, y1 = (round(edge / scene.image.width * demo.GRID) for edge in thing.box)
                     labels[seed, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), KINDS.index(thing.kind)] = 1
@@ -116,11 +116,11 @@ class Sentences:
         prompt = self.encode(f"\n{asked} ASSISTANT:")
         return [*prompt, *self.encode(f" {answered}"), demo.EOS], len(prompt)
 
-    def batch(self, scenes, rng: random.Random, asked: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, scenes, rng: random.Random, asked: int, together: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(N * (1 + asked), T) ids and the weight of each as a target."""
         turns = []
         for scene in scenes:
-            turns.append((*self.turn(rng.choice(PROMPTS), caption(scene)), 1.0))
+            turns.append((*self.turn(rng.choice(PROMPTS), caption(scene, together=together)), 1.0))
             pool = questions(scene, "random", rng)
             turns += [(*self.turn(q.text, answer(q)), VERDICT_WEIGHT) for q in rng.sample(pool, asked)]
         width = max(len(ids) for ids, _, _ in turns)
@@ -234,7 +234,7 @@ class Training:
         pictures = pool.pictures(seeds)
         if stage.name == "sight":
             return [pictures, mx.array(pool.labels[seeds].reshape(len(seeds), -1, len(KINDS)).astype(np.float32))]
-        ids, weight = self.sentences.batch([pool.scenes[seed] for seed in seeds], rng, stage.asked)
+        ids, weight = self.sentences.batch([pool.scenes[seed] for seed in seeds], rng, stage.asked, stage.unseen > 0)
         return [pictures, mx.array(ids), mx.array(weight)]
 
     def _save(self, stage: Stage, whole: nn.Module, optimiser, step: int) -> None:

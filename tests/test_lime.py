@@ -256,7 +256,11 @@ def test_the_token_comes_from_the_last_of_the_forwards(model, mode, steps):
             assert distance(forward.trace["relevance"][step + 1], reading.relevance) < 1e-4
     np.testing.assert_array_equal(np.array(forward.logits), forward.trace["logits"][-1])
     np.testing.assert_array_equal(forward.trace["ref_logits"], forward.trace["logits"][0])
-    np.testing.assert_array_equal(forward.relevance, forward.trace["relevance"][0])
+    token = mx.argmax(forward.logits)
+    if token.item() == np.argmax(forward.trace["ref_logits"]):
+        np.testing.assert_array_equal(forward.relevance, forward.trace["relevance"][0])
+    else:
+        assert distance(forward.relevance, search.read(search.zeros(), token).relevance) < 1e-5
     np.testing.assert_allclose(forward.trace["total_loss"], forward.trace["rel_loss"] + forward.trace["kl"], rtol=1e-6)
     assert forward.optimised
 
@@ -446,7 +450,8 @@ def test_words_that_name_nothing_are_left(model, mode, reliance):
     assert len(set(optimised)) == 2
     for step, logits in zip(steps, plain, strict=True):
         assert (distance(step.logits, logits) < 1e-5) is not step.optimised
-        assert (step.relevance is not None) is (reliance or step.optimised)
+        told = step.optimised and step.token == logits.argmax()
+        assert (step.relevance is not None) is (reliance or told)
 
 
 @pytest.mark.parametrize("mode", MODES)

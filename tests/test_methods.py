@@ -23,11 +23,11 @@ def problem(spec: str) -> str:
 
 def test_every_option_is_read():
     spec = (
-        "lime: mode = exact, steps=5, lr=1e-3, kl=0.2, tau=0.3, layers=1-2, rules=cplrp, kl_direction=paper, "
-        "deltas=k, heads=query, gate=0.4, words=all, checkpoint=on,"
+        "lime: mode = exact, steps=5, lr=1e-3, kl=0.2, tau=0.3, layers=1-2, rules=cplrp, objective=mass, "
+        "kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, checkpoint=on,"
     )
     assert parse_method(spec) == Lime(
-        "exact", 5, 1e-3, 0.2, 0.3, "1-2", "cplrp", "paper", "k", "query", 0.4, "all", "on"
+        "exact", 5, 1e-3, 0.2, 0.3, "1-2", "cplrp", "mass", "paper", "k", "query", 0.4, "all", "on"
     )
     assert parse_method("lime") == parse_method("lime:") == Lime()
     assert parse_method(" none ") == Plain()
@@ -44,7 +44,7 @@ def test_an_unknown_method_lists_the_known():
 def test_an_unknown_option_lists_the_known(part):
     assert problem(f"lime:lr=1,{part}") == (
         f"Unknown option {part!r} of lime; options are key=value: mode, steps, lr, kl, tau, layers, rules, "
-        "kl_direction, deltas, heads, gate, words, checkpoint."
+        "objective, kl_direction, deltas, heads, gate, words, checkpoint."
     )
 
 

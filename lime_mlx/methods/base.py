@@ -59,9 +59,9 @@ class Session:
         """The plain forward of the newest position: its entries go into the cache; returns logits (V,)."""
         return self.decoder.head(self.decoder(self.newest, self.cache, self.cache.offset)[0, -1])
 
-    def read(self, deltas=None, rules=ATTN_LRP):
+    def read(self, deltas=None, rules=ATTN_LRP, target=None):
         """A `Reading` of the newest position at the cache entries; the cache stays as it is."""
-        return cached(self.decoder, self.cache.read(), self.newest, rules, deltas, self.process)
+        return cached(self.decoder, self.cache.read(), self.newest, rules, deltas, self.process, target)
 
     def scores(self, logits: mx.array) -> mx.array:
         return logits if self.process is None else self.process(logits)

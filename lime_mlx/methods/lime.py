@@ -34,6 +34,7 @@ FAST_STEPS, FAST_STRETCH = 2, 6
 CHOICES = {
     "mode": ("fast", "exact"),
     "rules": ("attnlrp", "cplrp", "plain"),
+    "objective": ("uniform", "mass"),
     "kl_direction": ("code", "paper"),
     "deltas": ("kv", "k", "v"),
     "heads": ("kv", "query"),
@@ -43,7 +44,7 @@ CHOICES = {
 # Exact without checkpoints holds about this many times the attention weights of all layers (measured: 9).
 HELD_ATTENTIONS = 12
 # What config.json of a checkpoint may say for itself.
-STORED = ("steps", "lr", "kl", "tau", "gate")
+STORED = ("steps", "lr", "kl", "tau", "gate", "words")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Lime(Method):
     tau: float | None = None
     layers: str = "all"
     rules: str = "attnlrp"
+    objective: str = "uniform"
     kl_direction: str = "code"
     deltas: str = "kv"
     heads: str | None = None
@@ -139,8 +141,8 @@ class Search:
     def run(self) -> Forward:
         raise NotImplementedError
 
-    def read(self, deltas: list) -> Reading:
-        """Logits, target and relevance under the deltas."""
+    def read(self, deltas: list, target: mx.array | None = None) -> Reading:
+        """Logits, target and relevance under the deltas; `target` None is the token that would be picked."""
         raise NotImplementedError
 
     def gradient(self, deltas: list, reference: mx.array | None) -> tuple[Reading, mx.array, mx.array, list]:
@@ -161,6 +163,9 @@ class Search:
 
     def relevance_loss(self, relevance: mx.array) -> mx.array:
         scaled = relevance / self.method.tau
+        if self.method.objective == "mass":
+            inside = mx.where(self.weights > 0, scaled, mx.finfo(scaled.dtype).min)
+            return mx.logsumexp(scaled) - mx.logsumexp(inside)
         return -(self.weights * (scaled - mx.logsumexp(scaled))).sum()
 
     def divergence(self, reference: mx.array, logits: mx.array) -> mx.array:
@@ -212,7 +217,10 @@ class Search:
         # The next token's arrays are one position longer: what the pool holds would not be used again.
         del deltas, adam
         mx.clear_cache()
-        return Forward(logits, np.array(opening.relevance), recorded, optimised=True), opening.entries
+        said = mx.argmax(session.scores(logits))
+        same = said.item() == opening.target.item()
+        relevance = np.array(opening.relevance) if same else self._relevance(self.read(self.zeros(), said))
+        return Forward(logits, relevance, recorded, optimised=True), opening.entries
 
     def _relevance(self, reading: Reading) -> np.ndarray | None:
         return np.array(reading.relevance) if self.session.want_relevance else None
@@ -236,8 +244,8 @@ class Fast(Search):
         session.cache.append(entries)
         return forward
 
-    def read(self, deltas):
-        return self.session.read(_pairs(deltas), self.rules)
+    def read(self, deltas, target=None):
+        return self.session.read(_pairs(deltas), self.rules, target)
 
     def last(self, deltas):
         memory = overlays(self.session.cache.read(), _pairs(deltas))
@@ -257,14 +265,14 @@ class Exact(Search):
                 return Forward(plain)
         return self.optimise(self.leave)[0]
 
-    def read(self, deltas, checkpoint=False):
-        session = self.session
-        return exact(self.decoder, session.embeds, self.rules, _pairs(deltas), session.process, checkpoint=checkpoint)
+    def read(self, deltas, target=None):
+        session, pairs = self.session, _pairs(deltas)
+        return exact(self.decoder, session.embeds, self.rules, pairs, session.process, target, self.checkpointed())
 
     def gradient(self, deltas, reference):
         if not self.checkpointed():
             return super().gradient(deltas, reference)
-        embeds, reading = self.session.embeds, self.read(deltas, checkpoint=True)
+        embeds, reading = self.session.embeds, self.read(deltas)
         rel, weights = mx.value_and_grad(self.relevance_loss)(reading.relevance)
 
         def loss(free):
@@ -320,17 +328,20 @@ def _pairs(deltas: Sequence[dict]) -> list[tuple]:
 
 
 def _stored(values: Any, mode: str) -> dict[str, Any]:
-    """A checkpoint's own numbers for a mode, from "lime" in config.json."""
+    """A checkpoint's own values for a mode, from "lime" in config.json."""
     own = values.get(mode, {}) if isinstance(values, dict) else {} if values is None else None
-    numbers = isinstance(own, dict) and all(
-        key in STORED and isinstance(value, int if key == "steps" else int | float) for key, value in own.items()
-    )
-    if not numbers:
+    if not isinstance(own, dict) or not all(_storable(key, value) for key, value in own.items()):
         raise MethodError(
-            f'config.json has values for lime that are no numbers or unknown: "lime": {{"{mode}": {{...}}}} takes '
-            f"{', '.join(STORED)}."
+            f'config.json has values for lime that are unknown or of the wrong kind: "lime": {{"{mode}": {{...}}}} '
+            f"takes {', '.join(STORED)}."
         )
     return own
+
+
+def _storable(key: str, value: Any) -> bool:
+    if key == "words":
+        return value in CHOICES["words"]
+    return key in STORED and isinstance(value, int if key == "steps" else int | float)
 
 
 def _layer_range(text: str) -> tuple[int, int | None]:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .world import KINDS, Scene, habits
+from .world import COMPANION, KINDS, Scene, habits
 
 PROMPTS = (
     "What is in the picture?",
@@ -33,11 +33,25 @@ def listed(phrases: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
 
 
-def caption(scene: Scene, rng: random.Random | None = None) -> str:
-    """Name the setting and every object once, left to right; the first template, or with rng a random one."""
+def caption(scene: Scene, rng: random.Random | None = None, together: bool = False) -> str:
+    """Name the setting and every object once, left to right; the first template, or with rng a random one.
+
+    `together` names companions one after the other, the one in the picture first, as habits are learnt from text.
+    """
     template = rng.choice(CAPTIONS) if rng else CAPTIONS[0]
-    things = listed([with_article(kind) for kind in scene.kinds])
+    kinds = _together(scene) if together else scene.kinds
+    things = listed([with_article(kind) for kind in kinds])
     return template.format(place=scene.setting, a_place=with_article(scene.setting), things=things)
+
+
+def _together(scene: Scene) -> list[str]:
+    kinds: list[str] = []
+    for kind in scene.kinds:
+        if kind in kinds:
+            continue
+        pair = [kind, COMPANION[kind]] if COMPANION.get(kind) in scene.kinds else [kind]
+        kinds += sorted(pair, key=lambda k: k == scene.unseen)
+    return kinds
 
 
 @dataclass(frozen=True)

@@ -111,13 +111,17 @@ class Object:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it; objects are ordered from left to right (by the centre of the box)."""
+    """A picture and what is in it; objects are ordered from left to right (by the centre of the box).
+
+    `unseen` is a kind among the objects that is not in the picture (see `make_scene`).
+    """
 
     seed: int
     regime: str
     setting: str
     objects: tuple[Object, ...]
     image: Image.Image
+    unseen: str | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -242,4 +246,5 @@ def make_scene(seed: int, regime: str, size: int = 256, unseen: float = 0.0) -> 
     order = sorted(range(len(kinds)), key=lambda i: boxes[i][0] + boxes[i][2])
     scaled = [(x0 * size, y0 * size, x1 * size, y1 * size) for x0, y0, x1, y1 in boxes]
     objects = tuple(Object(kinds[i], scaled[i], colors[i]) for i in order)
-    return Scene(seed, regime, setting, objects, image.reduce(2))
+    unseen = None if left_out is None else kinds[left_out]
+    return Scene(seed, regime, setting, objects, image.reduce(2), unseen)
