@@ -52,7 +52,7 @@ def test_transformers_computes_the_same(demo, index):
 
 
 def test_sees_well(demo):
-    assert captions(demo, "ordinary", "none")["recall"] >= 0.85
+    assert captions(demo, "ordinary", "none")["recall"] >= 0.8
 
 
 def test_lies_by_habit_and_lime_lowers_it(demo):
