@@ -1,5 +1,6 @@
 """What a decoding method is: it turns what was said so far into next-token logits."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,7 +78,7 @@ class Forward:
     optimised: bool = False
 
 
-class Method:
+class Method(ABC):
     """A decoding method. Subclasses are frozen dataclasses whose fields are the options of its spec."""
 
     name: str
@@ -86,9 +87,9 @@ class Method:
         """The method with the model's own defaults filled in."""
         return self
 
+    @abstractmethod
     def step(self, session: Session) -> Forward:
         """Logits after the newest position; on return the cache holds its entries, if the method keeps one."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ L_KL keeps the distribution near the undisturbed one. `exact` computes the offic
 sequence; `fast` runs the newest token only and reads R at the cache entries.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,7 +125,7 @@ class Lime(Method):
         return self.words == "content" and session.content is not None and not session.content[token]
 
 
-class Search:
+class Search(ABC):
     """The optimisation of one token. Modes differ in how a forward and its relevance are computed."""
 
     heads: int
@@ -138,12 +139,13 @@ class Search:
         mask[: len(session.modality)] = session.modality
         self.weights = mx.array(mask / mask.sum())
 
+    @abstractmethod
     def run(self) -> Forward:
-        raise NotImplementedError
+        """Logits and what belongs to them."""
 
+    @abstractmethod
     def read(self, deltas: list, target: mx.array | None = None) -> Reading:
         """Logits, target and relevance under the deltas; `target` None is the token that would be picked."""
-        raise NotImplementedError
 
     def gradient(self, deltas: list, reference: mx.array | None) -> tuple[Reading, mx.array, mx.array, list]:
         """A reading under the deltas, L_rel, L_KL and the gradient of the whole objective; all lazy."""
@@ -157,9 +159,9 @@ class Search:
         (_, rel, kl, reading), gradient = mx.value_and_grad(loss)(deltas)
         return Reading(*reading), rel, kl, gradient
 
+    @abstractmethod
     def last(self, deltas: list) -> mx.array:
         """Logits (V,) under the deltas."""
-        raise NotImplementedError
 
     def relevance_loss(self, relevance: mx.array) -> mx.array:
         scaled = relevance / self.method.tau
