@@ -20,7 +20,7 @@ from lime_mlx.errors import CheckpointError
 from lime_mlx.models import family
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import DecoderConfig
-from lime_mlx.prompt import Processor
+from lime_mlx.prompt import Processor, Settings
 
 NEEDED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
 NOT_NEEDED = ["*/*", "consolidated*"]
@@ -65,15 +65,23 @@ def load_processor(folder: str | os.PathLike) -> Processor:
     folder = Path(folder)
     config = read_config(folder)
     cls = family(config["model_type"])
-    settings = _read_json(folder / "preprocessor_config.json")
-    settings = settings or _read_json(folder / "processor_config.json").get("image_processor") or {}
+    settings = _settings(folder)
     with _describing(config):
-        pictures = cls.pictures(config, settings)
-        vocabulary = DecoderConfig.from_dict(config.get("text_config") or config).vocab_size
+        media = cls.media(config, settings)
+        vocabulary = DecoderConfig.from_dict(cls.text(config)).vocab_size
     tokenizer = _tokenizer(folder, config)
-    if pictures is not None and tokenizer.convert_ids_to_tokens(pictures.token) is None:
-        raise CheckpointError(f"The tokenizer in {folder} lacks the image token of config.json, {pictures.token}.")
-    return Processor(tokenizer, _template(folder) or cls.chat_template, config["model_type"], vocabulary, pictures)
+    for medium in media:
+        if tokenizer.convert_ids_to_tokens(medium.token) is None:
+            raise CheckpointError(
+                f"The tokenizer in {folder} lacks the {medium.kind} token of config.json, {medium.token}."
+            )
+    return Processor(tokenizer, _template(folder) or cls.chat_template, config["model_type"], vocabulary, media)
+
+
+def _settings(folder: Path) -> Settings:
+    """preprocessor_config.json, and what newer checkpoints have in processor_config.json instead."""
+    old, new = _read_json(folder / "preprocessor_config.json"), _read_json(folder / "processor_config.json")
+    return Settings(old or new.get("image_processor") or {}, old or new.get("feature_extractor") or {}, new)
 
 
 def locate(path_or_repo: str | os.PathLike, *, revision: str | None = None, token: str | None = None) -> Path:

@@ -12,7 +12,7 @@ from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.image import open_image
 from lime_mlx.methods import Method, Plain, Session, parse_method
-from lime_mlx.prompt import Prompt, modality_mask
+from lime_mlx.prompt import Prompt
 
 Sampler = Callable[[mx.array], mx.array]
 Processors = Sequence[Callable[[mx.array, mx.array], mx.array]]
@@ -126,10 +126,10 @@ def start(
     model, prompt: Prompt, *, trace: bool = False, reliance: bool = True, processors: Processors = (), content=None
 ) -> Session:
     """A session at the end of the prompt."""
-    embeds = model.embed(prompt)
+    embeds, layout = model.inputs(prompt)
     if not mx.isfinite(embeds).all().item():
         raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
-    session = Session(model, embeds, modality_mask(model.spans(prompt), len(prompt)), content)
+    session = Session(model, embeds, model.modality(prompt), content, layout=layout)
     session.want_relevance, session.want_trace = reliance, trace
     session.tokens = [int(token) for token in prompt.input_ids]
     if processors:

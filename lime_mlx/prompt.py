@@ -76,20 +76,34 @@ def modality_mask(spans: Sequence[Span], length: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """How a family takes pictures.
+class Medium:
+    """How a family takes pictures ("image") or sounds ("audio").
 
-    token: id of the placeholder. prepare: pictures to media arrays, and how many placeholders each picture takes.
+    token: id of the placeholder that the chat template writes. prepare: pictures or sounds to media arrays, and what
+    stands in the prompt for each of them: how many times the placeholder, or a text.
     """
 
+    kind: str
     token: int
-    prepare: Callable[[Sequence[Image.Image]], tuple[dict[str, np.ndarray], list[int]]]
+    prepare: Callable[[Sequence[Any]], tuple[dict[str, np.ndarray], list[int] | list[str]]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the JSON files of a processor say: of pictures, of sounds, and of the whole."""
+
+    image: Mapping[str, Any] = field(default_factory=dict)
+    audio: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOUNS = {"image": ("picture", "pictures"), "audio": ("sound", "sounds")}
 
 
 class Processor:
-    """Text and pictures to a `Prompt`, and tokens back to text. Needs no weights.
+    """Text, pictures and sounds to a `Prompt`, and tokens back to text. Needs no weights.
 
-    tokenizer: mlx-lm's wrapper. template: the chat template, or None. pictures: None for a model that reads text only.
+    tokenizer: mlx-lm's wrapper. template: the chat template, or None. media: what the model takes beside text.
     vocab_size: length of the model's logits, which may be more than the tokenizer has tokens.
     """
 
@@ -99,12 +113,13 @@ class Processor:
         template: str | None,
         model_type: str,
         vocab_size: int,
-        pictures: Pictures | None = None,
+        media: Sequence[Medium] = (),
     ):
         self.tokenizer = tokenizer
         self.model_type = model_type
         self.eos_token_ids = frozenset(tokenizer.eos_token_ids)
-        self._template, self._pictures, self._vocab_size = template, pictures, vocab_size
+        self._template, self._vocab_size = template, vocab_size
+        self._media = {medium.kind: medium for medium in media}
 
     def prompt(
         self,
@@ -113,20 +128,27 @@ class Processor:
         audio: Sequence[Any] = (),
         system: str | None = None,
     ) -> Prompt:
-        """One user message, in the model's chat template, with the pictures before the text.
+        """One user message, in the model's chat template, with pictures and sounds before the text.
 
-        A text that holds the image token itself, once for each picture, says where the pictures stand.
-        Raises `PromptError` when the text is empty or does not fit the pictures, or these do not fit the model.
+        A text that holds a placeholder itself, once for each picture or sound, says where these stand.
+        Raises `PromptError` when the text is empty or does not fit the media, or these do not fit the model.
         """
         if not text.strip():
             raise PromptError("The prompt is empty: say what the model should do.")
-        if audio:
-            raise PromptError("This model takes no sound; leave it out, or choose another model.")
-        if images and self._pictures is None:
-            raise PromptError("This model reads text only; leave the picture out, or choose another model.")
-        media, counts = self._pictures.prepare(images) if images else ({}, [])
-        rendered = self._render(text, len(images), system)
-        return Prompt(self._encode(self._expand(rendered, counts) if counts else rendered), media)
+        given = {kind: sources for kind, sources in (("image", images), ("audio", audio)) if len(sources)}
+        for kind in given:
+            if kind not in self._media:
+                taken = " and ".join(NOUNS[kind][1] for kind in self._media)
+                reads = f"takes {taken}, but no {NOUNS[kind][1]}" if taken else "reads text only"
+                raise PromptError(f"This model {reads}; leave the {NOUNS[kind][0]} out, or choose another model.")
+        arrays, places = {}, {}
+        for kind, sources in given.items():
+            found, places[kind] = self._media[kind].prepare(sources)
+            arrays |= found
+        rendered = self._render(text, {kind: len(given.get(kind, ())) for kind in self._media}, system)
+        for kind, put in places.items():
+            rendered = _expand(rendered, self._token(kind), put)
+        return Prompt(self._encode(rendered), arrays)
 
     def detokenizer(self) -> Any:
         """A fresh streaming detokenizer of mlx-lm: `add_token`, `finalize`, `last_segment`, `text`."""
@@ -140,32 +162,35 @@ class Processor:
         pieces = token_pieces(self.tokenizer)[: self._vocab_size]
         return content_tokens(pieces + [None] * (self._vocab_size - len(pieces)))
 
-    @property
-    def _image_token(self) -> str | None:
-        return self._pictures and self.tokenizer.convert_ids_to_tokens(self._pictures.token)
+    def _token(self, kind: str) -> str:
+        return self.tokenizer.convert_ids_to_tokens(self._media[kind].token)
 
-    def _render(self, text: str, pictures: int, system: str | None) -> str:
+    def _render(self, text: str, counts: dict[str, int], system: str | None) -> str:
         """The message in the chat template: as a list of parts, or as a string where the template wants that."""
         if self._template is None:
             raise PromptError("This model has no chat template; give a Prompt of token ids instead of text.")
-        placed = text.count(self._image_token) if self._image_token else 0
-        if placed not in (0, pictures):
-            raise PromptError(
-                f"The prompt says {self._image_token} {placed} times, but the number of pictures is {pictures}; "
-                "leave it out, or write it once for each picture."
-            )
-        pictures_before = 0 if placed else pictures
-        parts = [{"type": "image"}] * pictures_before + [{"type": "text", "text": text}]
-        string = f"{self._image_token}\n" * pictures_before + text
-        forms = [(parts, system and [{"type": "text", "text": system}]), (string, system)]
+        parts, string = [], ""
+        for kind, count in counts.items():
+            token = self._token(kind)
+            placed = text.count(token)
+            if placed not in (0, count):
+                raise PromptError(
+                    f"The prompt says {token} {placed} times, but the number of {NOUNS[kind][1]} is {count}; "
+                    f"leave it out, or write it once for each {NOUNS[kind][0]}."
+                )
+            if not placed:
+                parts += [{"type": kind}] * count
+                string += f"{token}\n" * count
+        parts.append({"type": "text", "text": text})
+        forms = [(parts, system and [{"type": "text", "text": system}]), (string + text, system)]
         problems = []
-        for content, opening in forms if self._pictures else reversed(forms):
+        for content, opening in forms if self._media else reversed(forms):
             try:
                 rendered = self._apply(content, opening)
             except PromptError as error:
                 problems.append(error)
                 continue
-            lost = self._lost(rendered, text, pictures, system)
+            lost = self._lost(rendered, text, counts, system)
             if lost is None:
                 return rendered
             problems.append(PromptError(f"The chat template of this model has no place for {lost}."))
@@ -182,26 +207,29 @@ class Processor:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PromptError(f"The chat template of this model cannot be used: {reason}") from error
 
-    def _lost(self, rendered: str, text: str, pictures: int, system: str | None) -> str | None:
+    def _lost(self, rendered: str, text: str, counts: dict[str, int], system: str | None) -> str | None:
         """What the template left out, or printed as Python or JSON, if anything."""
         around = rendered.replace(text.strip(), "").replace(system or "", "")
         if text.strip() not in rendered or "'type'" in around or '"type"' in around:
             return "the prompt"
         if system and system.strip() not in rendered:
             return "a system prompt"
-        if self._image_token and rendered.count(self._image_token) != pictures:
-            return "the picture" if pictures == 1 else f"{pictures} pictures"
+        for kind, count in counts.items():
+            if rendered.count(self._token(kind)) != count:
+                return f"the {NOUNS[kind][0]}" if count == 1 else f"{count} {NOUNS[kind][1]}"
         return None
-
-    def _expand(self, rendered: str, counts: list[int]) -> str:
-        """Repeat each image token once for every position its picture takes."""
-        before, *after = rendered.split(self._image_token)
-        return before + "".join(self._image_token * n + piece for n, piece in zip(counts, after, strict=True))
 
     def _encode(self, rendered: str) -> list[int]:
         """Token ids, with what the tokenizer puts in front (BOS) once, whether or not the template wrote it too."""
         opening = self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("")[:1])
         return self.tokenizer.encode(rendered, add_special_tokens=not (opening and rendered.startswith(opening[0])))
+
+
+def _expand(rendered: str, token: str, places: Sequence[int | str]) -> str:
+    """Put what stands for each picture or sound in the place of its token."""
+    before, *after = rendered.split(token)
+    put = (token * place if isinstance(place, int) else place for place in places)
+    return before + "".join(place + piece for place, piece in zip(put, after, strict=True))
 
 
 def token_pieces(tokenizer: Any) -> list[str | None]:

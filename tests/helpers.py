@@ -1,10 +1,13 @@
 """Small models, golden numbers and comparisons that several tests share."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from drawn import draw
+from families import FAMILY_OF, spell
 from mlx.utils import tree_flatten
 
 from lime_mlx.cache import Overlay
@@ -48,6 +51,33 @@ def small_prompt(length: int = 12, start: int = 2, stop: int = 6, vocabulary: in
     """Random tokens of which `start` to `stop` count as a picture."""
     ids = np.random.default_rng(length).integers(0, vocabulary, length)
     return Prompt(ids, spans=[Span("image", start, stop)])
+
+
+@cache
+def fixture(case: str) -> dict[str, np.ndarray]:
+    """What transformers writes and computes for a case of `families`; by benchmarks/parity.py."""
+    with np.load(FIXTURES / f"parity_{case}.npz") as arrays:
+        return dict(arrays)
+
+
+def prompt_of(fixture: dict) -> Prompt:
+    media = {name.removeprefix("media."): value for name, value in fixture.items() if name.startswith("media.")}
+    return Prompt(
+        fixture["input_ids"], {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in media.items()}
+    )
+
+
+def parity_checkpoint(case: str, folder: Path, spelling: str = "transformers", config: str = "config") -> Path:
+    """The checkpoint of a case, with its weights in one of the spellings that are in use."""
+    weights = {}
+    for name, shape in json.loads(str(fixture(case)["weights"])).items():
+        values = draw(name, tuple(shape))
+        if spelling == "mlx" and len(shape) > 2:
+            values = np.ascontiguousarray(np.moveaxis(values, 1, -1))
+        weights[spell(name, FAMILY_OF[case], spelling)] = mx.array(values)
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    (folder / "config.json").write_text(str(fixture(case)[config]))
+    return folder
 
 
 class Joined:

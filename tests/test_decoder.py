@@ -1,14 +1,12 @@
 """Decoder and LLaVA against transformers (fixtures by benchmarks/parity.py), and what a config.json may ask for."""
 
 import json
-from functools import cache
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import FIXTURES, SMALL, distance, small_model, small_prompt
+from helpers import FIXTURES, SMALL, distance, fixture, parity_checkpoint, prompt_of, small_model, small_prompt
 
-import lime_mlx
 from lime_mlx.cache import KVCache
 from lime_mlx.checkpoint import build, load_model
 from lime_mlx.errors import CheckpointError, PromptError
@@ -18,41 +16,7 @@ from lime_mlx.models.clip import ClipConfig
 from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.prompt import Prompt, Span
 
-CASES = sorted(path.stem.removeprefix("parity_") for path in FIXTURES.glob("parity_*.npz"))
-CASES.remove("weights")
 SPARSE = json.loads((FIXTURES / "parity_sparse.json").read_text())
-TOKENS = 16
-
-
-@cache
-def fixture(name: str) -> dict[str, np.ndarray]:
-    with np.load(FIXTURES / f"parity_{name}.npz") as arrays:
-        return dict(arrays)
-
-
-def prompt_of(case: dict) -> Prompt:
-    media = {"pixel_values": case["pixel_values"].astype(np.float32)} if "pixel_values" in case else {}
-    return Prompt(case["input_ids"], media)
-
-
-def test_every_case_has_a_fixture():
-    assert len(CASES) == 29
-    assert sum(name.startswith("llava") for name in CASES) == 10
-
-
-@pytest.mark.parametrize("config", ["config", "saved_config"])
-@pytest.mark.parametrize("name", CASES)
-def test_parity_with_transformers(name, config, tmp_path):
-    """From config.json as people write it, and as transformers 5 saves it: the same logits, the same greedy tokens."""
-    case, pool = fixture(name), fixture("weights")
-    weights = {path: mx.array(pool[key].astype(np.float32)) for path, key in json.loads(str(case["weights"])).items()}
-    mx.save_safetensors(str(tmp_path / "model.safetensors"), weights)
-    (tmp_path / "config.json").write_text(str(case[config]))
-    model, prompt = load_model(tmp_path), prompt_of(case)
-    assert distance(model.logits(prompt), case["logits"]) < 1e-5
-    for reliance in (False, True):
-        steps = lime_mlx.decode(model, prompt, "none", TOKENS, reliance=reliance)
-        assert [step.token for step in steps] == case["tokens"].tolist()
 
 
 @pytest.mark.parametrize("name", SPARSE)
@@ -174,13 +138,8 @@ def test_a_text_model_refuses_pictures():
 
 
 @pytest.fixture(scope="module")
-def llava():
-    case = fixture("llava_two_pictures")
-    model = build(json.loads(str(case["config"])))
-    pool, keys = fixture("weights"), json.loads(str(case["weights"]))
-    weights = model.sanitize({path: mx.array(pool[key].astype(np.float32)) for path, key in keys.items()})
-    model.load_weights(list(weights.items()))
-    return model
+def llava(tmp_path_factory):
+    return load_model(parity_checkpoint("llava_two_pictures", tmp_path_factory.mktemp("llava")))
 
 
 @pytest.fixture
@@ -240,7 +199,7 @@ def test_text_alone_needs_no_picture(llava):
             {"vision_config": {"model_type": "siglip_vision_model"}},
             "'siglip_vision_model' tower; only clip_vision_model",
         ),
-        ({"text_config": {"model_type": "mistral"}}, "'mistral' text part; supported: llama, qwen2, qwen3."),
+        ({"text_config": {"model_type": "phi3"}}, "'phi3' text part; supported: llama, mistral, qwen2, qwen3."),
         ({"vision_feature_select_strategy": "cls"}, "strategy is 'cls'; supported: default, full."),
         ({"vision_feature_layer": 4}, "vision_feature_layer is 4, but the tower has 3 layers."),
         ({"vision_feature_layer": [0, -5]}, r"vision_feature_layer is \[0, -5\], but the tower has 3 layers."),

@@ -44,7 +44,7 @@ def taps(decoder, embeds, rules, target):
         for index, layer in enumerate(decoder.layers):
             h = tap(f"hidden{index}", h)
             x = layer.input_layernorm(h, rules)
-            h = h + tap(f"attn{index}", layer.self_attn(x, decoder._rope, 0, mask, Overlay(), rules))
+            h = h + tap(f"attn{index}", layer.self_attn(x, lambda y: decoder._rope(y, 0), mask, Overlay(), rules))
             h = h + tap(f"mlp{index}", layer.mlp(layer.post_attention_layernorm(h, rules), rules))
         h = tap(f"hidden{len(decoder.layers)}", h)
         return decoder.head(decoder.model.norm(h[0, -1], rules))[target]

@@ -1,6 +1,7 @@
 """Relevance of a logit: exact, at the input embeddings, and cached, at the entries of the KV cache."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -8,6 +9,7 @@ import numpy as np
 
 from lime_mlx.cache import Overlay, overlays
 from lime_mlx.errors import PromptError
+from lime_mlx.layout import SEQUENCE, Layout
 
 from .rules import Rules
 from .rules import rules as rules_by_name
@@ -54,39 +56,54 @@ def exact(
     process: Process | None = None,
     target=None,
     checkpoint: bool = True,
+    layout: Layout = SEQUENCE,
 ) -> Reading:
     """Relevance sum_d e_id * (dz / de)_id of every input embedding; the whole sequence is run.
 
     `embeds` is (1, T, D); `deltas` a pair per layer, each (1, H, T, d) or None. z is the logit, at the last position,
-    of `target` or of the token that would be picked. With `checkpoint`, blocks are run again in the backward pass and
-    memory grows with one block's attention, not with all.
+    of `target` or of the token that would be picked. What the layout adds to later layers (DeepStack) came from the
+    picture as the embeddings did: its gradient x input counts for the same positions. With `checkpoint`, blocks are run
+    again in the backward pass and memory grows with one block's attention, not with all.
     """
     deltas = deltas or [(None, None)] * len(decoder.layers)
 
-    def logit(e):
-        h = e
+    def logit(e, *features):
+        h, added = e, replace(layout, features=features)
         for index, delta in enumerate(deltas):
-            h = _block(decoder, index, delta, rules, checkpoint)(h)
-        return decoder.head(decoder.model.norm(h[:, -1], rules))[0]
+            h = _block(decoder, index, delta, rules, checkpoint, layout)(h)
+            feature = added.feature(index, 0, h.shape[1])
+            h = h if feature is None else h + feature
+        return _top(decoder, h[:, -1], rules)
 
-    logits, chosen, (gradient,) = _explained(logit, [embeds], decoder.config.vocab_size, process, target)
-    return Reading(logits, chosen, _inner(embeds, gradient)[0], [])
+    inputs = [embeds, *layout.features]
+    logits, chosen, gradients = _explained(logit, inputs, decoder.config.vocab_size, process, target)
+    relevance, *later = (_inner(x, gradient)[0] for x, gradient in zip(inputs, gradients, strict=True))
+    for part in later:
+        relevance = relevance + mx.pad(part, (0, relevance.shape[0] - part.shape[0]))
+    return Reading(logits, chosen, relevance, [])
 
 
-def _block(decoder, index: int, delta: Sequence, rules: Rules, checkpoint: bool):
+def _top(decoder, hidden: mx.array, rules: Rules) -> mx.array:
+    """Logits (V,) of the last position's hidden state (1, D) before the final norm."""
+    return decoder.head(decoder.model.norm(hidden, rules), rules)[0]
+
+
+def _block(decoder, index: int, delta: Sequence, rules: Rules, checkpoint: bool, layout: Layout):
     present = [i for i, x in enumerate(delta) if x is not None]
 
     def run(h, *arrays):
         pair = [None, None]
         for i, x in zip(present, arrays, strict=True):
             pair[i] = x
-        return decoder.block(index, h, Overlay(None, pair), rules=rules)
+        return decoder.block(index, h, Overlay(None, pair), rules=rules, layout=layout)
 
     run = mx.checkpoint(run) if checkpoint else run
     return lambda h: run(h, *(delta[i] for i in present))
 
 
-def exact_slope(decoder, embeds: mx.array, weights: mx.array, rules: Rules, deltas) -> tuple[mx.array, mx.array]:
+def exact_slope(
+    decoder, embeds: mx.array, weights: mx.array, rules: Rules, deltas, layout: Layout = SEQUENCE
+) -> tuple[mx.array, mx.array]:
     """sum_i weights_i * relevance_i as one forward pass: its value has the gradient of that sum for the deltas.
 
     Returns last-position logits (V,) and their slope (V,) along the direction weights_i * e_i. The tangent goes through
@@ -95,20 +112,23 @@ def exact_slope(decoder, embeds: mx.array, weights: mx.array, rules: Rules, delt
     tangent = embeds * weights[None, :, None]
     h = embeds
     for index, delta in enumerate(deltas):
-        h, tangent = _dual_block(decoder, index, delta, rules)(h, tangent)
-    top = lambda x: decoder.head(decoder.model.norm(x, rules))[0]  # noqa: E731
-    (logits,), (slope,) = mx.jvp(top, (h[:, -1],), (tangent[:, -1],))
+        h, tangent = _dual_block(decoder, index, delta, rules, layout)(h, tangent)
+        feature = layout.feature(index, 0, h.shape[1])
+        if feature is not None:
+            h, tangent = h + feature, tangent + feature * weights[None, :, None]
+    (logits,), (slope,) = mx.jvp(lambda x: _top(decoder, x, rules), (h[:, -1],), (tangent[:, -1],))
     return logits, slope
 
 
-def _dual_block(decoder, index: int, delta: Sequence, rules: Rules):
+def _dual_block(decoder, index: int, delta: Sequence, rules: Rules, layout: Layout):
     present = [i for i, x in enumerate(delta) if x is not None]
 
     def run(h, tangent, *arrays):
         pair = [None, None]
         for i, x in zip(present, arrays, strict=True):
             pair[i] = x
-        (out,), (slope,) = mx.jvp(lambda x: decoder.block(index, x, Overlay(None, pair), rules=rules), (h,), (tangent,))
+        layer = lambda x: decoder.block(index, x, Overlay(None, pair), rules=rules, layout=layout)  # noqa: E731
+        (out,), (slope,) = mx.jvp(layer, (h,), (tangent,))
         return out, slope
 
     checkpointed = mx.checkpoint(run)
@@ -116,7 +136,14 @@ def _dual_block(decoder, index: int, delta: Sequence, rules: Rules):
 
 
 def cached(
-    decoder, past: Sequence, embed: mx.array, rules: Rules, deltas=None, process: Process | None = None, target=None
+    decoder,
+    past: Sequence,
+    embed: mx.array,
+    rules: Rules,
+    deltas=None,
+    process: Process | None = None,
+    target=None,
+    layout: Layout = SEQUENCE,
 ) -> Reading:
     """Relevance of the newest token's logit at what it reads: the cached entries and its own embedding.
 
@@ -128,7 +155,7 @@ def cached(
 
     def logit(keys, values, e):
         memory = overlays(past, deltas, (keys, values))
-        out = decoder.head(decoder(e, memory, position, rules)[0, -1])
+        out = decoder.head(decoder(e, memory, position, rules, layout)[0, -1], rules)
         entries.extend(layer.fresh for layer in memory)
         return out
 
@@ -153,7 +180,8 @@ def relevance(model, prompt, rules: str = "attnlrp", target: int | None = None) 
     decoder, chosen = model.language_model, rules_by_name(rules)
     if target is not None and not 0 <= target < decoder.config.vocab_size:
         raise PromptError(f"Target token {target} is outside the vocabulary of {decoder.config.vocab_size}.")
-    return np.array(exact(decoder, model.embed(prompt), chosen, target=target).relevance)
+    embeds, layout = model.inputs(prompt)
+    return np.array(exact(decoder, embeds, chosen, target=target, layout=layout).relevance)
 
 
 class Shares(NamedTuple):

@@ -70,6 +70,10 @@ class Rules:
     def gate(self, activated: mx.array, up: mx.array) -> mx.array:
         return activated * up
 
+    def softcap(self, z: mx.array, cap: float) -> mx.array:
+        """cap * tanh(z / cap)."""
+        return cap * mx.tanh(z / cap)
+
     def operands(self, q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         """Queries, keys and values as attention uses them."""
         return q, k, v
@@ -110,6 +114,11 @@ class AttnLRP(Rules):
 
     def activation(self, z, kind):
         return z * mx.stop_gradient(RATIOS[kind](z))
+
+    def softcap(self, z, cap):
+        u = z / cap
+        ratio = mx.where(mx.abs(u) < 1e-3, 1 - u * u / 3, mx.tanh(u) / mx.where(u == 0, 1, u))
+        return z * mx.stop_gradient(ratio)
 
     def gate(self, activated, up):
         return divide(activated * up, 2)

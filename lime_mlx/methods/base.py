@@ -9,6 +9,8 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.cache import KVCache
+from lime_mlx.errors import PromptError
+from lime_mlx.layout import SEQUENCE, Layout
 from lime_mlx.lrp.relevance import cached
 from lime_mlx.lrp.rules import ATTN_LRP
 
@@ -21,6 +23,7 @@ class Session:
 
     embeds (1, T, D): the prompt and the tokens said so far. modality (T0,) bool: prompt positions of picture or sound.
     content (V,) bool or None: tokens that name something. process: logits (V,) to the scores a token is picked from.
+    layout: where the positions stand and what they see.
     """
 
     model: Any
@@ -28,6 +31,7 @@ class Session:
     modality: np.ndarray
     content: np.ndarray | None = None
     process: Callable[[mx.array], mx.array] | None = None
+    layout: Layout = SEQUENCE
     want_relevance: bool = True
     want_trace: bool = False
     tokens: list[int] = field(default_factory=list)
@@ -52,17 +56,21 @@ class Session:
     def prefill(self) -> None:
         """Run what the cache lacks, up to but without the newest position."""
         while (start := self.cache.offset) < self.embeds.shape[1] - 1:
-            stop = min(start + PREFILL, self.embeds.shape[1] - 1)
-            self.decoder(self.embeds[:, start:stop], self.cache, start)
+            stop = self.layout.cut(min(start + PREFILL, self.embeds.shape[1] - 1))
+            if stop == self.embeds.shape[1]:
+                raise PromptError("The prompt ends with a picture; say something after it.")
+            self.decoder(self.embeds[:, start:stop], self.cache, start, layout=self.layout)
             mx.eval(self.cache.arrays())
 
     def extend(self) -> mx.array:
         """The plain forward of the newest position: its entries go into the cache; returns logits (V,)."""
-        return self.decoder.head(self.decoder(self.newest, self.cache, self.cache.offset)[0, -1])
+        hidden = self.decoder(self.newest, self.cache, self.cache.offset, layout=self.layout)
+        return self.decoder.head(hidden[0, -1])
 
     def read(self, deltas=None, rules=ATTN_LRP, target=None):
         """A `Reading` of the newest position at the cache entries; the cache stays as it is."""
-        return cached(self.decoder, self.cache.read(), self.newest, rules, deltas, self.process, target)
+        past = self.cache.read()
+        return cached(self.decoder, past, self.newest, rules, deltas, self.process, target, self.layout)
 
     def scores(self, logits: mx.array) -> mx.array:
         return logits if self.process is None else self.process(logits)

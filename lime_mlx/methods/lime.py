@@ -251,7 +251,9 @@ class Fast(Search):
 
     def last(self, deltas):
         memory = overlays(self.session.cache.read(), _pairs(deltas))
-        return self.decoder.head(self.decoder(self.session.newest, memory, self.length - 1, self.rules)[0, -1])
+        session = self.session
+        hidden = self.decoder(session.newest, memory, self.length - 1, self.rules, session.layout)
+        return self.decoder.head(hidden[0, -1], self.rules)
 
 
 class Exact(Search):
@@ -269,16 +271,19 @@ class Exact(Search):
 
     def read(self, deltas, target=None):
         session, pairs = self.session, _pairs(deltas)
-        return exact(self.decoder, session.embeds, self.rules, pairs, session.process, target, self.checkpointed())
+        checkpoint = self.checkpointed()
+        return exact(
+            self.decoder, session.embeds, self.rules, pairs, session.process, target, checkpoint, session.layout
+        )
 
     def gradient(self, deltas, reference):
         if not self.checkpointed():
             return super().gradient(deltas, reference)
-        embeds, reading = self.session.embeds, self.read(deltas)
+        embeds, layout, reading = self.session.embeds, self.session.layout, self.read(deltas)
         rel, weights = mx.value_and_grad(self.relevance_loss)(reading.relevance)
 
         def loss(free):
-            logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, _pairs(free))
+            logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, _pairs(free), layout)
             kl = mx.array(0.0) if reference is None else self.divergence(reference, logits)
             return self.slope(logits, slope, reading.target) + self.method.kl * kl, kl
 
@@ -299,8 +304,8 @@ class Exact(Search):
 
     def last(self, deltas):
         memory = overlays([None] * len(deltas), _pairs(deltas))
-        hidden = self.decoder(self.session.embeds, memory, rules=self.rules)
-        return self.decoder.head(hidden[0, -1])
+        hidden = self.decoder(self.session.embeds, memory, rules=self.rules, layout=self.session.layout)
+        return self.decoder.head(hidden[0, -1], self.rules)
 
 
 class Adam:

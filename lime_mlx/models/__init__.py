@@ -6,9 +6,20 @@ from lime_mlx.errors import CheckpointError
 
 FAMILIES = {
     "llama": "text:Text",
+    "mistral": "text:Text",
     "qwen2": "text:Text",
     "qwen3": "text:Text",
+    "gemma3_text": "text:Text",
     "llava": "llava:Llava",
+    "llava_next": "llava_next:LlavaNext",
+    "qwen2_vl": "qwen2_vl:Qwen2VL",
+    "qwen2_5_vl": "qwen2_5_vl:Qwen25VL",
+    "qwen3_vl": "qwen3_vl:Qwen3VL",
+    "idefics3": "idefics3:Idefics3",
+    "smolvlm": "idefics3:Idefics3",
+    "gemma3": "gemma3:Gemma3",
+    "qwen2_audio": "qwen2_audio:Qwen2Audio",
+    "qwen2_5_omni": "qwen2_5_omni:Qwen25Omni",
 }
 
 

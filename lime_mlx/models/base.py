@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from lime_mlx.errors import PromptError
+from lime_mlx.layout import SEQUENCE, Layout
 from lime_mlx.lrp.rules import PLAIN, Rules
-from lime_mlx.prompt import Pictures, Prompt, Span
+from lime_mlx.prompt import Medium, Prompt, Settings, Span, modality_mask
 
 from .decoder import Decoder
 
@@ -29,16 +30,25 @@ def rename(weights: dict[str, mx.array], renames: Renames, drop: Iterable[str] =
     return out
 
 
+class Inputs(NamedTuple):
+    """What the decoder starts from: merged embeddings (1, T, D), and where their positions stand."""
+
+    embeds: mx.array
+    layout: Layout = SEQUENCE
+
+
 class Model(nn.Module):
     """A family: tower and connector (its own), and `language_model`, the one decoder.
 
     A subclass sets `renames` (weight spellings to ours, applied in order), and, when it takes media, overrides
-    `embed`, `spans` and `pictures`. `chat_template` serves checkpoints that have none.
+    `embed` or `inputs`, `spans` and `media`. `chat_template` serves checkpoints that have none. `framed`: a token of
+    its own stands before and after each picture or sound and belongs to it.
     """
 
     renames: Renames = ()
     drop = ("position_ids", "rotary_emb.inv_freq")
     chat_template: str | None = None
+    framed = False
 
     language_model: Decoder
 
@@ -52,9 +62,14 @@ class Model(nn.Module):
         return self._config
 
     @classmethod
-    def pictures(cls, config: dict[str, Any], settings: dict[str, Any]) -> Pictures | None:
-        """How pictures are taken, by config.json and preprocessor_config.json; None when they are not."""
-        return None
+    def media(cls, config: dict[str, Any], settings: Settings) -> Sequence[Medium]:
+        """How pictures and sounds are taken, by config.json and the settings of the processor."""
+        return ()
+
+    @classmethod
+    def text(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """The part of config.json that describes the decoder."""
+        return config.get("text_config") or config
 
     @classmethod
     def rename(cls, name: str) -> str:
@@ -74,9 +89,20 @@ class Model(nn.Module):
             raise PromptError("This model reads text only; leave the picture or sound out, or choose another model.")
         return self.language_model.embed(self.ids(prompt))
 
+    def inputs(self, prompt: Prompt) -> Inputs:
+        """Merged input embeddings, and where the positions stand and what they see."""
+        return Inputs(self.embed(prompt))
+
     def spans(self, prompt: Prompt) -> tuple[Span, ...]:
         """Which positions came from a picture or a sound."""
         return tuple(prompt.spans or ())
+
+    def modality(self, prompt: Prompt) -> np.ndarray:
+        """(T,) bool: positions that count as picture or sound. Spans that the prompt itself gives count as they are."""
+        spans = self.spans(prompt)
+        if self.framed and prompt.spans is None:
+            spans = [Span(s.kind, max(s.start - 1, 0), min(s.stop + 1, len(prompt))) for s in spans]
+        return modality_mask(spans, len(prompt))
 
     def ids(self, prompt: Prompt) -> mx.array:
         ids, vocabulary = prompt.input_ids, self.language_model.config.vocab_size
@@ -87,8 +113,8 @@ class Model(nn.Module):
 
     def logits(self, prompt: Prompt, rules: Rules = PLAIN) -> mx.array:
         """Logits (T, V) in float32 at all positions."""
-        decoder = self.language_model
-        return decoder.head(decoder(self.embed(prompt), rules=rules))[0]
+        decoder, (embeds, layout) = self.language_model, self.inputs(prompt)
+        return decoder.head(decoder(embeds, rules=rules, layout=layout), rules)[0]
 
 
 def merge(embeds: mx.array, features: mx.array, positions: np.ndarray, what: str) -> mx.array:

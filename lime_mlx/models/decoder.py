@@ -1,29 +1,72 @@
-"""The one decoder of all families: Llama, Qwen2 (biases on q, k, v) and Qwen3 (norms on q and k).
+"""The one decoder of all families: Llama, Mistral, Qwen2 (biases on q, k, v), Qwen3 (norms on q and k) and Gemma 3.
 
 A function of arrays: embeddings in, hidden states out. What it remembers is passed in, layer by layer, as an object
-with an `attention` of its own: a `KVCache` layer that stores, or an `Overlay` that does not.
+with an `attention` of its own: a `KVCache` layer that stores, or an `Overlay` that does not. Where positions stand and
+what they see is passed in as a `Layout`.
 """
 
 import inspect
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.rope_utils import initialize_rope
 
 from lime_mlx.cache import Overlay
 from lime_mlx.errors import CheckpointError
+from lime_mlx.layout import SEQUENCE, Layout
 from lime_mlx.lrp.rules import PLAIN, RATIOS, Rules
 
 from .layers import UNPACK_ROWS, RMSNorm, join_heads, linear, split_heads, unpacked
+from .rope import Rope, rope_scaling
 
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 # What transformers assumes when config.json leaves it out, where that is not Llama's value.
 QWEN = {"intermediate_size": 22016, "vocab_size": 151936, "max_position_embeddings": 32768}
-DEFAULTS = {"qwen2": QWEN, "qwen3": {**QWEN, "head_dim": 128}}
+QWEN_VL = {
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 152064,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+}
+GEMMA = {
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 262208,
+    "max_position_embeddings": 131072,
+    "rope_theta": 1e6,
+    "rope_local_base_freq": 1e4,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+}
+DEFAULTS = {
+    "mistral": {
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+    "qwen2": QWEN,
+    "qwen3": {**QWEN, "head_dim": 128},
+    "qwen2_vl_text": QWEN_VL,
+    "qwen2_5_vl_text": QWEN_VL,
+    "qwen3_vl_text": {**QWEN, "head_dim": 128, "max_position_embeddings": 128000, "rope_theta": 5e5},
+    "gemma3_text": GEMMA,
+}
+# Keys whose null is a value of its own.
+NULLABLE = ("sliding_window",)
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 @dataclass(frozen=True)
@@ -41,27 +84,45 @@ class DecoderConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     rope_scaling: dict | None = None
+    rope_local_base_freq: float | None = None
     max_position_embeddings: int = 2048
     hidden_act: str = "silu"
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
+    query_pre_attn_scalar: float | None = None
+    final_logit_softcapping: float | None = None
+    sliding_window: int | None = None
+    use_sliding_window: bool = False
+    max_window_layers: int = 28
+    sliding_window_pattern: int = 6
+    layer_types: Sequence[str] | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DecoderConfig":
         """Reads known keys only. Raises `CheckpointError` for a variant that is not built."""
-        known = {k: v for k, v in values.items() if k in inspect.signature(cls).parameters and v is not None}
+        values = {"hidden_act": values.get("hidden_activation"), **values}
+        known = {
+            k: v
+            for k, v in values.items()
+            if k in inspect.signature(cls).parameters and (v is not None or k in NULLABLE)
+        }
         known = {**DEFAULTS.get(known.get("model_type"), {}), **known}
-        rope = known.get("rope_scaling") or values.get("rope_parameters")
-        if rope:
-            known["rope_theta"] = rope.get("rope_theta", known.get("rope_theta", cls.rope_theta))
-            longest = known.get("max_position_embeddings", cls.max_position_embeddings)
-            known["rope_scaling"] = _rope_scaling(rope, longest)
+        if known.get("model_type") == "gemma3_text":
+            known.setdefault("hidden_act", "gelu_pytorch_tanh")
+        rope = known.pop("rope_scaling", None) or values.get("rope_parameters") or {}
+        if FULL in rope or SLIDING in rope:
+            local, rope = rope.get(SLIDING) or {}, rope.get(FULL) or {}
+            known["rope_local_base_freq"] = local.get("rope_theta", known.get("rope_local_base_freq"))
+        known["rope_theta"] = rope.get("rope_theta", known.get("rope_theta", cls.rope_theta))
+        known["rope_scaling"] = rope_scaling(rope, known.get("max_position_embeddings", cls.max_position_embeddings))
         config = cls(**known)
         if config.hidden_act not in RATIOS:
             raise CheckpointError(
                 f"config.json asks for the activation {config.hidden_act!r}; supported: {', '.join(sorted(RATIOS))}."
             )
+        if unknown := set(config.layer_types or ()) - {FULL, SLIDING}:
+            raise CheckpointError(f"config.json has layers of type {min(unknown)!r}; supported: {FULL}, {SLIDING}.")
         return config
 
     @property
@@ -74,6 +135,15 @@ class DecoderConfig:
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
+    def scale(self) -> float:
+        """What attention scores are multiplied by."""
+        return (self.query_pre_attn_scalar or self.dim) ** -0.5
+
+    @property
+    def gemma(self) -> bool:
+        return self.model_type.startswith("gemma3")
+
+    @property
     def qkv_bias(self) -> bool:
         return self.attention_bias or self.model_type.startswith("qwen2")
 
@@ -83,52 +153,45 @@ class DecoderConfig:
 
     @property
     def qk_norm(self) -> bool:
-        return self.model_type.startswith("qwen3")
+        return self.gemma or self.model_type.startswith("qwen3")
 
-
-def _rope_scaling(rope: dict[str, Any], longest: int) -> dict[str, Any] | None:
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind not in ROPE_TYPES:
-        raise CheckpointError(f"config.json asks for {kind!r} rotary embeddings; supported: {', '.join(ROPE_TYPES)}.")
-    if kind == "default":
-        return None
-    given = {k: v for k, v in rope.items() if v is not None}
-    scaling = {"original_max_position_embeddings": longest, **given, "type": kind, "rope_type": kind}
-    return _yarn(scaling) if kind == "yarn" else scaling
-
-
-def _yarn(scaling: dict[str, Any]) -> dict[str, Any]:
-    """As transformers reads it: the two mscales count together or not at all, and an attention factor before them."""
-    if scaling.get("truncate") is False:
-        raise CheckpointError("config.json asks for yarn rotary embeddings without truncation, which is not supported.")
-    if not (scaling.get("mscale") and scaling.get("mscale_all_dim")):
-        scaling |= {"mscale": 1, "mscale_all_dim": 0}
-    if "attention_factor" in scaling and scaling["factor"] > 1:
-        growth = 0.1 * math.log(scaling["factor"])
-        scaling |= {"mscale": (scaling["attention_factor"] - 1) / growth, "mscale_all_dim": 0}
-    return scaling
+    @property
+    def windows(self) -> list[int | None]:
+        """How many positions each layer sees back, itself included; None sees all."""
+        count, window = self.num_hidden_layers, self.sliding_window
+        if window is None or (self.model_type.startswith("qwen") and not self.use_sliding_window):
+            return [None] * count
+        if self.layer_types is not None:
+            slides = [kind == SLIDING for kind in self.layer_types]
+        elif self.gemma:
+            slides = [bool((index + 1) % self.sliding_window_pattern) for index in range(count)]
+        elif self.model_type.startswith("qwen"):
+            slides = [index >= self.max_window_layers for index in range(count)]
+        else:
+            slides = [self.model_type == "mistral"] * count
+        return [window if slide else None for slide in slides]
 
 
 class Attention(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.heads, self.key_heads, dim = config.num_attention_heads, config.key_heads, config.dim
-        self.scale = dim**-0.5
+        self.scale = config.scale
         self.q_proj = nn.Linear(config.hidden_size, self.heads * dim, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.hidden_size, self.key_heads * dim, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.hidden_size, self.key_heads * dim, bias=config.qkv_bias)
         self.o_proj = nn.Linear(self.heads * dim, config.hidden_size, bias=config.output_bias)
         if config.qk_norm:
-            self.q_norm = RMSNorm(dim, config.rms_norm_eps)
-            self.k_norm = RMSNorm(dim, config.rms_norm_eps)
+            self.q_norm = RMSNorm(dim, config.rms_norm_eps, config.gemma)
+            self.k_norm = RMSNorm(dim, config.rms_norm_eps, config.gemma)
 
-    def __call__(self, x, rope, position, mask, memory, rules):
+    def __call__(self, x, rotate, mask, memory, rules):
         q = split_heads(linear(self.q_proj, x), self.heads)
         k = split_heads(linear(self.k_proj, x), self.key_heads)
         v = split_heads(linear(self.v_proj, x), self.key_heads)
         if "q_norm" in self:
             q, k = self.q_norm(q, rules), self.k_norm(k, rules)
-        q, k, v = rules.operands(rope(q, offset=position), rope(k, offset=position), v)
+        q, k, v = rules.operands(rotate(q), rotate(k), v)
         return linear(self.o_proj, join_heads(memory.attention(q, k, v, self.scale, mask, rules)))
 
 
@@ -146,26 +209,35 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: h + attention(norm(h)), then h + mlp(norm(h))."""
+    """One layer: h + attention(norm(h)), then h + mlp(norm(h)). Gemma 3 has norms behind both, too."""
 
-    def __init__(self, config: DecoderConfig):
+    def __init__(self, config: DecoderConfig, window: int | None):
         super().__init__()
+        norm = lambda: RMSNorm(config.hidden_size, config.rms_norm_eps, config.gemma)  # noqa: E731
+        self.window = window
         self.self_attn = Attention(config)
         self.mlp = MLP(config)
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = norm()
+        self.post_attention_layernorm = norm()
+        if config.gemma:
+            self.pre_feedforward_layernorm = norm()
+            self.post_feedforward_layernorm = norm()
 
-    def __call__(self, h, rope, position, mask, memory, rules):
-        h = h + self.self_attn(self.input_layernorm(h, rules), rope, position, mask, memory, rules)
-        return h + self.mlp(self.post_attention_layernorm(h, rules), rules)
+    def __call__(self, h, rotate, mask, memory, rules):
+        attended = self.self_attn(self.input_layernorm(h, rules), rotate, mask, memory, rules)
+        if "pre_feedforward_layernorm" not in self:
+            h = h + attended
+            return h + self.mlp(self.post_attention_layernorm(h, rules), rules)
+        h = h + self.post_attention_layernorm(attended, rules)
+        return h + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(h, rules), rules), rules)
 
 
 class Body(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = [Block(config) for _ in range(config.num_hidden_layers)]
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.layers = [Block(config, window) for window in config.windows]
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.gemma)
 
 
 class Decoder(nn.Module):
@@ -173,9 +245,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.model = Body(config)
-        self._rope = initialize_rope(
-            config.dim, config.rope_theta, False, config.rope_scaling, config.max_position_embeddings
-        )
+        longest, local = config.max_position_embeddings, config.rope_local_base_freq
+        self._rope = Rope(config.dim, config.rope_theta, config.rope_scaling, longest)
+        self._local_rope = Rope(config.dim, local, None, longest) if config.gemma else self._rope
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
@@ -185,36 +257,57 @@ class Decoder(nn.Module):
 
     def embed(self, ids: mx.array) -> mx.array:
         """Token embeddings (1, T, D) of ids (T,), in the type of the norms: the fp modes unpack to bfloat16."""
-        return self.model.embed_tokens(ids)[None].astype(self.model.norm.weight.dtype)
+        embeds = self.model.embed_tokens(ids)[None].astype(self.model.norm.weight.dtype)
+        return embeds * self.config.hidden_size**0.5 if self.config.gemma else embeds
 
-    def block(self, index: int, h: mx.array, memory, position: int = 0, rules: Rules = PLAIN) -> mx.array:
+    def block(
+        self, index: int, h: mx.array, memory, position: int = 0, rules: Rules = PLAIN, layout: Layout = SEQUENCE
+    ) -> mx.array:
         """Layer `index` alone: (B, L, D) to (B, L, D), positions counted from `position`."""
-        return self.layers[index](h, self._rope, position, _mask(h.shape[1], position, rules), memory, rules)
+        rotate, mask = self._see(position, h.shape[1], layout)(self.layers[index].window)
+        return self.layers[index](h, rotate, mask, memory, rules)
 
     def __call__(
-        self, h: mx.array, memory: Sequence | None = None, position: int = 0, rules: Rules = PLAIN
+        self,
+        h: mx.array,
+        memory: Sequence | None = None,
+        position: int = 0,
+        rules: Rules = PLAIN,
+        layout: Layout = SEQUENCE,
     ) -> mx.array:
         """Hidden states after the final norm, (B, L, D), of embeddings (B, L, D) at `position`, `position + 1`, ...
 
         `memory` has one object per layer; None sees these positions only and keeps nothing.
         """
-        mask = _mask(h.shape[1], position, rules)
+        see = self._see(position, h.shape[1], layout)
         for index, layer in enumerate(self.layers):
-            h = layer(h, self._rope, position, mask, Overlay() if memory is None else memory[index], rules)
+            rotate, mask = see(layer.window)
+            h = layer(h, rotate, mask, Overlay() if memory is None else memory[index], rules)
+            feature = layout.feature(index, position, h.shape[1])
+            h = h if feature is None else h + feature.astype(h.dtype)
         return self.model.norm(h, rules)
 
-    def head(self, hidden: mx.array) -> mx.array:
+    def _see(self, position: int, length: int, layout: Layout):
+        """From a layer's window to how it rotates and what it sees, worked out once for each kind of layer."""
+        place = layout.place(position, length)
+
+        @cache
+        def see(window: int | None):
+            rope = self._rope if window is None else self._local_rope
+            turn = rope.turn(place)
+            return (lambda x: rope(x, turn)), layout.mask(position, length, window)
+
+        return see
+
+    def head(self, hidden: mx.array, rules: Rules = PLAIN) -> mx.array:
         """Logits (..., V) in float32 of hidden states (..., D)."""
+        logits, cap = self._scores(hidden).astype(mx.float32), self.config.final_logit_softcapping
+        return rules.softcap(logits, cap) if cap else logits
+
+    def _scores(self, hidden: mx.array) -> mx.array:
         if "lm_head" in self:
-            return linear(self.lm_head, hidden).astype(mx.float32)
+            return linear(self.lm_head, hidden)
         table = self.model.embed_tokens
         if isinstance(table, nn.QuantizedEmbedding) and hidden.size >= UNPACK_ROWS * hidden.shape[-1]:
-            return (hidden @ unpacked(table, hidden.dtype).T).astype(mx.float32)
-        return table.as_linear(hidden).astype(mx.float32)
-
-
-def _mask(length: int, past: int, rules: Rules):
-    """Causal mask (L, past + L), or None for one position, which sees everything before it."""
-    if length == 1:
-        return None
-    return mx.arange(past, past + length)[:, None] >= mx.arange(past + length)[None]
+            return hidden @ unpacked(table, hidden.dtype).T
+        return table.as_linear(hidden)

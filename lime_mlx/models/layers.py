@@ -35,13 +35,15 @@ def _unpack(x: mx.array) -> bool:
 
 
 class RMSNorm(nn.Module):
-    def __init__(self, dims: int, eps: float):
+    """`plus_one`: the weight is stored without the 1 that is added to it (Gemma)."""
+
+    def __init__(self, dims: int, eps: float, plus_one: bool = False):
         super().__init__()
-        self.weight = mx.ones((dims,))
-        self.eps = eps
+        self.weight = mx.zeros((dims,)) if plus_one else mx.ones((dims,))
+        self.eps, self.plus_one = eps, plus_one
 
     def __call__(self, x: mx.array, rules: Rules = PLAIN) -> mx.array:
-        return rules.rms_norm(x, self.weight, self.eps)
+        return rules.rms_norm(x, 1 + self.weight if self.plus_one else self.weight, self.eps)
 
 
 class LayerNorm(nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.lrp.rules import PLAIN, RATIOS
 from lime_mlx.media.pixels import Pixels
-from lime_mlx.prompt import Pictures, Prompt, Span, runs
+from lime_mlx.prompt import Medium, Prompt, Span, runs
 
 from .base import Model, media_array, merge
 from .clip import ClipConfig, ClipTower
@@ -29,7 +29,7 @@ VISION = {
     "patch_size": 14,
 }
 STRATEGIES = ("default", "full")
-TEXTS = ("llama", "qwen2", "qwen3")
+TEXTS = ("llama", "mistral", "qwen2", "qwen3")
 IMAGE_TOKEN = 32000
 VICUNA = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% endif %}"
@@ -99,15 +99,15 @@ class Llava(Model):
         self.language_model = Decoder(text)
 
     @classmethod
-    def pictures(cls, config, settings):
+    def media(cls, config, settings):
         tower = ClipConfig.from_dict(_vision(config))
-        pixels = Pixels.from_dict(settings, tower.image_size)
+        pixels = Pixels.from_dict(settings.image, tower.image_size)
         count = tower.patches + (config.get("vision_feature_select_strategy") == "full")
 
         def prepare(images):
             return {"pixel_values": np.concatenate([pixels(image) for image in images])}, [count] * len(images)
 
-        return Pictures(_image_token(config), prepare)
+        return [Medium("image", _image_token(config), prepare)]
 
     def sanitize(self, weights):
         weights = super().sanitize(weights)

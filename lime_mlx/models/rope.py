@@ -1,0 +1,85 @@
+"""Rotary position embeddings: one counter, or the three coordinates of M-RoPE."""
+
+import math
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.rope_utils import initialize_rope
+
+from lime_mlx.errors import CheckpointError
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+class Rope:
+    """Turns queries and keys (B, H, L, d) by where they stand.
+
+    Consecutive positions go to MLX's own rope. Coordinates (3, L) are M-RoPE (arXiv 2409.12191): each of the d / 2
+    frequencies follows time, row or column, in chunks as long as `sections` say, or interleaved (Qwen3-VL).
+    """
+
+    def __init__(self, dim: int, theta: float, scaling: dict[str, Any] | None, longest: int):
+        rest = {k: v for k, v in (scaling or {}).items() if not k.startswith("mrope")}
+        self._plain = initialize_rope(dim, theta, False, rest if "type" in rest else None, longest)
+        periods = getattr(self._plain, "_freqs", None)
+        if periods is None:
+            periods = theta ** (mx.arange(0, dim, 2) / dim) / getattr(self._plain, "scale", 1.0)
+        self._periods = periods.astype(mx.float32)
+        self._size = getattr(self._plain, "mscale", 1.0)
+        sections = (scaling or {}).get("mrope_section")
+        self._axes = None if sections is None else _axes(sections, bool(scaling.get("mrope_interleaved")), dim // 2)
+
+    def turn(self, place: int | mx.array) -> "int | tuple[mx.array, mx.array]":
+        """What `__call__` takes: an offset as it is, or cosines and sines (L, d) of coordinates (3, L)."""
+        if isinstance(place, int):
+            return place
+        turns = place.astype(mx.float32)[mx.array(self._axes)].T / self._periods
+        turns = mx.concatenate([turns, turns], axis=-1)
+        return mx.cos(turns) * self._size, mx.sin(turns) * self._size
+
+    def __call__(self, x: mx.array, turn: "int | tuple[mx.array, mx.array]") -> mx.array:
+        if isinstance(turn, int):
+            return self._plain(x, offset=turn)
+        first, second = mx.split(x, 2, axis=-1)
+        cosines, sines = (t.astype(x.dtype) for t in turn)
+        return x * cosines + mx.concatenate([-second, first], axis=-1) * sines
+
+
+def _axes(sections: list[int], interleaved: bool, half: int) -> np.ndarray:
+    """(half,) which of the three coordinates each frequency follows."""
+    if len(sections) != 3 or sum(sections) != half:
+        raise CheckpointError(f"mrope_section in config.json is {sections}; three numbers that add up to {half} fit.")
+    if not interleaved:
+        return np.repeat(np.arange(3), sections)
+    axes = np.zeros(half, dtype=np.int64)
+    for axis in (1, 2):
+        axes[axis : 3 * sections[axis] : 3] = axis
+    return axes
+
+
+def rope_scaling(rope: dict[str, Any], longest: int) -> dict[str, Any] | None:
+    """`rope_scaling` or `rope_parameters` of config.json as mlx-lm reads it; None for plain rotary embeddings."""
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    sections = {k: v for k, v in rope.items() if k.startswith("mrope_")}
+    if kind == "mrope" or (kind == "default" and sections):
+        return sections
+    if kind not in ROPE_TYPES:
+        raise CheckpointError(f"config.json asks for {kind!r} rotary embeddings; supported: {', '.join(ROPE_TYPES)}.")
+    if kind == "default":
+        return None
+    given = {k: v for k, v in rope.items() if v is not None}
+    scaling = {"original_max_position_embeddings": longest, **given, "type": kind, "rope_type": kind}
+    return _yarn(scaling) if kind == "yarn" else scaling
+
+
+def _yarn(scaling: dict[str, Any]) -> dict[str, Any]:
+    """As transformers reads it: the two mscales count together or not at all, and an attention factor before them."""
+    if scaling.get("truncate") is False:
+        raise CheckpointError("config.json asks for yarn rotary embeddings without truncation, which is not supported.")
+    if not (scaling.get("mscale") and scaling.get("mscale_all_dim")):
+        scaling |= {"mscale": 1, "mscale_all_dim": 0}
+    if "attention_factor" in scaling and scaling["factor"] > 1:
+        growth = 0.1 * math.log(scaling["factor"])
+        scaling |= {"mscale": (scaling["attention_factor"] - 1) / growth, "mscale_all_dim": 0}
+    return scaling
