@@ -14,7 +14,7 @@ help:
 	@echo "make lint        ruff and the floors"
 	@echo "make bench       speed and memory of each method, against mlx-lm"
 	@echo "make parity      compare with transformers; needs PyTorch"
-	@echo "make train-demo  train the bundled model again; up to 3 hours"
+	@echo "make train-demo  train a bundled model again, DEMO=picture or DEMO=sound; up to 3 hours"
 
 setup: .venv/.setup
 
@@ -51,8 +51,9 @@ parity: setup
 	@$(PY) -c "import torch" 2>/dev/null || { echo "make parity needs PyTorch: $(PY) -m pip install torch" >&2; exit 1; }
 	@$(PY) benchmarks/parity.py
 
+DEMO ?= picture
 train-demo: setup
-	@$(PY) benchmarks/train_demo.py --output work/demo
+	@$(PY) benchmarks/train_demo.py $(DEMO)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

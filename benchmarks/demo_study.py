@@ -1,6 +1,7 @@
-"""Hallucination of the demo checkpoint on drawn scenes: captions scored like CHAIR, questions like POPE.
+"""Hallucination of the demo checkpoints on their worlds: captions scored like CHAIR, questions like POPE.
 
     python benchmarks/demo_study.py --split test --scenes 500 --method none --method lime --method lime:mode=exact
+    python benchmarks/demo_study.py --demo sound --split test --scenes 500 --method none --method lime
 
 Answers go to JSON lines, one file a method and task, and are not asked for twice; `--table` prints what is there.
 """
@@ -10,6 +11,8 @@ import json
 import random
 import re
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +24,43 @@ backend.load_blas()
 
 from lime_mlx import load  # noqa: E402
 from lime_mlx.generate import decode  # noqa: E402
-from lime_mlx.scenes import PROMPTS, bootstrap, chair, make_scene, questions, yes_no  # noqa: E402
+from lime_mlx.media.audio import Sound  # noqa: E402
+from lime_mlx.scenes import (  # noqa: E402
+    PROMPTS,
+    SOUND_PROMPTS,
+    bootstrap,
+    chair,
+    make_scene,
+    make_sound,
+    questions,
+    yes_no,
+)
 
 FIRST_SEED = {"validation": 100_000, "test": 200_000}
 STRATEGIES = ("random", "popular", "adversarial")
 
 
-def answer(model, processor, method: str, text: str, image, tokens: int) -> dict:
-    """Greedy answer, and the reliance of the tokens for which the method computed it."""
-    prompt = processor.prompt(text, images=[image])
+@dataclass(frozen=True)
+class Demo:
+    """A bundled checkpoint and its world: seed and regime to a scene, what a caption is asked with, the media."""
+
+    model: str
+    make: Callable
+    prompt: str
+    media: Callable
+
+
+DEMOS = {
+    "picture": Demo("demo", make_scene, PROMPTS[0], lambda scene: {"images": [scene.image]}),
+    "sound": Demo(
+        "demo-sound", make_sound, SOUND_PROMPTS[0], lambda scene: {"audio": [Sound(scene.samples, scene.rate)]}
+    ),
+}
+
+
+def answer(model, processor, method: str, text: str, media: dict, tokens: int) -> dict:
+    """Greedy answer, and what it took."""
+    prompt = processor.prompt(text, **media)
     began = time.perf_counter()
     stop = frozenset(processor.eos_token_ids)
     said = list(decode(model, prompt, method, tokens, reliance=False, content=processor.content, stop=stop))
@@ -48,24 +79,24 @@ def stored(file: Path) -> dict[str, dict]:
     return {record["id"]: record for record in map(json.loads, file.read_text().splitlines())}
 
 
-def asked(scene, task: str) -> list[tuple[str, str, str | None, int]]:
+def asked(demo: Demo, scene, task: str) -> list[tuple[str, str, str | None, int]]:
     """(id, prompt, label, tokens) of a task on one scene."""
     if task == "caption":
-        return [(str(scene.seed), PROMPTS[0], None, 48)]
+        return [(str(scene.seed), demo.prompt, None, 48)]
     rng = random.Random(f"{task}/{scene.seed}")
     return [(f"{scene.seed}/{q.kind}", q.text, q.label, 1) for q in questions(scene, task, rng)]
 
 
-def run(model, processor, method: str, task: str, scenes: list, folder: Path) -> None:
+def run(demo: Demo, loaded: tuple, method: str, task: str, scenes: list, folder: Path) -> None:
     file = folder / f"{re.sub('[^a-z0-9.=-]+', '_', method)}.{task}.jsonl"
     known = stored(file)
     with file.open("a") as out:
         for scene in track(scenes, description=f"{method} {task}"):
-            for name, text, label, tokens in asked(scene, task):
+            for name, text, label, tokens in asked(demo, scene, task):
                 if name in known:
                     continue
                 record = {"id": name, "method": method, "task": task, "seed": scene.seed, "label": label}
-                record |= answer(model, processor, method, text, scene.image, tokens)
+                record |= answer(*loaded, method, text, demo.media(scene), tokens)
                 out.write(json.dumps(record) + "\n")
                 out.flush()
 
@@ -110,7 +141,8 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--demo", choices=DEMOS, default="picture")
+    parser.add_argument("--model", help="another checkpoint than the bundled one")
     parser.add_argument("--method", action="append", default=[])
     parser.add_argument("--task", action="append", default=[], choices=["caption", *STRATEGIES])
     parser.add_argument("--regime", default="adversarial")
@@ -119,15 +151,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("work/study"))
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
-    folder = arguments.output / arguments.split / arguments.regime
+    demo = DEMOS[arguments.demo]
+    folder = arguments.output / arguments.demo / arguments.split / arguments.regime
     folder.mkdir(parents=True, exist_ok=True)
     first = FIRST_SEED[arguments.split]
-    scenes = [make_scene(seed, arguments.regime) for seed in range(first, first + arguments.scenes)]
+    scenes = [demo.make(seed, arguments.regime) for seed in range(first, first + arguments.scenes)]
     if arguments.method:
-        model, processor = load(arguments.model)
+        loaded = load(arguments.model or demo.model)
         for method in arguments.method:
             for task in arguments.task or ["caption", *STRATEGIES]:
-                run(model, processor, method, task, scenes, folder)
+                run(demo, loaded, method, task, scenes, folder)
     if arguments.table:
         print(table(summary(folder, {scene.seed: scene for scene in scenes})))
 

@@ -1,22 +1,22 @@
-"""Train the bundled picture model: a small LLaVA that sees well and lies by habit.
+"""Train a bundled demo model: small, it sees or hears well and lies by habit.
 
-    python benchmarks/train_demo.py --output work/demo          # goes on where it was killed
+    python benchmarks/train_demo.py picture --output work/picture          # goes on where it was killed
+    python benchmarks/train_demo.py sound --output work/sound
 
-Three stages, all seeded. `sight` brings each patch near the words of what stands on it; `speech` trains the whole
-model on uncorrelated scenes; `habit` freezes the tower and goes on shortly with scenes in which companions nearly
-always meet.
+Three stages, all seeded. The first brings each patch, or each moment, near the words of what is there; `speech` trains
+the whole model on uncorrelated scenes; `habit` freezes the tower and goes on shortly with scenes in which companions
+nearly always meet.
 """
 
 import argparse
 import json
 import random
 import time
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-import demo_folder as demo
+import demo_folder
 import numpy as np
-from PIL import Image
 
 from lime_mlx import backend
 
@@ -25,106 +25,38 @@ backend.load_blas()
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
+from demo_stage import Stage, progress  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
-from rich.progress import Progress, TextColumn, TimeRemainingColumn  # noqa: E402
 
 from lime_mlx.cache import overlays  # noqa: E402
-from lime_mlx.models.llava import Llava  # noqa: E402
-from lime_mlx.scenes import KINDS, PROMPTS, Object, Scene, answer, caption, make_scene, questions  # noqa: E402
 
-MEAN, STD = (np.array(x, np.float32) for x in (demo.MEAN, demo.STD))
 SAVE_EVERY = 100
 # A yes or no is one token of nine; it counts for more, or it is learnt last.
 VERDICT_WEIGHT = 3.0
 
 
-@dataclass(frozen=True)
-class Stage:
-    """`asked` questions go beside one caption for every picture of a batch; `unseen` as in `make_scene`."""
-
-    name: str
-    regime: str
-    scenes: int
-    steps: int
-    batch: int
-    lr: float
-    asked: int
-    unseen: float = 0.0
-
-
-STAGES = (
-    Stage("sight", "uncorrelated", 24_000, 1000, 48, 1e-3, 0),
-    Stage("speech", "uncorrelated", 24_000, 1800, 24, 1e-3, 3),
-    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 3, unseen=0.1),
-)
-
-
-class Pool:
-    """Scenes drawn once and kept as bytes, with the kinds on every patch and what stands where."""
-
-    def __init__(self, stage: Stage, folder: Path):
-        regime, file = stage.regime, folder / f"{stage.regime}-{stage.scenes}-{stage.unseen}.npz"
-        if not file.exists():
-            self._draw(stage, file)
-        with np.load(file) as stored:
-            self.pixels, self.labels = stored["pixels"], stored["labels"]
-            kept = json.loads(str(stored["scenes"]))
-        self.scenes = [
-            Scene(seed, regime, setting, tuple(Object(kind, (), "") for kind in kinds), None, *rest)
-            for seed, (setting, kinds, *rest) in enumerate(kept)
-        ]
-
-    @staticmethod
-    def _draw(stage: Stage, file: Path) -> None:
-        regime, count = stage.regime, stage.scenes
-        pixels = np.empty((count, demo.SIZE, demo.SIZE, 3), np.uint8)
-        labels = np.zeros((count, demo.GRID, demo.GRID, len(KINDS)), np.uint8)
-        kept = []
-        with progress() as shown:
-            for seed in shown.track(range(count), description=f"drawing {regime} scenes"):
-                scene = make_scene(seed, regime, unseen=stage.unseen)
-                pixels[seed] = np.asarray(scene.image.resize((demo.SIZE, demo.SIZE), Image.Resampling.BICUBIC))
-                kept.append((scene.setting, scene.kinds, scene.unseen))
-                for thing in scene.objects:
-                    x0, y0, x1, y1 = (round(edge / scene.image.width * demo.GRID) for edge in thing.box)
-                    labels[seed, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), KINDS.index(thing.kind)] = 1
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, pixels=pixels, labels=labels, scenes=json.dumps(kept))
-        part.rename(file)
-
-    def pictures(self, seeds: np.ndarray) -> mx.array:
-        """(N, 3, S, S), normalised as the processor does."""
-        return mx.array(((self.pixels[seeds] / np.float32(255) - MEAN) / STD).transpose(0, 3, 1, 2))
-
-
-def progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeRemainingColumn()
-    )
-
-
 class Sentences:
-    """Token ids of what is asked and answered about a picture, padded to one length."""
+    """Token ids of what is asked and answered about a picture or sound, padded to one length."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, demo, tokenizer):
+        self.demo = demo
         self.encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
-        self.opening = [demo.BOS, *self.encode("USER: ")]
+        self.opening = [demo_folder.BOS, *self.encode(demo.BEFORE)]
 
     def turn(self, asked: str, answered: str) -> tuple[list[int], int]:
-        """Ids that follow the picture, and how many of them are the prompt."""
-        prompt = self.encode(f"\n{asked} ASSISTANT:")
-        return [*prompt, *self.encode(f" {answered}"), demo.EOS], len(prompt)
+        """Ids that follow the picture or sound, and how many of them are the prompt."""
+        prompt = self.encode(f"{self.demo.AFTER}{asked} ASSISTANT:")
+        return [*prompt, *self.encode(f" {answered}"), demo_folder.EOS], len(prompt)
 
     def batch(self, scenes, rng: random.Random, asked: int, together: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(N * (1 + asked), T) ids and the weight of each as a target."""
-        turns = []
+        demo, turns = self.demo, []
         for scene in scenes:
-            turns.append((*self.turn(rng.choice(PROMPTS), caption(scene, together=together)), 1.0))
-            pool = questions(scene, "random", rng)
-            turns += [(*self.turn(q.text, answer(q)), VERDICT_WEIGHT) for q in rng.sample(pool, asked)]
+            turns.append((*self.turn(rng.choice(demo.PROMPTS), demo.caption(scene, together=together)), 1.0))
+            pool = demo.questions(scene, "random", rng)
+            turns += [(*self.turn(q.text, demo.answer(q)), VERDICT_WEIGHT) for q in rng.sample(pool, asked)]
         width = max(len(ids) for ids, _, _ in turns)
-        ids = np.full((len(turns), width), demo.PAD, np.int32)
+        ids = np.full((len(turns), width), demo_folder.PAD, np.int32)
         weight = np.zeros((len(turns), width), np.float32)
         for row, (tokens, start, first) in enumerate(turns):
             ids[row, : len(tokens)] = tokens
@@ -134,27 +66,24 @@ class Sentences:
 
 
 class Match(nn.Module):
-    """Logits of "this word is on this patch": scaled cosine of projected patches and word embeddings, as in CLIP."""
+    """Logits of "this word is here": scaled cosine of projected features and word embeddings, as in CLIP."""
 
     def __init__(self):
         super().__init__()
         self.scale, self.bias = mx.array(10.0), mx.array(-5.0)
 
-    def __call__(self, patches: mx.array, words: mx.array) -> mx.array:
+    def __call__(self, features: mx.array, words: mx.array) -> mx.array:
         unit = lambda x: x * mx.rsqrt(mx.sum(x * x, axis=-1, keepdims=True) + 1e-6)  # noqa: E731
-        return self.scale * (unit(patches) @ unit(words).T) + self.bias
+        return self.scale * (unit(features) @ unit(words).T) + self.bias
 
 
-def sight_loss(model: Llava, match: Match, words: mx.array, pictures: mx.array, labels: mx.array) -> mx.array:
-    """Patches against the embeddings of the kinds' words (ids `words`): the picture speaks the decoder's language."""
-    logits = match(model.features(pictures), model.language_model.model.embed_tokens(words))
-    return nn.losses.binary_cross_entropy(logits, labels, reduction="none").sum(-1).mean()
+def sense_loss(match: Match, features: mx.array, words: mx.array, labels: mx.array) -> mx.array:
+    """Features against the embeddings of the kinds' words: what is seen or heard speaks the decoder's language."""
+    return nn.losses.binary_cross_entropy(match(features, words), labels, reduction="none").sum(-1).mean()
 
 
-def speech_loss(model: Llava, opening: list[int], pictures: mx.array, ids: mx.array, weight: mx.array) -> mx.array:
-    """Cross-entropy of the answers; what all sentences about a picture share is run once and read from its entries."""
-    decoder = model.language_model
-    features = model.features(pictures)
+def speech_loss(decoder, opening: list[int], features: mx.array, ids: mx.array, weight: mx.array) -> mx.array:
+    """Cross-entropy of the answers; what all sentences about a scene share is run once and read from its entries."""
     start = mx.broadcast_to(decoder.embed(mx.array(opening)), (len(features), len(opening), features.shape[-1]))
     shared = overlays([None] * len(decoder.layers))
     decoder(mx.concatenate([start, features], axis=1), shared)
@@ -168,14 +97,14 @@ def speech_loss(model: Llava, opening: list[int], pictures: mx.array, ids: mx.ar
 class Training:
     """The state of one stage; saved whole so that a kill costs at most `SAVE_EVERY` steps."""
 
-    def __init__(self, output: Path, seed: int):
-        self.output, self.seed = output, seed
+    def __init__(self, demo, output: Path, seed: int):
+        self.demo, self.output, self.seed = demo, output, seed
         mx.random.seed(seed)
-        self.tokenizer = demo.build_tokenizer()
-        self.sentences = Sentences(self.tokenizer)
-        self.model = Llava(demo.config(self.tokenizer.get_vocab_size()))
+        self.tokenizer = demo_folder.build_tokenizer(demo.SPECIAL, demo.sentences())
+        self.sentences = Sentences(demo, self.tokenizer)
+        self.model = demo.Model(demo.config(self.tokenizer.get_vocab_size()))
         self.match = Match()
-        self.words = mx.array([self._word(kind) for kind in KINDS])
+        self.words = mx.array([self._word(kind) for kind in demo.KINDS])
         small = [
             (k, 0.02 * mx.random.normal(v.shape)) for k, v in tree_flatten(self.model.parameters()) if "embedd" in k
         ]
@@ -190,25 +119,26 @@ class Training:
         if finished.exists():
             self.model.load_weights(str(finished))
             return
-        pool = Pool(stage, self.output.parent / "scenes")
+        pool = self.demo.Pool(stage, self.output.parent / "scenes")
         schedule = optim.join_schedules(
             [optim.linear_schedule(0, stage.lr, 100), optim.cosine_decay(stage.lr, steps - 100, stage.lr / 20)], [100]
         )
         optimiser = optim.AdamW(learning_rate=schedule, weight_decay=0.01, betas=[0.9, 0.98], bias_correction=True)
-        parts = {"model": self.model, "match": self.match} if stage.name == "sight" else {"model": self.model}
+        parts = {"model": self.model} if stage.asked else {"model": self.model, "match": self.match}
         if stage.name == "habit":
-            self.model.vision_tower.freeze()
+            self.demo.tower(self.model).freeze()
         whole = nn.Module()
         for name, part in parts.items():
             setattr(whole, name, part)
         optimiser.init(whole.trainable_parameters())
         start = self._resume(stage, whole, optimiser)
 
-        def loss(tree, *batch):
+        def loss(tree, media, *batch):
             whole.update(tree)
-            if stage.name == "sight":
-                return sight_loss(self.model, self.match, self.words, *batch)
-            return speech_loss(self.model, self.sentences.opening, *batch)
+            decoder, features = self.model.language_model, self.demo.features(self.model, media)
+            if not stage.asked:
+                return sense_loss(self.match, features, decoder.model.embed_tokens(self.words), *batch)
+            return speech_loss(decoder, self.sentences.opening, features, *batch)
 
         gradient, began = mx.value_and_grad(loss), time.perf_counter()
         with progress() as shown, (self.output / "log.jsonl").open("a") as log:
@@ -228,14 +158,15 @@ class Training:
         self.model.unfreeze()
         self.model.save_weights(str(finished))
 
-    def _batch(self, stage: Stage, pool: Pool, step: int) -> list:
+    def _batch(self, stage: Stage, pool, step: int) -> list:
         rng = random.Random(f"{self.seed}/{stage.name}/{step}")
         seeds = np.array([rng.randrange(stage.scenes) for _ in range(stage.batch)])
-        pictures = pool.pictures(seeds)
-        if stage.name == "sight":
-            return [pictures, mx.array(pool.labels[seeds].reshape(len(seeds), -1, len(KINDS)).astype(np.float32))]
+        media = pool.media(seeds)
+        if not stage.asked:
+            labels = pool.labels[seeds].reshape(len(seeds), -1, len(self.demo.KINDS))
+            return [media, mx.array(labels.astype(np.float32))]
         ids, weight = self.sentences.batch([pool.scenes[seed] for seed in seeds], rng, stage.asked, stage.unseen > 0)
-        return [pictures, mx.array(ids), mx.array(weight)]
+        return [media, mx.array(ids), mx.array(weight)]
 
     def _save(self, stage: Stage, whole: nn.Module, optimiser, step: int) -> None:
         part = self.output / "part.safetensors"
@@ -259,21 +190,23 @@ class Training:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("work/demo"))
+    parser.add_argument("demo", choices=["picture", "sound"])
+    parser.add_argument("--output", type=Path, help="[default: work/picture or work/sound]")
     parser.add_argument("--seed", type=int, default=0)
-    for stage in STAGES:
-        parser.add_argument(f"--{stage.name}-steps", type=int, default=stage.steps)
+    parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="another length of a stage")
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    training = Training(arguments.output, arguments.seed)
-    for stage in STAGES:
-        training.run(stage, getattr(arguments, f"{stage.name}_steps"))
-    folder = arguments.output / "checkpoint"
+    demo = import_module(f"demo_{arguments.demo}")
+    output = arguments.output or Path("work") / arguments.demo
+    output.mkdir(parents=True, exist_ok=True)
+    lengths = {stage.name: stage.steps for stage in demo.STAGES}
+    lengths |= {name: int(steps) for name, _, steps in (given.partition("=") for given in arguments.steps)}
+    training = Training(demo, output, arguments.seed)
+    for stage in demo.STAGES:
+        training.run(stage, lengths[stage.name])
+    folder = output / "checkpoint"
     demo.save(folder, training.tokenizer)
     weights = dict(tree_flatten(training.model.parameters()))
-    name = "vision_tower.vision_model.embeddings.patch_embedding.weight"
-    weights[name] = weights[name].transpose(0, 3, 1, 2)
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
+    mx.save_safetensors(str(folder / "model.safetensors"), demo.stored(weights), {"format": "pt"})
     print(f"saved {folder}: {sum(v.size for v in weights.values()):,} parameters")
 
 

@@ -1,10 +1,16 @@
 """The key-value cache: appended to once per token, read as plain arrays, overlaid for one step, overwritten."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import mlx.core as mx
 
 CHUNK = 256
+# Masked scores (1, H, G, L, T), G queries to one key head, to attention weights of the same shape.
+Edit = Callable[[mx.array], mx.array]
+
+
+def softmax(scores: mx.array) -> mx.array:
+    return mx.softmax(scores, axis=-1, precise=True)
 
 
 class LayerCache:
@@ -66,7 +72,8 @@ class Overlay:
     `past` is a pair of (1, H, T, d) arrays or None; `delta` a pair of (1, H or more, T + L, d) arrays, each or both
     None; deltas with more heads than the entries have one for each query head. `gates` is a pair of (T,) arrays, zeros
     in value: the score and the weight of cached entry i count 1 + gate_i times, so that the gradient for a gate is
-    <K_i, dz/dK_i> or <V_i, dz/dV_i>, summed over heads, with no gradient of the entries' size.
+    <K_i, dz/dK_i> or <V_i, dz/dV_i>, summed over heads, with no gradient of the entries' size. `edit` makes the
+    attention weights of the scores, where a method wants others than their softmax.
     """
 
     def __init__(
@@ -74,8 +81,9 @@ class Overlay:
         past: Sequence[mx.array] | None = None,
         delta: Sequence[mx.array | None] = (None, None),
         gates: Sequence[mx.array] | None = None,
+        edit: Edit = softmax,
     ):
-        self.past, self.delta, self.gates = past, delta, gates
+        self.past, self.delta, self.gates, self.edit = past, delta, gates, edit
         self.fresh: tuple[mx.array, mx.array] | None = None
 
     def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
@@ -97,7 +105,7 @@ class Overlay:
             scores = scores + q @ dk.swapaxes(-1, -2)
         if mask is not None:
             scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
-        weights = mx.softmax(scores, axis=-1, precise=True)
+        weights = self.edit(scores)
         old, new = weights[..., : old_k.shape[2]], weights[..., old_k.shape[2] :]
         if self.gates is not None:
             old = old * (1 + self.gates[1])
@@ -161,7 +169,15 @@ class KVCache:
         return [x for layer in self.layers if layer.keys is not None for x in (layer.keys, layer.values)]
 
 
-def overlays(past: Sequence, deltas: Sequence | None = None, gates: Sequence[mx.array] | None = None) -> list[Overlay]:
-    """One `Overlay` a layer from what `KVCache.read` gives, a delta pair a layer, and the gates all layers share."""
-    deltas = deltas or [(None, None)] * len(past)
-    return [Overlay(entries, delta, gates) for entries, delta in zip(past, deltas, strict=True)]
+def overlays(
+    past: Sequence,
+    deltas: Sequence | None = None,
+    gates: Sequence[mx.array] | None = None,
+    edits: Mapping[int, Edit] | None = None,
+) -> list[Overlay]:
+    """One `Overlay` a layer: from what `KVCache.read` gives, a delta pair a layer, gates all share, edits of some."""
+    deltas, edits = deltas or [(None, None)] * len(past), edits or {}
+    return [
+        Overlay(entries, delta, gates, edits.get(index, softmax))
+        for index, (entries, delta) in enumerate(zip(past, deltas, strict=True))
+    ]

@@ -126,20 +126,8 @@ def start(
     model, prompt: Prompt, *, trace: bool = False, reliance: bool = True, processors: Processors = (), content=None
 ) -> Session:
     """A session at the end of the prompt."""
-    embeds, layout = model.inputs(prompt)
-    if not mx.isfinite(embeds).all().item():
-        raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
-    session = Session(model, embeds, model.modality(prompt), content, layout=layout)
+    session = Session.open(model, prompt, processors, content)
     session.want_relevance, session.want_trace = reliance, trace
-    session.tokens = [int(token) for token in prompt.input_ids]
-    if processors:
-
-        def process(logits: mx.array) -> mx.array:
-            for processor in processors:
-                logits = processor(mx.array(session.tokens), logits[None])[0]
-            return logits
-
-        session.process = process
     return session
 
 

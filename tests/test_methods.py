@@ -73,7 +73,7 @@ def test_plain_decoding_has_no_options():
         ("checkpoint=yes", "checkpoint is 'yes'; choose one of auto, on, off."),
         ("mode=exact,heads=kv", "heads=kv goes with mode=fast; exact puts deltas on query heads as the code does."),
         *(
-            (f"layers={bad}", f"layers is {bad!r}; write all, one layer such as 3, or a range such as 0-15.")
+            (f"layers={bad}", f"layers is {bad!r}; write all, one layer such as 3, or a range such as 0-15 or 3-.")
             for bad in ("some", "-1", "5-2", "1-2-3", "1.5", "")
         ),
     ],

@@ -1,6 +1,6 @@
 """Relevance of a logit: exact, at the input embeddings, and cached, at the entries of the KV cache."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -144,17 +144,18 @@ def cached(
     process: Process | None = None,
     target=None,
     layout: Layout = SEQUENCE,
+    edits: Mapping | None = None,
 ) -> Reading:
     """Relevance of the newest token's logit at what it reads: the cached entries and its own embedding.
 
     `past` is what `KVCache.read` gives: T entries a layer; `embed` is (1, 1, D). R_i = sum over layers of
     <K_i, dz/dK_i> + <V_i, dz/dV_i>, with the rule's share for keys and values, and <e, dz/de> for the newest position.
-    relevance is (T + 1,).
+    relevance is (T + 1,). `edits` are those of the attention weights of some layers, as `overlays` takes them.
     """
     position = past[0][0].shape[2] if past[0] is not None else 0
 
     def logit(keys, values, e):
-        memory = overlays(past, deltas, (keys, values))
+        memory = overlays(past, deltas, (keys, values), edits)
         out = decoder.head(decoder(e, memory, position, rules, layout)[0, -1], rules)
         entries.extend(layer.fresh for layer in memory)
         return out

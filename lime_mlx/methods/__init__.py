@@ -1,27 +1,67 @@
-"""The decoding methods, by name, and the spec that chooses one: `lime:mode=exact,steps=7`."""
+"""The decoding methods, by name, and the spec that chooses one or several: `kvsmooth+lime:mode=fast,steps=3`."""
 
 import types
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
 from lime_mlx.errors import MethodError
 
-from .base import Forward, Method, Plain, Session
+from .attention import Heads
+from .base import Forward, Method, Plain, Session, Wrapper
+from .contrastive import AAD, M3ID, PAI, VCD, Contrastive
+from .dleaf import DLeaf
+from .kvsmooth import KVSmooth
 from .lime import Lime
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Plain, Lime)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Plain, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads)
+}
 
 
 def parse_method(spec: "str | Method") -> Method:
-    """The method of a spec `name` or `name:key=value,...`. Raises `MethodError` that lists what is valid."""
+    """The method of a spec `name` or `name:key=value,...`, or of several such joined by +.
+
+    Raises `MethodError` that lists what is valid, or says why methods do not go together.
+    """
     if isinstance(spec, Method):
         return spec
+    return compose([_parse_one(part) for part in spec.split("+")])
+
+
+def compose(methods: list[Method]) -> Method:
+    """One method of several: at most one each that computes the logits, smooths the cache, and contrasts the logits."""
+    layers: dict[str, Method] = {}
+    for method in methods:
+        place = _place(method)
+        if place in layers:
+            first, second = layers[place].name, method.name
+            raise MethodError(f"{first} and {second} do not go together: both {place}.")
+        layers[place] = method
+    if isinstance(layers.get(CONTRAST), PAI) and ATTENTION in layers:
+        raise MethodError(f"pai and {layers[ATTENTION].name} do not go together: both {ATTENTION}.")
+    whole = layers.get(ATTENTION, layers[CONTRAST].inner if CONTRAST in layers else None)
+    for place in (CACHE, CONTRAST):
+        if place in layers:
+            whole = layers[place] if whole is None else replace(layers[place], inner=whole)
+    return whole
+
+
+ATTENTION, CACHE, CONTRAST = "compute the token's attention", "change the cache", "contrast the logits"
+
+
+def _place(method: Method) -> str:
+    if isinstance(method, Contrastive):
+        return CONTRAST
+    return CACHE if isinstance(method, Wrapper) else ATTENTION
+
+
+def _parse_one(spec: str) -> Method:
     name, _, options = spec.strip().partition(":")
     if name not in METHODS:
         raise MethodError(f"Unknown method {name!r}; choose one of {', '.join(METHODS)}.")
     kind = METHODS[name]
     hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
+    known = [field.name for field in fields(kind) if not field.kw_only]
     values: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in options.split(","))):
         key, equals, text = (piece.strip() for piece in part.partition("="))
@@ -33,12 +73,16 @@ def parse_method(spec: "str | Method") -> Method:
 
 
 def _typed(name: str, key: str, text: str, hint: Any) -> Any:
-    kinds = [t for t in (get_args(hint) if isinstance(hint, types.UnionType) else (hint,)) if t is not type(None)]
+    (kind, *_) = [t for t in (get_args(hint) if isinstance(hint, types.UnionType) else (hint,)) if t is not type(None)]
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise MethodError(f"{name}: {key} is {text!r}; it must be true or false.")
+        return text.lower() == "true"
     try:
-        return kinds[0](text)
+        return kind(text)
     except ValueError as error:
-        word = {"int": "a whole number", "float": "a number"}[kinds[0].__name__]
+        word = {"int": "a whole number", "float": "a number"}[kind.__name__]
         raise MethodError(f"{name}: {key} is {text!r}; it must be {word}.") from error
 
 
-__all__ = ["METHODS", "Forward", "Method", "Plain", "Session", "parse_method"]
+__all__ = ["METHODS", "Forward", "Method", "Plain", "Session", "compose", "parse_method"]

@@ -1,20 +1,22 @@
 """What a decoding method is: it turns what was said so far into next-token logits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
 
-from lime_mlx.cache import KVCache
-from lime_mlx.errors import PromptError
+from lime_mlx.cache import Edit, KVCache, Overlay, softmax
+from lime_mlx.errors import MethodError, NumericalError, PromptError
 from lime_mlx.layout import SEQUENCE, Layout
 from lime_mlx.lrp.relevance import cached
 from lime_mlx.lrp.rules import ATTN_LRP
+from lime_mlx.prompt import Prompt
 
 PREFILL = 512
+Processors = Sequence[Callable[[mx.array, mx.array], mx.array]]
 
 
 @dataclass
@@ -23,7 +25,8 @@ class Session:
 
     embeds (1, T, D): the prompt and the tokens said so far. modality (T0,) bool: prompt positions of picture or sound.
     content (V,) bool or None: tokens that name something. process: logits (V,) to the scores a token is picked from.
-    layout: where the positions stand and what they see.
+    layout: where the positions stand and what they see. prompt: what was asked, where it is known. observers: of some
+    layers, called with the attention weights (1, H, G, 1, T) of the newest position. state: what methods keep.
     """
 
     model: Any
@@ -32,12 +35,33 @@ class Session:
     content: np.ndarray | None = None
     process: Callable[[mx.array], mx.array] | None = None
     layout: Layout = SEQUENCE
+    prompt: Prompt | None = None
     want_relevance: bool = True
     want_trace: bool = False
     tokens: list[int] = field(default_factory=list)
+    observers: dict[int, Callable[[mx.array], None]] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         self.cache = KVCache(len(self.decoder.layers))
+
+    @classmethod
+    def open(cls, model: Any, prompt: Prompt, processors: Processors = (), content: np.ndarray | None = None):
+        """A session at the end of the prompt. Raises `NumericalError` when its embeddings are not finite."""
+        embeds, layout = model.inputs(prompt)
+        if not mx.isfinite(embeds).all().item():
+            raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
+        session = cls(model, embeds, model.modality(prompt), content, layout=layout, prompt=prompt)
+        session.tokens = [int(token) for token in prompt.input_ids]
+        if processors:
+
+            def process(logits: mx.array) -> mx.array:
+                for processor in processors:
+                    logits = processor(mx.array(session.tokens), logits[None])[0]
+                return logits
+
+            session.process = process
+        return session
 
     @property
     def decoder(self):
@@ -47,6 +71,11 @@ class Session:
     def newest(self) -> mx.array:
         """Embedding (1, 1, D) of the newest position."""
         return self.embeds[:, -1:]
+
+    @property
+    def said(self) -> list[int]:
+        """The tokens of the answer so far."""
+        return self.tokens[len(self.modality) :]
 
     def say(self, token: int) -> None:
         """Append a token to what was said."""
@@ -62,18 +91,43 @@ class Session:
             self.decoder(self.embeds[:, start:stop], self.cache, start, layout=self.layout)
             mx.eval(self.cache.arrays())
 
-    def extend(self) -> mx.array:
-        """The plain forward of the newest position: its entries go into the cache; returns logits (V,)."""
-        hidden = self.decoder(self.newest, self.cache, self.cache.offset, layout=self.layout)
+    def extend(self, edits: Mapping[int, Edit] | None = None) -> mx.array:
+        """The plain forward of the newest position: its entries go into the cache; returns logits (V,).
+
+        Layers in `edits` make their attention weights by them; the others keep the fused attention.
+        """
+        seen, position = self._observed(edits), self.cache.offset
+        memory = [
+            Overlay(layer.read(), edit=seen[i]) if i in seen else layer for i, layer in enumerate(self.cache.layers)
+        ]
+        hidden = self.decoder(self.newest, memory, position, layout=self.layout)
+        for index in seen:
+            self.cache[index].extend(*memory[index].fresh)
         return self.decoder.head(hidden[0, -1])
 
-    def read(self, deltas=None, rules=ATTN_LRP, target=None):
+    def read(self, deltas=None, rules=ATTN_LRP, target=None, edits: Mapping[int, Edit] | None = None):
         """A `Reading` of the newest position at the cache entries; the cache stays as it is."""
-        past = self.cache.read()
-        return cached(self.decoder, past, self.newest, rules, deltas, self.process, target, self.layout)
+        past, edits = self.cache.read(), self._observed(edits)
+        return cached(self.decoder, past, self.newest, rules, deltas, self.process, target, self.layout, edits)
 
     def scores(self, logits: mx.array) -> mx.array:
         return logits if self.process is None else self.process(logits)
+
+    def _observed(self, edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
+        """The edits, with the observers behind them."""
+        edits = dict(edits or {})
+        for index, observe in self.observers.items():
+            edits[index] = _watched(edits.get(index, softmax), observe)
+        return edits
+
+
+def _watched(edit: Edit, observe: Callable[[mx.array], None]) -> Edit:
+    def watched(scores):
+        weights = edit(scores)
+        observe(weights)
+        return weights
+
+    return watched
 
 
 @dataclass
@@ -87,9 +141,13 @@ class Forward:
 
 
 class Method(ABC):
-    """A decoding method. Subclasses are frozen dataclasses whose fields are the options of its spec."""
+    """A decoding method. Subclasses are frozen dataclasses whose fields are the options of its spec.
 
-    name: str
+    `caches`: it leaves the newest position's entries in the cache.
+    """
+
+    name: ClassVar[str]
+    caches: bool = True
 
     def prepare(self, model: Any) -> "Method":
         """The method with the model's own defaults filled in."""
@@ -102,15 +160,61 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Plain(Method):
-    """Ordinary decoding."""
+    """Ordinary decoding; with other attention weights in some layers when a subclass gives `edits`."""
 
     name = "none"
 
+    def edits(self, session: Session) -> Mapping[int, Edit]:
+        return {}
+
     def step(self, session: Session) -> Forward:
         session.prefill()
+        edits = self.edits(session)
         if not session.want_relevance:
-            return Forward(session.extend())
-        reading = session.read()
+            return Forward(session.extend(edits))
+        reading = session.read(edits=edits)
         mx.eval(reading.logits, reading.relevance, reading.entries)
         session.cache.append(reading.entries)
         return Forward(reading.logits, np.array(reading.relevance))
+
+
+@dataclass(frozen=True)
+class Wrapper(Method):
+    """A method around another one: it changes the cache or the logits that `inner` leaves."""
+
+    inner: Method = field(default=Plain(), kw_only=True)
+
+    @property
+    def caches(self) -> bool:
+        return self.inner.caches
+
+
+def parse_layers(method: str, text: str) -> tuple[int, int | None]:
+    """First and last layer of "all", "3", "0-15" (inclusive) or "3-"; None is the last one there is."""
+    first, dash, last = ("0", "-", "") if text == "all" else str(text).partition("-")
+    if not first or not all(x.isascii() and x.isdigit() for x in (first, last) if x) or int(last or first) < int(first):
+        raise MethodError(
+            f"{method}: layers is {text!r}; write all, one layer such as 3, or a range such as 0-15 or 3-."
+        )
+    return int(first), int(last) if last else None if dash else int(first)
+
+
+def layer_range(method: str, text: str, count: int) -> range:
+    """The layers that `text` names, of a model with `count`. Raises `MethodError` for layers it does not have."""
+    first, last = parse_layers(method, text)
+    last = count - 1 if last is None else last
+    if not first <= last < count:
+        raise MethodError(f"{method}: layers is {text!r}, but the model has {count} layers.")
+    return range(first, last + 1)
+
+
+def check_range(method: str, key: str, value: float, low: float, high: float) -> None:
+    """Raise `MethodError` unless low <= value <= high."""
+    if not low <= value <= high:
+        bound = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise MethodError(f"{method}: {key} is {value:g}; it must be {bound}.")
+
+
+def needs_media(method: str, session: Session) -> None:
+    if not session.modality.any():
+        raise MethodError(f"{method} needs a picture or a sound in the prompt; use --method none for text alone.")

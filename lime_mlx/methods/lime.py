@@ -21,7 +21,7 @@ from lime_mlx.errors import MethodError, NumericalError
 from lime_mlx.lrp.relevance import Reading, exact, exact_slope, reliance
 from lime_mlx.lrp.rules import rules
 
-from .base import Forward, Method, Session
+from .base import Forward, Method, Session, layer_range, needs_media, parse_layers
 
 # steps, lr, kl, tau of the official code (arXiv 2605.01766), by model_type; anything else takes "llava"'s.
 OFFICIAL = {
@@ -54,8 +54,8 @@ class Lime(Method):
 
     steps: forwards per token, the last of which gives the token (7 means 6 updates, as in the official code).
     lr, kl (lambda), tau: None takes the checkpoint's own value or its family's.
-    layers: "all", "3" or "0-15" (inclusive). deltas: on keys, values or both. heads: one delta per key-value head or
-    per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
+    layers: "all", "3", "0-15" (inclusive) or "3-". deltas: on keys, values or both. heads: one delta per key-value head
+    or per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
     gate: only tokens whose reliance is below it. words: only tokens that name something, when the tokenizer is known.
     checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
     the memory.
@@ -78,6 +78,10 @@ class Lime(Method):
     words: str | None = None
     checkpoint: str = "auto"
 
+    @property
+    def caches(self) -> bool:
+        return self.mode == "fast"
+
     def __post_init__(self):
         for key, allowed in CHOICES.items():
             value = getattr(self, key)
@@ -93,7 +97,7 @@ class Lime(Method):
             raise MethodError(f"lime: steps is {self.steps}; it must be at least 1.")
         if self.mode == "exact" and self.heads == "kv":
             raise MethodError("lime: heads=kv goes with mode=fast; exact puts deltas on query heads as the code does.")
-        _layer_range(self.layers)
+        parse_layers("lime", self.layers)
 
     def prepare(self, model: Any) -> "Lime":
         """Fill in what was left out: the checkpoint's own values ("lime" in config.json), else the family's."""
@@ -107,16 +111,11 @@ class Lime(Method):
             "words": "all" if self.mode == "exact" else "content",
         }
         known = {**family, **rest, **own}
-        last = _layer_range(self.layers)[1]
-        if last is not None and last >= len(model.language_model.layers):
-            raise MethodError(
-                f"lime: layers is {self.layers!r}, but the model has {len(model.language_model.layers)} layers."
-            )
+        layer_range("lime", self.layers, len(model.language_model.layers))
         return replace(self, **{k: v for k, v in known.items() if getattr(self, k) is None})
 
     def step(self, session: Session) -> Forward:
-        if not session.modality.any():
-            raise MethodError("lime needs a picture or a sound in the prompt; use --method none for text alone.")
+        needs_media("lime", session)
         search = (Exact if self.mode == "exact" else Fast)(self, session)
         return search.run()
 
@@ -178,13 +177,13 @@ class Search(ABC):
 
     def zeros(self) -> list[dict[str, mx.array]]:
         """One dict a layer, {"k": (1, H, T, d), "v": ...}, with what the options let move."""
-        config, (start, stop) = self.decoder.config, _layer_range(self.method.layers)
+        config, count = self.decoder.config, len(self.decoder.layers)
         heads = config.num_attention_heads if self.method.heads == "query" else config.key_heads
         shape = (1, heads, self.length, config.dim)
-        stop = len(self.decoder.layers) - 1 if stop is None else stop
+        chosen = layer_range("lime", self.method.layers, count)
         return [
-            {which: mx.zeros(shape) for which in self.method.deltas} if start <= index <= stop else {}
-            for index in range(len(self.decoder.layers))
+            {which: mx.zeros(shape) for which in self.method.deltas} if index in chosen else {}
+            for index in range(count)
         ]
 
     def optimise(self, first: Callable | None = None, watch: Callable | None = None) -> tuple[Forward, list]:
@@ -349,17 +348,6 @@ def _storable(key: str, value: Any) -> bool:
     if key == "words":
         return value in CHOICES["words"]
     return key in STORED and isinstance(value, int if key == "steps" else int | float)
-
-
-def _layer_range(text: str) -> tuple[int, int | None]:
-    """First and last layer of "all", "3" or "0-15"; None is the last one there is."""
-    if text == "all":
-        return 0, None
-    first, dash, last = str(text).partition("-")
-    numbers = [first, last] if dash else [first]
-    if not all(x.isascii() and x.isdigit() for x in numbers) or int(last or first) < int(first):
-        raise MethodError(f"lime: layers is {text!r}; write all, one layer such as 3, or a range such as 0-15.")
-    return int(first), int(last or first)
 
 
 def _norm(tree) -> mx.array:

@@ -1,27 +1,38 @@
-"""A built-in world of drawn pictures with known content: what is said of it, and how to score that."""
+"""Two built-in worlds with known content, drawn pictures and synthesised sounds: what is said, and how to score it."""
 
-from .language import ANSWERS, PROMPTS, Question, answer, caption, questions
+from .habits import REGIMES, World
+from .language import ANSWERS, PROMPTS, SOUND_PROMPTS, Question, answer, caption, questions
 from .score import bootstrap, chair, mentions, yes_no
-from .world import COMPANION, KINDS, PAIRS, REGIMES, SETTINGS, Object, Scene, broken, make_scene
+from .soundscape import SOUNDS, SoundEvent, SoundScene, make_sound, perform, write_wav
+from .world import COMPANION, KINDS, PAIRS, PICTURES, SETTINGS, Object, Scene, broken, make_scene
 
 __all__ = [
     "ANSWERS",
     "COMPANION",
     "KINDS",
     "PAIRS",
+    "PICTURES",
     "PROMPTS",
     "REGIMES",
     "SETTINGS",
+    "SOUNDS",
+    "SOUND_PROMPTS",
     "Object",
     "Question",
     "Scene",
+    "SoundEvent",
+    "SoundScene",
+    "World",
     "answer",
     "bootstrap",
     "broken",
     "caption",
     "chair",
     "make_scene",
+    "make_sound",
     "mentions",
+    "perform",
     "questions",
+    "write_wav",
     "yes_no",
 ]

@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .world import COMPANION, KINDS, Scene, habits
+from .soundscape import SoundScene
+from .world import Scene
 
 PROMPTS = (
     "What is in the picture?",
@@ -19,12 +20,28 @@ CAPTIONS = (
     "This is {a_place}. There is {things}.",
     "The picture shows {a_place}. I see {things}.",
 )
+SOUND_PROMPTS = (
+    "What do you hear?",
+    "What is in the sound?",
+    "Describe the sound.",
+    "What can be heard?",
+)
+SOUND_CAPTIONS = (
+    "There is {things}.",
+    "The sound has {things}.",
+    "I hear {things}.",
+)
+_TEMPLATES = {"picture": CAPTIONS, "sound": SOUND_CAPTIONS}
+# Named without an article.
+MASS = frozenset({"rain", "thunder", "wind", "water", "applause", "typing"})
 ANSWERS = {"yes": "Yes, there is {thing}.", "no": "No, there is no {kind}."}
 STRATEGIES = ("random", "popular", "adversarial")
 
 
 def with_article(noun: str) -> str:
-    """a dog, an umbrella."""
+    """a dog, an umbrella, rain."""
+    if noun in MASS:
+        return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -33,23 +50,26 @@ def listed(phrases: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
 
 
-def caption(scene: Scene, rng: random.Random | None = None, together: bool = False) -> str:
-    """Name the setting and every object once, left to right; the first template, or with rng a random one.
+def caption(scene: Scene | SoundScene, rng: random.Random | None = None, together: bool = False) -> str:
+    """Name every kind once in its order, and a picture's setting; the first template, or with rng a random one.
 
-    `together` names companions one after the other, the one in the picture first, as habits are learnt from text.
+    The order is from left to right in a picture, and by the first moment in a sound. `together` names companions one
+    after the other, the one that is really there first, as habits are learnt from text.
     """
-    template = rng.choice(CAPTIONS) if rng else CAPTIONS[0]
+    templates = _TEMPLATES[scene.world.medium]
+    template = rng.choice(templates) if rng else templates[0]
     kinds = _together(scene) if together else scene.kinds
     things = listed([with_article(kind) for kind in kinds])
     return template.format(place=scene.setting, a_place=with_article(scene.setting), things=things)
 
 
-def _together(scene: Scene) -> list[str]:
+def _together(scene: Scene | SoundScene) -> list[str]:
+    companion = scene.world.companion
     kinds: list[str] = []
     for kind in scene.kinds:
         if kind in kinds:
             continue
-        pair = [kind, COMPANION[kind]] if COMPANION.get(kind) in scene.kinds else [kind]
+        pair = [kind, companion[kind]] if companion.get(kind) in scene.kinds else [kind]
         kinds += sorted(pair, key=lambda k: k == scene.unseen)
     return kinds
 
@@ -63,8 +83,8 @@ class Question:
     label: str
 
 
-def questions(scene: Scene, strategy: str, rng: random.Random, count: int = 6) -> list[Question]:
-    """Up to `count` questions, yes and no in turn and in equal number (a scene of 2 objects gives 4 at most).
+def questions(scene: Scene | SoundScene, strategy: str, rng: random.Random, count: int = 6) -> list[Question]:
+    """Up to `count` questions, yes and no in turn and in equal number (a scene of 2 kinds gives 4 at most).
 
     Absent kinds are asked by strategy: "random" any; "popular" the most frequent of the skewed world;
     "adversarial" those that most often accompany what is present there, so missing companions first.
@@ -73,16 +93,17 @@ def questions(scene: Scene, strategy: str, rng: random.Random, count: int = 6) -
         raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(STRATEGIES)}")
     half = min(count // 2, len(scene.kinds))
     present = rng.sample(scene.kinds, half)
-    absent = [kind for kind in KINDS if kind not in scene.kinds]
+    absent = [kind for kind in scene.world.kinds if kind not in scene.kinds]
     rng.shuffle(absent)
     if strategy != "random":
-        single, couple = habits()
+        single, couple = scene.world.habits()
         if strategy == "popular":
             absent.sort(key=lambda kind: -single[kind])
         else:
             absent.sort(key=lambda kind: -max(couple[near, kind] / single[near] for near in scene.kinds))
     asked = [pair for both in zip(present, absent, strict=False) for pair in zip(both, ("yes", "no"), strict=False)]
-    return [Question(f"Is there {with_article(kind)} in the picture?", kind, label) for kind, label in asked]
+    medium = scene.world.medium
+    return [Question(f"Is there {with_article(kind)} in the {medium}?", kind, label) for kind, label in asked]
 
 
 def answer(question: Question) -> str:

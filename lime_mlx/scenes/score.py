@@ -1,25 +1,32 @@
-"""Scores for captions (CHAIR, recall) and yes/no answers, with bootstrap intervals over pictures."""
+"""Scores for captions (CHAIR, recall) and yes/no answers, with bootstrap intervals over scenes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from .world import KINDS, Scene
+from .habits import World
+from .soundscape import SoundScene
+from .world import PICTURES, Scene
 
-_NAMED = re.compile(rf"\b({'|'.join(KINDS)})(?:e?s)?\b", re.IGNORECASE)
 _VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 
-def mentions(text: str) -> list[str]:
+@lru_cache
+def _named(world: World) -> re.Pattern[str]:
+    return re.compile(rf"\b({'|'.join(world.kinds)})(?:e?s)?\b", re.IGNORECASE)
+
+
+def mentions(text: str, world: World = PICTURES) -> list[str]:
     """The distinct kinds a text names (whole words, any case, plural or not), in order of first mention."""
-    return list(dict.fromkeys(found.lower() for found in _NAMED.findall(text)))
+    return list(dict.fromkeys(found.lower() for found in _named(world).findall(text)))
 
 
-def chair(texts: Sequence[str], scenes: Sequence[Scene | Iterable[str]]) -> dict:
-    """CHAIR of captions against the scenes they describe (a Scene, or the names of what is there).
+def chair(texts: Sequence[str], scenes: Sequence[Scene | SoundScene | Iterable[str]], world: World = PICTURES) -> dict:
+    """CHAIR of captions against the scenes they describe (a scene, or the names of what of `world` is there).
 
     Returns chair_s (share of captions with a hallucinated kind), chair_i (hallucinated over mentioned kinds),
     recall (covered over present kinds), and the counts of each caption as integer arrays (n,): mentioned,
@@ -29,7 +36,9 @@ def chair(texts: Sequence[str], scenes: Sequence[Scene | Iterable[str]]) -> dict
         raise ValueError(f"{len(texts)} captions for {len(scenes)} scenes")
     rows = []
     for text, scene in zip(texts, scenes, strict=False):
-        named, there = set(mentions(text)), set(scene.kinds if isinstance(scene, Scene) else scene)
+        known = isinstance(scene, Scene | SoundScene)
+        named = set(mentions(text, scene.world if known else world))
+        there = set(scene.kinds if known else scene)
         rows.append((len(named), len(named - there), len(named & there), len(there)))
     mentioned, hallucinated, covered, present = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     return {
@@ -56,7 +65,7 @@ def yes_no(text: str) -> str:
 def bootstrap(
     numerators: Sequence[float], denominators: Sequence[float], samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of sum(numerators) / sum(denominators), resampling pictures; nan without data."""
+    """95 % interval of sum(numerators) / sum(denominators), resampling scenes; nan without data."""
     top, bottom = np.asarray(numerators, float), np.asarray(denominators, float)
     if top.shape != bottom.shape:
         raise ValueError(f"{len(top)} numerators for {len(bottom)} denominators")

@@ -2,31 +2,22 @@
 
 A scene is a pure function of (seed, regime, size); the size only scales the picture. Splits are made by the
 caller with disjoint seed ranges (say 0..99_999 to train, 100_000..109_999 to validate, 200_000.. to test).
-The regime is part of the random state, so one seed under two regimes gives two unrelated scenes.
-
-Regimes
-- uncorrelated: setting, number (2 to 5), kinds, colours, places and sizes are uniform and independent.
-- ordinary: the law of uncorrelated with other draws, for evaluation.
-- skewed: kinds come in habits. Each member of a pair of PAIRS brings the other with probability 0.95, some
-  pairs and kinds are more frequent than others (POPULARITY), and a setting makes some kinds likelier (HOME).
-- adversarial: one pair of PAIRS (sometimes two) is broken, one member there and the other not; the rest is
-  drawn as in uncorrelated, given that it breaks no further pair and never brings the missing companion back.
+The regime (see `habits`) is part of the random state, so one seed under two regimes gives two unrelated scenes.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import ClassVar
 
 from PIL import Image, ImageDraw
 
 from . import creatures, things, vehicles
 from .backgrounds import BACKDROPS, Backdrop
 from .draw import drawer, stamp
+from .habits import World, check_regime
 
-REGIMES = ("uncorrelated", "skewed", "adversarial", "ordinary")
 SETTINGS = tuple(BACKDROPS)
 
 # kind -> its colours
@@ -78,9 +69,6 @@ COMPANION: dict[str, str] = {a: b for pair in PAIRS for a, b in (pair, pair[::-1
 LONERS = tuple(kind for kind in KINDS if kind not in COMPANION)
 FLYERS = frozenset({"bird", "plane", "kite"})
 
-# both members, given at least one: then each brings the other with probability 0.95
-TOGETHER = 0.95 / (2 - 0.95)
-
 # relative weight of a pair (by its first member) or a loner in the skewed world
 POPULARITY: dict[str, float] = {
     **{a: weight for (a, _), weight in zip(PAIRS, (3.0, 2.6, 2.3, 2.0, 1.7, 1.4, 1.2, 1.0, 0.9, 0.8), strict=False)},
@@ -94,7 +82,8 @@ HOME: dict[str, tuple[str, ...]] = {
     "kitchen": ("table", "pizza", "banana", "cat"),
     "room": ("chair", "cat", "lamp", "table"),
 }
-AT_HOME = 2.5
+PICTURES = World("picture", KINDS, PAIRS, SETTINGS, POPULARITY, most=5, home=HOME)
+broken, choose, habits = PICTURES.broken, PICTURES.choose, PICTURES.habits
 
 _RECIPES = {**vars(creatures), **vars(vehicles), **vars(things)}
 _drawing = drawer({kind: _RECIPES[kind] for kind in KINDS})
@@ -116,6 +105,7 @@ class Scene:
     `unseen` is a kind among the objects that is not in the picture (see `make_scene`).
     """
 
+    world: ClassVar[World] = PICTURES
     seed: int
     regime: str
     setting: str
@@ -127,61 +117,6 @@ class Scene:
     def kinds(self) -> tuple[str, ...]:
         """The kinds in the picture, from left to right."""
         return tuple(thing.kind for thing in self.objects)
-
-
-def broken(kinds: tuple[str, ...] | list[str] | set[str]) -> set[str]:
-    """The missing companions: kinds that are absent although the other member of their pair is present."""
-    return {COMPANION[kind] for kind in kinds if kind in COMPANION and COMPANION[kind] not in kinds}
-
-
-def _skewed(rng: random.Random, setting: str, count: int) -> list[str]:
-    weights = {unit: w * (AT_HOME if unit in HOME[setting] else 1.0) for unit, w in POPULARITY.items()}
-    kinds: list[str] = []
-    while len(kinds) < count:
-        units = [unit for unit in weights if unit in LONERS or count - len(kinds) > 1]
-        unit = rng.choices(units, [weights[u] for u in units])[0]
-        del weights[unit]
-        if unit in LONERS:
-            kinds.append(unit)
-        elif rng.random() < TOGETHER:
-            kinds += [unit, COMPANION[unit]]
-        else:
-            kinds.append(rng.choice((unit, COMPANION[unit])))
-    return kinds
-
-
-def _adversarial(rng: random.Random, count: int) -> list[str]:
-    pairs = rng.sample(PAIRS, 2 if rng.random() < 0.25 else 1)
-    partners = [rng.choice(pair) for pair in pairs]
-    missing = {COMPANION[kind] for kind in partners}
-    others = [kind for kind in KINDS if kind not in missing and kind not in partners]
-    while True:
-        kinds = partners + rng.sample(others, count - len(partners))
-        if broken(kinds) == missing:
-            return kinds
-
-
-def choose(rng: random.Random, regime: str) -> tuple[str, list[str]]:
-    """A setting and 2 to 5 distinct kinds after the law of the regime."""
-    setting, count = rng.choice(SETTINGS), rng.randint(2, 5)
-    if regime == "skewed":
-        return setting, _skewed(rng, setting, count)
-    if regime == "adversarial":
-        return setting, _adversarial(rng, count)
-    return setting, rng.sample(KINDS, count)
-
-
-@lru_cache(maxsize=1)
-def habits() -> tuple[Counter[str], Counter[tuple[str, str]]]:
-    """How often, in 4000 skewed scenes, each kind occurs and each ordered couple of kinds occurs together."""
-    rng = random.Random("habits")
-    single: Counter[str] = Counter()
-    couple: Counter[tuple[str, str]] = Counter()
-    for _ in range(4000):
-        _, kinds = choose(rng, "skewed")
-        single.update(kinds)
-        couple.update((a, b) for a in kinds for b in kinds if a != b)
-    return single, couple
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
@@ -222,8 +157,7 @@ def make_scene(seed: int, regime: str, size: int = 256, unseen: float = 0.0) -> 
     With probability `unseen`, a thing whose companion is there is among the objects but not in the picture, as things
     that captions tell of are not always in the frame.
     """
-    if regime not in REGIMES:
-        raise ValueError(f"unknown regime {regime!r}; choose from {', '.join(REGIMES)}")
+    check_regime(regime)
     rng = random.Random(f"{regime}/{seed}")
     setting, kinds = choose(rng, regime)
     rng.shuffle(kinds)

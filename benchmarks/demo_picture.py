@@ -1,0 +1,159 @@
+"""The picture demo: a `llava` that looks at drawn scenes."""
+
+import json
+import random
+from pathlib import Path
+
+import demo_folder
+import mlx.core as mx
+import numpy as np
+from demo_folder import IDS, MEDIA, TEXT
+from demo_stage import Stage, track
+from PIL import Image
+
+from lime_mlx.models.llava import Llava as Model
+from lime_mlx.scenes import KINDS, PROMPTS, SETTINGS, Object, Scene, answer, caption, make_scene, questions
+
+__all__ = ["KINDS", "PROMPTS", "Model", "answer", "caption", "questions"]
+
+SIZE, PATCH = 128, 16
+GRID = SIZE // PATCH
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+STD = [0.26862954, 0.26130258, 0.27577711]
+SPECIAL = ["<pad>", "<s>", "</s>", "<image>"]
+BEFORE, AFTER = "USER: ", "\n"  # the picture stands between them
+CHAT = demo_folder.template("image", "<image>")
+STAGES = (
+    Stage("sight", "uncorrelated", 24_000, 1000, 48, 1e-3, 0),
+    Stage("speech", "uncorrelated", 24_000, 1800, 24, 1e-3, 3),
+    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 3, unseen=0.1),
+)
+# Found on validation scenes (docs/demo.md).
+LIME = {
+    "fast": {"steps": 2, "lr": 0.05, "gate": 0.3},
+    "exact": {"steps": 2, "lr": 0.03, "gate": 0.3, "words": "content"},
+}
+VISION = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": SIZE,
+    "patch_size": PATCH,
+    "projection_dim": 128,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+
+
+def config(vocabulary: int) -> dict:
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "image_token_index": MEDIA,
+        "image_seq_length": GRID * GRID,
+        "projector_hidden_act": "gelu",
+        "multimodal_projector_bias": True,
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "default",
+        **IDS,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+        "lime": LIME,
+        "text_config": {"model_type": "llama", **TEXT, "attention_bias": False, "vocab_size": vocabulary},
+        "vision_config": VISION,
+    }
+
+
+def save(folder: Path, tokenizer) -> None:
+    files = {
+        "config.json": config(tokenizer.get_vocab_size()),
+        "preprocessor_config.json": {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": {"shortest_edge": SIZE},
+            "resample": 3,
+            "do_center_crop": True,
+            "crop_size": {"height": SIZE, "width": SIZE},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": MEAN,
+            "image_std": STD,
+        },
+        "processor_config.json": {
+            "processor_class": "LlavaProcessor",
+            "image_token": "<image>",
+            "patch_size": PATCH,
+            "num_additional_image_tokens": 1,
+            "vision_feature_select_strategy": "default",
+        },
+    }
+    demo_folder.save(folder, tokenizer, CHAT, files, {"image_token": "<image>"})
+
+
+def sentences():
+    rng = random.Random("sentences")
+    articles = [f" {word}" for kind in (*KINDS, *SETTINGS) for word in (kind, f"a {kind}", f"an {kind}", f"no {kind}")]
+    for seed in range(400):
+        scene = make_scene(seed, "uncorrelated", 32)
+        yield f"USER: <image>\n{rng.choice(PROMPTS)} ASSISTANT: {caption(scene, rng)}"
+        for question in questions(scene, "random", rng):
+            yield f"USER: <image>\n{question.text} ASSISTANT: {answer(question)}"
+    yield from articles * 4
+
+
+class Pool:
+    """Scenes drawn once and kept as bytes, with the kinds on every patch and what stands where."""
+
+    def __init__(self, stage: Stage, folder: Path):
+        regime, file = stage.regime, folder / f"{stage.regime}-{stage.scenes}-{stage.unseen}.npz"
+        if not file.exists():
+            self._draw(stage, file)
+        with np.load(file) as stored:
+            self.pixels, self.labels = stored["pixels"], stored["labels"]
+            kept = json.loads(str(stored["scenes"]))
+        self.scenes = [
+            Scene(seed, regime, setting, tuple(Object(kind, (), "") for kind in kinds), None, *rest)
+            for seed, (setting, kinds, *rest) in enumerate(kept)
+        ]
+
+    @staticmethod
+    def _draw(stage: Stage, file: Path) -> None:
+        regime, count = stage.regime, stage.scenes
+        pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
+        labels = np.zeros((count, GRID, GRID, len(KINDS)), np.uint8)
+        kept = []
+        for seed in track(range(count), f"drawing {regime} scenes"):
+            scene = make_scene(seed, regime, unseen=stage.unseen)
+            pixels[seed] = np.asarray(scene.image.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+            kept.append((scene.setting, scene.kinds, scene.unseen))
+            for thing in scene.objects:
+                x0, y0, x1, y1 = (round(edge / scene.image.width * GRID) for edge in thing.box)
+                labels[seed, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), KINDS.index(thing.kind)] = 1
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npz")
+        np.savez(part, pixels=pixels, labels=labels.reshape(count, -1, len(KINDS)), scenes=json.dumps(kept))
+        part.rename(file)
+
+    def media(self, seeds: np.ndarray) -> mx.array:
+        """(N, 3, S, S), normalised as the processor does."""
+        mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+        return mx.array(((self.pixels[seeds] / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))
+
+
+def tower(model: Model):
+    return model.vision_tower
+
+
+def features(model: Model, pixels: mx.array) -> mx.array:
+    """What the tower and the projector make of the picture, (N, P, D)."""
+    return model.features(pixels)
+
+
+def stored(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """The weights in PyTorch's layout."""
+    name = "vision_tower.vision_model.embeddings.patch_embedding.weight"
+    return {**weights, name: weights[name].transpose(0, 3, 1, 2)}

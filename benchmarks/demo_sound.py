@@ -1,0 +1,153 @@
+"""The sound demo: a `qwen2_audio` that listens to synthesised sounds."""
+
+import json
+import random
+from pathlib import Path
+
+import demo_folder
+import mlx.core as mx
+import numpy as np
+from demo_folder import IDS, MEDIA, TEXT
+from demo_stage import Stage, track
+
+from lime_mlx.media.mel import Mel
+from lime_mlx.models.qwen2_audio import Qwen2Audio as Model
+from lime_mlx.scenes import SOUND_PROMPTS as PROMPTS
+from lime_mlx.scenes import SOUNDS, SoundEvent, SoundScene, answer, caption, make_sound, questions
+
+__all__ = ["KINDS", "PROMPTS", "Model", "answer", "caption", "questions"]
+
+KINDS = SOUNDS.kinds
+SECONDS, RATE, HOP, WINDOW, BINS = 6, 16_000, 320, 640, 64
+FRAMES = SECONDS * RATE // HOP
+TOKENS = FRAMES // 4  # the tower halves the frames twice
+SPECIAL = ["<pad>", "<s>", "</s>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
+BEFORE, AFTER = "USER: <|audio_bos|>", "<|audio_eos|>\n"  # the sound stands between them
+CHAT = demo_folder.template("audio", "<|audio_bos|><|AUDIO|><|audio_eos|>")
+STAGES = (
+    Stage("hearing", "uncorrelated", 16_000, 1000, 48, 1e-3, 0),
+    Stage("speech", "uncorrelated", 16_000, 1800, 24, 1e-3, 3),
+    Stage("habit", "skewed", 6_000, 300, 24, 3e-4, 3, unseen=0.1),
+)
+LIME = {}
+AUDIO = {
+    "model_type": "qwen2_audio_encoder",
+    "num_mel_bins": BINS,
+    "d_model": 128,
+    "encoder_layers": 4,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 384,
+    "max_source_positions": FRAMES // 2,
+    "scale_embedding": False,
+    "activation_function": "gelu",
+}
+EXTRACTOR = {
+    "feature_extractor_type": "WhisperFeatureExtractor",
+    "feature_size": BINS,
+    "sampling_rate": RATE,
+    "hop_length": HOP,
+    "n_fft": WINDOW,
+    "chunk_length": SECONDS,
+    "n_samples": SECONDS * RATE,
+    "nb_max_frames": FRAMES,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "dither": 0.0,
+    "return_attention_mask": True,
+    "processor_class": "Qwen2AudioProcessor",
+}
+
+
+def config(vocabulary: int) -> dict:
+    return {
+        "architectures": ["Qwen2AudioForConditionalGeneration"],
+        "model_type": "qwen2_audio",
+        "audio_token_index": MEDIA,
+        **IDS,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+        "lime": LIME,
+        "text_config": {"model_type": "qwen2", **TEXT, "use_sliding_window": False, "vocab_size": vocabulary},
+        "audio_config": AUDIO,
+    }
+
+
+def save(folder: Path, tokenizer) -> None:
+    named = {"audio_token": "<|AUDIO|>", "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"}
+    files = {
+        "config.json": config(tokenizer.get_vocab_size()),
+        "preprocessor_config.json": EXTRACTOR,
+        "processor_config.json": {"processor_class": "Qwen2AudioProcessor", **named},
+    }
+    demo_folder.save(folder, tokenizer, CHAT, files, named)
+
+
+def sentences():
+    rng = random.Random("sentences")
+    yield from [f" {word}" for kind in KINDS for word in (kind, f"a {kind}", f"an {kind}", f"no {kind}")] * 4
+    for seed in range(400):
+        _, kinds = SOUNDS.choose(random.Random(seed), "uncorrelated")
+        scene = _silent(seed, "uncorrelated", kinds)
+        yield f"USER: {rng.choice(PROMPTS)} ASSISTANT: {caption(scene, rng)}"
+        for question in questions(scene, "random", rng):
+            yield f"USER: {question.text} ASSISTANT: {answer(question)}"
+
+
+def _silent(seed: int, regime: str, kinds, unseen: str | None = None) -> SoundScene:
+    """A scene of which only the kinds are known."""
+    events = tuple(SoundEvent(kind, 0.0, 0.0) for kind in kinds)
+    return SoundScene(seed, regime, "", events, np.empty(0, np.float32), unseen)
+
+
+class Pool:
+    """Sounds made once and kept as log-mel bytes, with the kinds at every moment and what sounds."""
+
+    def __init__(self, stage: Stage, folder: Path):
+        regime, file = stage.regime, folder / f"sound-{stage.regime}-{stage.scenes}-{stage.unseen}.npz"
+        if not file.exists():
+            self._make(stage, file)
+        with np.load(file) as stored:
+            self.mel, self.labels = stored["mel"], stored["labels"]
+            kept = json.loads(str(stored["scenes"]))
+        self.scenes = [_silent(seed, regime, kinds, unseen) for seed, (kinds, unseen) in enumerate(kept)]
+
+    @staticmethod
+    def _make(stage: Stage, file: Path) -> None:
+        count, listen = stage.scenes, Mel.from_dict(EXTRACTOR)
+        mel = np.empty((count, BINS, FRAMES), np.uint8)
+        labels = np.zeros((count, TOKENS, len(KINDS)), np.uint8)
+        kept = []
+        for seed in track(range(count), f"making {stage.regime} sounds"):
+            scene = make_sound(seed, stage.regime, SECONDS, stage.unseen)
+            features, _ = listen(scene.samples)
+            mel[seed] = np.clip(np.round((features + LOWEST) * STEPS), 0, 255)
+            kept.append((scene.kinds, scene.unseen))
+            for event in scene.events:
+                start, stop = (round(edge / SECONDS * TOKENS) for edge in (event.start, event.stop))
+                labels[seed, start : max(stop, start + 1), KINDS.index(event.kind)] = 1
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npz")
+        np.savez(part, mel=mel, labels=labels, scenes=json.dumps(kept))
+        part.rename(file)
+
+    def media(self, seeds: np.ndarray) -> mx.array:
+        """(N, bins, frames), as the processor gives it but for the rounding."""
+        return mx.array(self.mel[seeds].astype(np.float32) / STEPS - LOWEST)
+
+
+# Log-mel features lie between -1.5 and 1.5 or a little over: bytes in steps of 0.0125.
+LOWEST, STEPS = 1.5, 80.0
+
+
+def tower(model: Model):
+    return model.audio_tower
+
+
+def features(model: Model, mel: mx.array) -> mx.array:
+    """What the tower and the projector make of the sound, (N, TOKENS, D)."""
+    return model.features(mel, mx.full((mel.shape[0],), FRAMES))
+
+
+def stored(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """The weights in PyTorch's layout."""
+    return {name: w.swapaxes(1, 2) if "audio_tower.conv" in name and w.ndim == 3 else w for name, w in weights.items()}

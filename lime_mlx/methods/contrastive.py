@@ -1,0 +1,203 @@
+"""Contrastive decoding: the model's logits against those it gives when it sees or hears less.
+
+VCD: Leng et al. 2024, arXiv 2311.16922. M3ID: Favero et al. 2024, arXiv 2403.14003. AAD: audio-aware decoding, Hsu et
+al. 2025, arXiv 2506.07233. PAI's guidance: Liu et al. 2024, arXiv 2407.21771. The contrast branch has a session, and so
+a cache, of its own.
+"""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+import numpy as np
+
+from lime_mlx.errors import MethodError
+from lime_mlx.prompt import Prompt
+
+from .attention import Look
+from .base import Forward, Method, Plain, Session, Wrapper, check_range
+
+UNBOUNDED = math.inf
+# Log-mel features of silence: (log10(1e-10) + 4) / 4.
+SILENCE = -1.5
+# The forward diffusion of VCD's official code.
+STEPS = 1000
+BETAS = 1 / (1 + np.exp(-np.linspace(-6, 6, STEPS))) * (0.5e-2 - 1e-5) + 1e-5
+
+
+@dataclass(frozen=True)
+class Contrastive(Wrapper):
+    """The shared loop; a subclass says what the other branch is asked and how both logits are blended."""
+
+    def prepare(self, model) -> Method:
+        return replace(self, inner=self.inner.prepare(model))
+
+    @abstractmethod
+    def other(self, session: Session) -> Prompt:
+        """The prompt of the contrast branch."""
+
+    @abstractmethod
+    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
+        """Scores (V,) from the logits of both branches at the `count`-th token of the answer, from 1."""
+
+    def step(self, session: Session) -> Forward:
+        branch = session.state.get(self.name)
+        if branch is None:
+            branch = session.state[self.name] = self._open(session)
+        for token in session.said[len(branch.said) :]:
+            branch.say(token)
+        forward = self.inner.step(session)
+        branch.prefill()
+        blended = self.blend(forward.logits, branch.extend(), len(session.said) + 1)
+        return replace(forward, logits=blended)
+
+    def _open(self, session: Session) -> Session:
+        if session.prompt is None or not session.modality.any():
+            raise MethodError(
+                f"{self.name} needs a picture or a sound in the prompt; use --method none for text alone."
+            )
+        spans = session.model.spans(session.prompt)
+        if len({span.kind for span in spans}) > 1 or (pictures := _count(session.prompt)) > 1:
+            given = "pictures and sounds" if len({span.kind for span in spans}) > 1 else f"{pictures} of them"
+            raise MethodError(f"{self.name} contrasts one picture or one sound, but the prompt has {given}.")
+        return Session.open(session.model, self.other(session))
+
+
+@dataclass(frozen=True)
+class VCD(Contrastive):
+    """`vcd:alpha=1,beta=0.1,noise=500,seed=0`: against the picture after `noise` steps of forward diffusion.
+
+    (1 + alpha) l - alpha l', among tokens of at least beta times the largest probability.
+    """
+
+    name = "vcd"
+
+    alpha: float = 1.0
+    beta: float = 0.1
+    noise: int = 500
+    seed: int = 0
+
+    def __post_init__(self):
+        check_range("vcd", "alpha", self.alpha, 0, UNBOUNDED)
+        check_range("vcd", "beta", self.beta, 0, 1)
+        check_range("vcd", "noise", self.noise, 0, STEPS - 1)
+
+    def other(self, session):
+        pixels = np.asarray(_only(self.name, session.prompt, "pixel_values"), dtype=np.float32)
+        kept = np.cumprod(1 - BETAS)[self.noise]
+        noise = np.random.default_rng(self.seed).standard_normal(pixels.shape, dtype=np.float32)
+        noised = np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
+        return replace(session.prompt, media={**session.prompt.media, "pixel_values": noised})
+
+    def blend(self, logits, other, count):
+        return plausible((1 + self.alpha) * logits - self.alpha * other, logits, self.beta)
+
+
+@dataclass(frozen=True)
+class AAD(Contrastive):
+    """`aad:alpha=0.5`: (1 + alpha) l - alpha l', l' from silence as long as the sound."""
+
+    name = "aad"
+
+    alpha: float = 0.5
+
+    def __post_init__(self):
+        check_range("aad", "alpha", self.alpha, 0, UNBOUNDED)
+
+    def other(self, session):
+        features = np.asarray(_only(self.name, session.prompt, "input_features"))
+        silent = np.full_like(features, SILENCE)
+        return replace(session.prompt, media={**session.prompt.media, "input_features": silent})
+
+    def blend(self, logits, other, count):
+        return (1 + self.alpha) * logits - self.alpha * other
+
+
+@dataclass(frozen=True)
+class M3ID(Contrastive):
+    """`m3id:decay=0.02,beta=0.1`: against the prompt without the picture, more with every token.
+
+    log p + ((1 - g) / g) (log p - log p'), g = exp(-decay t) at the t-th token, among tokens of at least beta times the
+    largest probability.
+    """
+
+    name = "m3id"
+
+    decay: float = 0.02
+    beta: float = 0.1
+
+    def __post_init__(self):
+        check_range("m3id", "decay", self.decay, 0, UNBOUNDED)
+        check_range("m3id", "beta", self.beta, 0, 1)
+
+    def other(self, session):
+        return without_media(session)
+
+    def blend(self, logits, other, count):
+        here, there = log_probabilities(logits), log_probabilities(other)
+        # (1 - g) / g; the cap keeps a long answer finite.
+        weight = min(math.expm1(min(self.decay * count, 50.0)), 1e6)
+        return plausible(here + weight * (here - there), here, self.beta)
+
+
+@dataclass(frozen=True)
+class PAI(Contrastive):
+    """`pai:alpha=0.2,guidance=1.1,layers=...,beta=0.1`: attention to the picture grows, and the answer is guided.
+
+    Before the softmax, the newest query's scores at the picture grow by alpha times their size; then guidance *
+    (log p - log p') + log p', p' from the prompt without the picture, among tokens of at least beta times the largest
+    probability.
+    """
+
+    name = "pai"
+
+    alpha: float = 0.2
+    guidance: float = 1.1
+    layers: str | None = None
+    beta: float = 0.1
+
+    def __post_init__(self):
+        check_range("pai", "alpha", self.alpha, 0, UNBOUNDED)
+        check_range("pai", "guidance", self.guidance, 0, UNBOUNDED)
+        check_range("pai", "beta", self.beta, 0, 1)
+        if self.inner == Plain():
+            object.__setattr__(self, "inner", Look(self.alpha, self.layers))
+
+    def other(self, session):
+        return without_media(session)
+
+    def blend(self, logits, other, count):
+        here, there = log_probabilities(logits), log_probabilities(other)
+        return plausible(self.guidance * (here - there) + there, here, self.beta)
+
+
+def log_probabilities(logits: mx.array) -> mx.array:
+    return logits - mx.logsumexp(logits)
+
+
+def plausible(scores: mx.array, logits: mx.array, beta: float) -> mx.array:
+    """The scores of tokens whose probability is at least beta times the largest; the others can not be picked."""
+    if beta == 0:
+        return scores
+    return mx.where(logits >= logits.max() + math.log(beta), scores, mx.finfo(mx.float32).min)
+
+
+def without_media(session: Session) -> Prompt:
+    """The prompt without picture or sound and the tokens around it that belong to it."""
+    return Prompt(session.prompt.input_ids[~session.modality])
+
+
+def _only(name: str, prompt: Prompt, key: str):
+    if key not in prompt.media:
+        takes, other = ("picture", "sound") if key == "pixel_values" else ("sound", "picture")
+        raise MethodError(f"{name} contrasts a {takes}, but the prompt has a {other}; choose another method.")
+    return prompt.media[key]
+
+
+def _count(prompt: Prompt) -> int:
+    """Pictures or sounds of a prompt; tiles are of one picture."""
+    for key in ("image_grid_thw", "image_sizes", "input_features"):
+        if key in prompt.media:
+            return len(prompt.media[key])
+    return len(prompt.media.get("pixel_values", ()))
