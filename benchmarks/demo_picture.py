@@ -32,6 +32,11 @@ STAGES = (
 LIME = {
     "fast": {"steps": 2, "lr": 0.05, "gate": 0.3},
     "exact": {"steps": 2, "lr": 0.03, "gate": 0.3, "words": "content"},
+    "detector": {
+        "weights": {"share": -12.483, "positive": -1.868, "peak": 1.883, "certainty": -1.79},
+        "intercept": 4.293,
+        "threshold": 0.462,
+    },
 }
 VISION = {
     "model_type": "clip_vision_model",

@@ -25,7 +25,7 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 BEFORE, AFTER = "USER: <|audio_bos|>", "<|audio_eos|>\n"  # the sound stands between them
 CHAT = demo_folder.template("audio", "<|audio_bos|><|AUDIO|><|audio_eos|>")
 STAGES = (
-    Stage("hearing", "uncorrelated", 16_000, 1000, 48, 1e-3, 0),
+    Stage("hearing", "uncorrelated", 16_000, 1000, 32, 1e-3, 0),
     Stage("speech", "uncorrelated", 16_000, 1800, 24, 1e-3, 3),
     Stage("habit", "skewed", 6_000, 300, 24, 3e-4, 3, unseen=0.1),
 )
@@ -39,7 +39,7 @@ AUDIO = {
     "encoder_ffn_dim": 384,
     "max_source_positions": FRAMES // 2,
     "scale_embedding": False,
-    "activation_function": "gelu",
+    "activation_function": "relu",
 }
 EXTRACTOR = {
     "feature_extractor_type": "WhisperFeatureExtractor",
@@ -96,7 +96,7 @@ def sentences():
 def _silent(seed: int, regime: str, kinds, unseen: str | None = None) -> SoundScene:
     """A scene of which only the kinds are known."""
     events = tuple(SoundEvent(kind, 0.0, 0.0) for kind in kinds)
-    return SoundScene(seed, regime, "", events, np.empty(0, np.float32), unseen)
+    return SoundScene(seed, regime, SOUNDS.settings[0], events, np.empty(0, np.float32), unseen)
 
 
 class Pool:

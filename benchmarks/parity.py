@@ -94,7 +94,7 @@ def ours(fixture: dict, config: str, folder: Path) -> tuple[np.ndarray, list[int
     return np.array(model.logits(prompt)), [step.token for step in decode(model, prompt, "none", TOKENS)]
 
 
-def sparse(config: dict, folder: Path) -> dict[str, dict]:
+def sparse(family, config: dict, folder: Path) -> dict[str, dict]:
     """What transformers reads in a config.json that leaves things out."""
     from transformers import AutoConfig
 
@@ -106,16 +106,22 @@ def sparse(config: dict, folder: Path) -> dict[str, dict]:
         "config": config,
         "text": {
             **{name: getattr(text, name) for name in [*names, "rms_norm_eps", "hidden_act", "max_position_embeddings"]},
-            "tie_word_embeddings": text.tie_word_embeddings,
+            "tie_word_embeddings": getattr(text, "tie_word_embeddings", getattr(whole, "tie_word_embeddings", False)),
             "rope_theta": text.rope_parameters["rope_theta"],
             "key_heads": text.num_key_value_heads,
             "dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         },
     }
-    if config["model_type"] == "llava":
+    if config["model_type"] in ("llava", "llava_next"):
         extra = ["num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"]
         found["vision"] = {name: getattr(whole.vision_config, name) for name in [*names[:4], *extra]}
         found["image_token"] = whole.image_token_index
+    if hasattr(family, "TOWER"):
+        found["vision"] = {ours: getattr(whole.vision_config, theirs) for ours, theirs in family.TOWER.items()}
+        found["image_token"] = whole.image_token_id
+    if hasattr(family, "AUDIO_TOWER"):
+        found["audio"] = {name: getattr(whole.audio_config, name) for name in family.AUDIO_TOWER}
+        found["audio_token"] = whole.audio_token_id
     return found
 
 
@@ -152,7 +158,8 @@ def main():
     for family in (MODULES[name] for name in arguments.family or MODULES):
         worst |= {name: compare(name, family, arguments.write) for name in family.CASES}
         with tempfile.TemporaryDirectory() as place:
-            content |= {name: sparse(config, Path(place)) for name, config in getattr(family, "SPARSE", {}).items()}
+            for name, config in getattr(family, "SPARSE", {}).items():
+                content[name] = sparse(family, config, Path(place))
     if arguments.write and content:
         path = FIXTURES / "parity_sparse.json"
         content = {**(json.loads(path.read_text()) if path.exists() else {}), **content}

@@ -1,9 +1,6 @@
 """A folder or a Hub repository to a model and its processor. Code in a checkpoint is never run."""
 
-import importlib.resources
-import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,19 +12,23 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from tokenizers.decoders import ByteLevel
 
-from lime_mlx.backend import compute_dtype
-from lime_mlx.errors import CheckpointError
+from lime_mlx.backend import compute_dtype, memory_total
+from lime_mlx.errors import BackendError, CheckpointError
+from lime_mlx.hub import (
+    IMAGE_TOKENS,
+    check_supported,
+    line,
+    locate,
+    quantization,
+    read_config,
+    read_json,
+    read_text,
+    shards,
+)
 from lime_mlx.models import family
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.prompt import Processor, Settings
-
-NEEDED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
-NOT_NEEDED = ["*/*", "consolidated*"]
-MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-IMAGE_TOKENS = ("image_token_id", "image_token_index")
 
 
 def load(
@@ -35,7 +36,8 @@ def load(
 ) -> tuple[Model, Processor]:
     """The model and its processor: from a folder, a Hub repository, or "demo", which is bundled.
 
-    `HF_HUB_OFFLINE=1` uses the local cache only. Raises `CheckpointError`.
+    `HF_HUB_OFFLINE=1` uses the local cache only, `HF_TOKEN` opens gated and private repositories. Raises
+    `CheckpointError`, and `BackendError` when the weights are larger than the memory of this machine.
     """
     folder = locate(path_or_repo, revision=revision, token=token)
     return load_model(folder), load_processor(folder)
@@ -45,7 +47,8 @@ def load_model(folder: str | os.PathLike) -> Model:
     """The model of config.json with its weights, float or quantised by MLX, ready to run.
 
     Weights become float32 on the CPU and bfloat16 on a GPU, where those that are all float32 stay so: float16 lacks the
-    range that gradients need. Raises `CheckpointError` when a file is missing or damaged, or the weights do not fit.
+    range that gradients need. Raises `CheckpointError` when a file is missing or damaged, or the weights do not fit the
+    model, and `BackendError` when they do not fit in memory.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -55,6 +58,7 @@ def load_model(folder: str | os.PathLike) -> Model:
     _tie(config, model, weights)
     _quantize(folder, config, model, weights)
     _check_fit(folder, model, weights)
+    _check_memory(folder, weights)
     _materialise(folder, model, weights)
     model.load_weights(list(weights.items()))
     return model.eval()
@@ -64,6 +68,7 @@ def load_processor(folder: str | os.PathLike) -> Processor:
     """The processor of a folder; needs no weights. Raises `CheckpointError`."""
     folder = Path(folder)
     config = read_config(folder)
+    check_supported(config)
     cls = family(config["model_type"])
     settings = _settings(folder)
     with _describing(config):
@@ -75,98 +80,18 @@ def load_processor(folder: str | os.PathLike) -> Processor:
             raise CheckpointError(
                 f"The tokenizer in {folder} lacks the {medium.kind} token of config.json, {medium.token}."
             )
-    return Processor(tokenizer, _template(folder) or cls.chat_template, config["model_type"], vocabulary, media)
+    return Processor(tokenizer, _template(folder) or cls.template(config), config["model_type"], vocabulary, media)
 
 
 def _settings(folder: Path) -> Settings:
     """preprocessor_config.json, and what newer checkpoints have in processor_config.json instead."""
-    old, new = _read_json(folder / "preprocessor_config.json"), _read_json(folder / "processor_config.json")
+    old, new = read_json(folder / "preprocessor_config.json"), read_json(folder / "processor_config.json")
     return Settings(old or new.get("image_processor") or {}, old or new.get("feature_extractor") or {}, new)
-
-
-def locate(path_or_repo: str | os.PathLike, *, revision: str | None = None, token: str | None = None) -> Path:
-    """The local folder of a checkpoint; a Hub repository is downloaded, as far as it is needed."""
-    name = os.fspath(path_or_repo)
-    if name == "demo":
-        return _demo()
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        return folder
-    if name and folder.exists():
-        raise CheckpointError(f"{name} is a file; give the folder that holds config.json.")
-    if isinstance(path_or_repo, os.PathLike) or not REPOSITORY.fullmatch(name):
-        raise CheckpointError(
-            f"There is no folder {name!r}; give a model folder, a Hub repository (owner/name) or demo."
-        )
-    return _download(name, revision, token)
-
-
-def _demo() -> Path:
-    folder = Path(str(importlib.resources.files("lime_mlx"))) / "demo" / "picture"
-    if not folder.is_dir():
-        raise CheckpointError("The demo checkpoint is not part of this installation; name another model.")
-    return folder
-
-
-def _download(name: str, revision: str | None, token: str | None) -> Path:
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(name, revision=revision, token=token, allow_patterns=NEEDED, ignore_patterns=NOT_NEEDED)
-        )
-    except errors.GatedRepoError as error:
-        problem = f"{name} is gated: accept its conditions on https://huggingface.co/{name} and set HF_TOKEN"
-        raise CheckpointError(f"{problem}.") from error
-    except errors.RepositoryNotFoundError as error:
-        problem = f"There is no folder {name} here and no such repository on the Hub"
-        raise CheckpointError(f"{problem}; a private one needs HF_TOKEN.") from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{name} has no revision {revision!r} on the Hub.") from error
-    except errors.LocalEntryNotFoundError as error:
-        problem = f"{name} is no folder here, not wholly in the local cache of the Hub, and the Hub cannot be reached"
-        raise CheckpointError(f"{problem}; run once online, or give a folder.") from error
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{name!r} is neither a folder nor the name of a Hub repository (owner/name).") from error
-    except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # of them, the HTTP library's own error
-        raise CheckpointError(f"{name} cannot be downloaded: {_line(error)}.") from error
-
-
-def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """config.json of a folder. Raises `CheckpointError`, also when it has no model_type."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"There is no folder {folder}.")
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} has no config.json: it is not a model folder.")
-    config = _read_json(folder / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise CheckpointError(f"{folder / 'config.json'} has no model_type, which says what kind of model this is.")
-    return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty when there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {_line(error)}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return content
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_line(error)}.") from error
 
 
 def build(config: dict[str, Any]) -> Model:
     """The module tree that config.json describes, with no weights in memory. Raises `CheckpointError`."""
+    check_supported(config)
     cls = family(config["model_type"])
     with _describing(config):
         return cls(config)
@@ -179,7 +104,7 @@ def _describing(config: dict[str, Any]) -> Iterator[None]:
         yield
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
         kind = config["model_type"]
-        raise CheckpointError(f"config.json does not describe a {kind} model: {_line(error)}.") from error
+        raise CheckpointError(f"config.json does not describe a {kind} model: {line(error)}.") from error
 
 
 def read_weights(folder: str | os.PathLike) -> dict[str, mx.array]:
@@ -189,47 +114,8 @@ def read_weights(folder: str | os.PathLike) -> dict[str, mx.array]:
         try:
             weights |= mx.load(str(path), format="safetensors")
         except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read, download it again: {_line(error)}.") from error
+            raise CheckpointError(f"{path} cannot be read, download it again: {line(error)}.") from error
     return weights
-
-
-def shards(folder: Path) -> list[Path]:
-    """The safetensors files that make up the weights: model.safetensors, those of the index, or those there are."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    names = _indexed(index) if index.is_file() else _unindexed(folder)
-    for name in names:
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is incomplete: the weight file {name} is missing, download it again.")
-    return [folder / name for name in names]
-
-
-def _indexed(index: Path) -> list[str]:
-    places = _read_json(index).get("weight_map")
-    names = set(places.values()) if isinstance(places, dict) else set()
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise CheckpointError(f"{index} is no index of weight files: it needs a weight_map from tensors to files.")
-    return sorted(names)
-
-
-def _unindexed(folder: Path) -> list[str]:
-    names = {
-        path.name for path in folder.glob("*.safetensors") if not path.name.startswith(("consolidated", "adapter"))
-    }
-    if not names:
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-        if pickles:
-            raise CheckpointError(
-                f"{folder} has its weights as pickle ({pickles[0]}), which can run code when it is read; "
-                "convert them to safetensors."
-            )
-        raise CheckpointError(f"{folder} has no weights: no .safetensors file.")
-    for name in tuple(names):
-        if part := re.fullmatch(r"(.*)-(\d{1,5})-of-(\d{1,5})\.safetensors", name):
-            stem, width, count = part[1], len(part[2]), part[3]
-            names |= {f"{stem}-{i:0{width}}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
-    return sorted(names)
 
 
 def _check_parts(folder: Path, config: dict[str, Any], model: Model, weights: dict[str, mx.array]) -> None:
@@ -247,27 +133,8 @@ def _check_parts(folder: Path, config: dict[str, Any], model: Model, weights: di
 def _tie(config: dict[str, Any], model: Model, weights: dict[str, mx.array]) -> None:
     """Use the input embeddings as the head where the weights have no head and config.json allows that."""
     missing = not any(name.startswith("language_model.lm_head.") for name in weights)
-    if missing and config.get("tie_word_embeddings"):
+    if missing and any(part.get("tie_word_embeddings") for part in (config, config.get("text_config") or {})):
         model.language_model.pop("lm_head", None)
-
-
-def quantization(config: dict[str, Any]) -> dict[str, Any] | None:
-    """How MLX quantised the weights, by config.json. Raises `CheckpointError` for other ways of quantising."""
-    for key in ("quantization", "quantization_config"):
-        settings = config.get(key)
-        if not settings:
-            continue
-        if not isinstance(settings, dict):
-            raise CheckpointError(f"{key} in config.json is no JSON object.")
-        if method := settings.get("quant_method"):
-            raise CheckpointError(
-                f"The weights are quantised by {method}, which MLX cannot read: "
-                "take a checkpoint that is not quantised, or one that MLX quantised."
-            )
-        if settings.get("mode", "affine") not in MODES:
-            raise CheckpointError(f"The quantization mode {settings['mode']!r} is unknown; known: {', '.join(MODES)}.")
-        return settings
-    return None
 
 
 def _quantize(folder: Path, config: dict[str, Any], model: Model, weights: dict[str, mx.array]) -> None:
@@ -291,7 +158,7 @@ def _quantize(folder: Path, config: dict[str, Any], model: Model, weights: dict[
     try:
         nn.quantize(model, **_options(settings), class_predicate=choose)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"The quantization in config.json cannot be used: {_line(error)}.") from error
+        raise CheckpointError(f"The quantization in config.json cannot be used: {line(error)}.") from error
 
 
 def _options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -321,10 +188,26 @@ def _kind(array: mx.array) -> str:
     return "floats" if mx.issubdtype(array.dtype, mx.floating) else str(array.dtype).removeprefix("mlx.core.")
 
 
+def _dtype(weights: dict[str, mx.array]) -> mx.Dtype:
+    """The type that the floats among the weights are computed in."""
+    floats = {array.dtype for array in weights.values() if _kind(array) == "floats"}
+    return mx.float32 if floats == {mx.float32} else compute_dtype()
+
+
+def _check_memory(folder: Path, weights: dict[str, mx.array]) -> None:
+    """Refuse weights that cannot be held, before they are read."""
+    size = _dtype(weights).size
+    needed = sum(array.size * size if _kind(array) == "floats" else array.nbytes for array in weights.values())
+    if needed > (there := memory_total()):
+        raise BackendError(
+            f"The weights in {folder} take {needed / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB of memory: "
+            "take a smaller model, or one with fewer bits (lime-mlx models shows what fits)."
+        )
+
+
 def _materialise(folder: Path, model: Model, weights: dict[str, mx.array]) -> None:
     """Read every tensor, in the type it is computed in, and refuse those that are not finite."""
-    floats = {array.dtype for array in weights.values() if _kind(array) == "floats"}
-    dtype = mx.float32 if floats == {mx.float32} else compute_dtype()
+    dtype = _dtype(weights)
     modes = {f"{path}.scales": module.get("mode") for path, module in model.named_modules()}
     for name, array in weights.items():
         if _kind(array) == "floats":
@@ -347,9 +230,9 @@ def _template(folder: Path) -> str | None:
     """The chat template, from the first of its homes that has one."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return _read_text(path)
+        return read_text(path)
     for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
-        template = _read_json(folder / name).get("chat_template")
+        template = read_json(folder / name).get("chat_template")
         if isinstance(template, list):
             template = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         if isinstance(template, dict):
@@ -369,7 +252,7 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
 
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} has no tokenizer: tokenizer.json is missing.")
-    homes = [_read_json(folder / "generation_config.json"), config, config.get("text_config") or {}]
+    homes = [read_json(folder / "generation_config.json"), config, config.get("text_config") or {}]
     ends = next((home["eos_token_id"] for home in homes if home.get("eos_token_id") is not None), [])
     ends = ends if isinstance(ends, list) else [ends]
     if not all(isinstance(end, int) for end in ends):
@@ -377,7 +260,7 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises nothing more precise
-        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {_line(error)}.") from error
+        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {line(error)}.") from error
     return TokenizerWrapper(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
 
 
@@ -390,8 +273,3 @@ def _detokenizer(decoder: Any) -> Any:
     if "ByteFallback" in repr(decoder):
         return partial(tokenizer_utils.SPMStreamingDetokenizer, trim_space="Strip" in repr(decoder))
     return tokenizer_utils.NaiveStreamingDetokenizer
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error, without its full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

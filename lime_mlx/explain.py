@@ -2,33 +2,47 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from lime_mlx.lrp.relevance import Shares
+from lime_mlx.prompt import Span
+
+
+class Piece(NamedTuple):
+    """What a token added to the text, where it came from, and its relevance (T,) where that was kept."""
+
+    text: str
+    shares: Shares | None
+    relevance: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it was said, with the white space before it and the punctuation after it, and its shares."""
+    """A word as it was said, with the white space before it and the punctuation after it.
+
+    shares: where it came from; relevance (T,): the sum over its tokens, at the positions that the first of them saw.
+    """
 
     text: str
     shares: Shares | None
+    relevance: np.ndarray | None = None
 
 
-def words(pieces: Iterable[tuple[str, Shares | None]]) -> Iterator[Word]:
-    """Merge the (text, shares) of tokens into words, as they come: for an answer, of zip(pieces, shares).
+def words(pieces: Iterable[tuple]) -> Iterator[Word]:
+    """Merge the pieces of tokens, or their (text, shares), into words as they come.
 
     A piece that starts with white space starts a word, and so does a Chinese or Japanese character. A word has the mean
     shares of its tokens with letters or digits, so that the comma behind it does not count; of all tokens if none has.
     An empty piece is the first part of a character, and goes with the next piece.
     """
     word, waiting = [], []
-    for text, shares in pieces:
-        waiting.append((text, shares))
-        if not text:
+    for piece in map(Piece._make, ((*given, None)[:3] for given in pieces)):
+        waiting.append(piece)
+        if not piece.text:
             continue
-        if _starts(text) and _text(word).strip():
+        if _starts(piece.text) and _text(word).strip():
             yield _merged(word)
             word = []
         word += waiting
@@ -43,14 +57,32 @@ def mean(shares: Iterable[Shares | None]) -> Shares | None:
     return Shares(*(float(x) for x in np.mean(known, axis=0))) if known else None
 
 
+def moments(relevance: np.ndarray, span: Span, seconds: float) -> tuple[float, float] | None:
+    """When a word was heard: the shortest interval, in seconds, with half of the positive relevance in `span`.
+
+    `seconds` is the time that one position of the span stands for. None when no relevance there is positive.
+    """
+    positive = np.maximum(np.asarray(relevance, dtype=np.float64)[span.start : span.stop], 0)
+    if not positive.sum() > 0:
+        return None
+    before = np.concatenate([[0], np.cumsum(positive)])
+    stops = np.searchsorted(before, before + before[-1] / 2 - 1e-12 * before[-1])
+    starts = np.flatnonzero(stops < len(before))
+    first = starts[np.argmin(stops[starts] - starts)]
+    return float(first * seconds), float(stops[first] * seconds)
+
+
 def _starts(piece: str) -> bool:
     return piece[0].isspace() or "\u3040" <= piece[0] <= "\u9fff"
 
 
-def _text(tokens: list[tuple[str, Shares | None]]) -> str:
-    return "".join(text for text, _ in tokens)
+def _text(tokens: list[Piece]) -> str:
+    return "".join(token.text for token in tokens)
 
 
-def _merged(tokens: list[tuple[str, Shares | None]]) -> Word:
-    telling = [shares for text, shares in tokens if not text or any(map(str.isalnum, text))]
-    return Word(_text(tokens), mean(telling) or mean(shares for _, shares in tokens))
+def _merged(tokens: list[Piece]) -> Word:
+    telling = [token.shares for token in tokens if not token.text or any(map(str.isalnum, token.text))]
+    shares = mean(telling) or mean(token.shares for token in tokens)
+    known = [token.relevance for token in tokens if token.relevance is not None]
+    relevance = sum(array[: len(known[0])] for array in known) if known else None
+    return Word(_text(tokens), shares, relevance)

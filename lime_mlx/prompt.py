@@ -80,12 +80,14 @@ class Medium:
     """How a family takes pictures ("image") or sounds ("audio").
 
     token: id of the placeholder that the chat template writes. prepare: pictures or sounds to media arrays, and what
-    stands in the prompt for each of them: how many times the placeholder, or a text.
+    stands in the prompt for each of them: how many times the placeholder, or a text. seconds: the time that one
+    placeholder stands for, in a sound.
     """
 
     kind: str
     token: int
     prepare: Callable[[Sequence[Any]], tuple[dict[str, np.ndarray], list[int] | list[str]]]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,11 @@ class Processor:
         for kind, put in places.items():
             rendered = _expand(rendered, self._token(kind), put)
         return Prompt(self._encode(rendered), arrays)
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that one position of a sound stands for."""
+        return self._media["audio"].seconds if "audio" in self._media else None
 
     def detokenizer(self) -> Any:
         """A fresh streaming detokenizer of mlx-lm: `add_token`, `finalize`, `last_segment`, `text`."""

@@ -38,6 +38,7 @@ LLAVA = {
         "patch_size": 14,
     },
 }
+LLAVA_NEXT = {**LLAVA, "model_type": "llava_next", "image_grid_pinpoints": [[28, 56], [56, 28], [56, 56]]}
 SENTENCES = [
     "USER: What is in the picture? ASSISTANT: There is a dog and a house with a red door.",
     "Is there a cat in the scene? Yes, there is a cat. No, there is no umbrella.",
@@ -74,7 +75,7 @@ def tf5(weights: dict[str, mx.array]) -> dict[str, mx.array]:
     pairs = (
         (r"^language_model\.lm_head", "lm_head"),
         (r"^language_model\.model", "model.language_model"),
-        (r"^(vision_tower|multi_modal_projector)", r"model.\1"),
+        (r"^(vision_tower|multi_modal_projector|image_newline)", r"model.\1"),
         (r"vision_tower\.vision_model", "vision_tower"),
     )
     out = {}

@@ -22,13 +22,18 @@ SPARSE = json.loads((FIXTURES / "parity_sparse.json").read_text())
 @pytest.mark.parametrize("name", SPARSE)
 def test_what_config_leaves_out_is_what_transformers_assumes(name):
     config, wanted = SPARSE[name]["config"], SPARSE[name]
-    text = DecoderConfig.from_dict(config.get("text_config", {}) if config["model_type"] == "llava" else config)
+    text = DecoderConfig.from_dict(family(config["model_type"]).text(config))
     assert {key: getattr(text, key) for key in wanted["text"]} == wanted["text"]
     if "vision" in wanted:
         model = build(config)
         tower = model.vision_tower.config
         assert {key: getattr(tower, key) for key in wanted["vision"]} == wanted["vision"]
         assert model.image_token == wanted["image_token"]
+    if "audio" in wanted:
+        model = build(config)
+        tower = model.audio_tower.config
+        assert {key: getattr(tower, key) for key in wanted["audio"]} == wanted["audio"]
+        assert model.audio_token == wanted["audio_token"]
 
 
 def test_sparse_configs_of_the_three_text_families():

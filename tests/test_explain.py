@@ -1,9 +1,11 @@
 """From tokens to words."""
 
+import numpy as np
 import pytest
 
-from lime_mlx.explain import mean, words
+from lime_mlx.explain import Piece, mean, moments, words
 from lime_mlx.lrp.relevance import Shares
+from lime_mlx.prompt import Span
 
 HIGH, LOW = Shares(0.8, 0.1, 0.1), Shares(0.2, 0.2, 0.6)
 
@@ -64,3 +66,32 @@ def test_nothing_and_unknown_shares():
     assert merged(("dog", None)) == [("dog", None)]
     assert mean([None, None]) is None
     assert mean([HIGH, None, LOW]) == pytest.approx((0.5, 0.15, 0.35))
+
+
+def test_words_sum_the_relevance_of_their_tokens():
+    pieces = [
+        Piece(" um", None, np.array([1.0, 2.0])),
+        Piece("brella", None, np.array([3.0, 4.0, 9.0])),
+        (" and", None),
+    ]
+    first, second = words(pieces)
+    assert first.relevance.tolist() == [4.0, 6.0]
+    assert second.relevance is None
+
+
+@pytest.mark.parametrize(
+    ("relevance", "when"),
+    [
+        ([0, 0, 5, 0, 0], (0.2, 0.3)),
+        ([1, 1, 1, 1, 1, 1], (0.0, 0.3)),
+        ([1, 0, 0, 2, 3, 1], (0.3, 0.5)),
+        ([-9, 1, -9, 2, 2], (0.3, 0.5)),
+    ],
+)
+def test_a_word_is_heard_where_half_of_its_relevance_is(relevance, when):
+    padded = [7.0, *relevance, 7.0]
+    assert moments(np.array(padded), Span("audio", 1, 1 + len(relevance)), 0.1) == pytest.approx(when)
+
+
+def test_what_rests_on_no_sound_has_no_moment():
+    assert moments(np.array([3.0, -1.0, 0.0]), Span("audio", 1, 3), 0.1) is None

@@ -175,8 +175,8 @@ def _inner(x: mx.array, gradient: mx.array) -> mx.array:
 def relevance(model, prompt, rules: str = "attnlrp", target: int | None = None) -> np.ndarray:
     """Exact relevance (T,) float32 of every prompt position for one logit at the last position.
 
-    Gradient x input on the merged embeddings under `rules` ("attnlrp", "cplrp", "plain"); signed, not normalised
-    (arXiv 2402.05602). `target` None explains the most likely next token. Raises `MethodError` for unknown rules.
+    Gradient x input on the merged embeddings under `rules` ("attnlrp", "cplrp", "mlplrp", "plain"); signed, not
+    normalised (arXiv 2402.05602). `target` None explains the most likely next token. Raises `MethodError` for unknown rules.
     """
     decoder, chosen = model.language_model, rules_by_name(rules)
     if target is not None and not 0 <= target < decoder.config.vocab_size:

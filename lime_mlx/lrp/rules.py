@@ -127,6 +127,17 @@ class AttnLRP(Rules):
         return divide(q, 4), divide(k, 4), divide(v, 2)
 
 
+class MLPLRP(AttnLRP):
+    """AttnLRP outside attention, and plain gradients through it: what LIME's released code for Qwen2-Audio computes.
+
+    It is there to compare with that code; the paper (arXiv 2605.01766) means `attnlrp`.
+    """
+
+    name = "mlplrp"
+    key_share = value_share = 1.0
+    operands = Rules.operands
+
+
 class CPLRP(AttnLRP):
     """CP-LRP: no relevance through queries, keys and gates (arXiv 2202.07304)."""
 
@@ -145,12 +156,16 @@ PLAIN = Fused()
 GRADIENT = Rules()
 ATTN_LRP = AttnLRP()
 CP_LRP = CPLRP()
+MLP_LRP = MLPLRP()
 
-_BY_NAME = {"plain": GRADIENT, "attnlrp": ATTN_LRP, "cplrp": CP_LRP}
+_BY_NAME = {chosen.name: chosen for chosen in (ATTN_LRP, CP_LRP, MLP_LRP, GRADIENT)}
 
 
 def rules(name: str) -> Rules:
-    """The rule set to differentiate with: `attnlrp`, `cplrp` or `plain`. Raises `MethodError` for another name."""
+    """The rule set to differentiate with: `attnlrp`, `cplrp`, `mlplrp` or `plain`.
+
+    Raises `MethodError` for another name.
+    """
     if name not in _BY_NAME:
         raise MethodError(f"Unknown rules {name!r}; choose one of {', '.join(sorted(_BY_NAME))}.")
     return _BY_NAME[name]

@@ -15,6 +15,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import MediaError
 from .fetch import one_line, read_source, source_name
+from .formats import HEIC_BRANDS, kind_of, silent_stderr, why_not
 
 MIN_SIDE = 2
 MAX_PIXELS = 120_000_000
@@ -48,8 +49,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _NO_RGB = {"F": "floating-point numbers", "LAB": "LAB colours", "La": "premultiplied grey"}
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM")
 _PILLOW_SETTINGS = threading.Lock()
 
 
@@ -86,7 +85,7 @@ def open_image(
         with _strict_pillow(max_pixels):
             image = _identify(source, data, name)
             _check_size(image.size, max_pixels, name)
-            rgb = _to_rgb(image, name)
+            rgb = _upright_rgb(image, name)
             # A JPEG with several frames (MPO) is one photograph and its previews.
             several = bool(data) and image.format != "MPO" and getattr(image, "is_animated", False)
     except UnidentifiedImageError as error:
@@ -106,6 +105,14 @@ def _error(name: str, problem: str) -> MediaError:
     return MediaError(f"Cannot open {name}: {problem}.")
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """As 8-bit RGB, what is transparent on white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
+
+
 @contextmanager
 def _strict_pillow(max_pixels: int) -> Iterator[None]:
     """Pillow refuses truncated and huge pictures and prints nothing, whatever its global settings are."""
@@ -120,20 +127,6 @@ def _strict_pillow(max_pixels: int) -> Iterator[None]:
         finally:
             logger.removeHandler(silent)
             ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
-
-
-@contextmanager
-def _silent_libtiff() -> Iterator[None]:
-    """libtiff prints its complaints straight to file descriptor 2."""
-    stderr = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
 
 
 def _identify(source: object, data: bytes, name: str) -> Image.Image:
@@ -156,19 +149,13 @@ def _check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
         raise _error(name, f"it is {width}x{height}, and the limit is {max_pixels:,} pixels; make it smaller")
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    with _silent_libtiff() if image.format == "TIFF" else nullcontext():
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    with silent_stderr() if image.format == "TIFF" else nullcontext():
         image.load()
     turn = _UPRIGHT.get(_orientation(image))
     if image.mode in _NO_RGB:
         raise _error(name, f"its pixels are {_NO_RGB[image.mode]}; save it as 8-bit RGB")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        rgb = _from_16_bit(image, name)
-    elif image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        rgb = Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
-    else:
-        rgb = image.convert("RGB")
+    rgb = _from_16_bit(image, name) if image.mode == "I" or image.mode.startswith("I;16") else to_rgb(image)
     if turn is not None:
         rgb = rgb.transpose(turn)
     rgb.info = {}  # an EXIF rotation left here would be applied again
@@ -194,7 +181,7 @@ def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
 
 
 def _is_heic(data: bytes) -> bool:
-    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+    return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS
 
 
 def _add_heic() -> bool:
@@ -208,22 +195,8 @@ def _add_heic() -> bool:
 
 def _why_unknown(data: bytes, content_type: str) -> str:
     """Why Pillow cannot tell the format of `data`, and what to do."""
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if _is_heic(data):
         return "Pillow cannot read HEIC by itself; run `pip install pillow-heif`, or convert it to JPEG"
-    if data.startswith(_PICTURE_STARTS) or data[8:12] == b"WEBP":
+    if kind_of(data) == "picture":
         return "its header is damaged or cut short; copy or download it again"
-    if head.startswith(b"%pdf-"):
-        found = "a PDF; export the page as PNG"
-    elif head.startswith(b"<svg") or (head.startswith(b"<?xml") and b"<svg" in head):
-        found = "an SVG drawing; export it as PNG"
-    elif head.startswith((b"<!doctype html", b"<html")):
-        found = "a web page; give the address of the picture itself"
-    elif data[4:8] == b"ftyp":
-        found = "a video or a sound, not a picture; save one frame as PNG"
-    elif b"\0" not in head and head.isascii():
-        found = "text, not a picture; check which file it is"
-    else:
-        found = "not a picture that can be read; convert it to PNG or JPEG"
-    served = f" (the server calls it {one_line(content_type, 80)})" if content_type else ""
-    return f"it is {found}{served}"
+    return why_not("picture", data, content_type)

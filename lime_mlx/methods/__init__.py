@@ -1,5 +1,6 @@
 """The decoding methods, by name, and the spec that chooses one or several: `kvsmooth+lime:mode=fast,steps=3`."""
 
+import re
 import types
 from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
@@ -25,7 +26,7 @@ def parse_method(spec: "str | Method") -> Method:
     """
     if isinstance(spec, Method):
         return spec
-    return compose([_parse_one(part) for part in spec.split("+")])
+    return compose([_parse_one(part) for part in re.split(r"\+(?!\d)", spec)])
 
 
 def compose(methods: list[Method]) -> Method:

@@ -58,7 +58,7 @@ class Heads(Boost):
 
     def prepare(self, model):
         count = len(model.language_model.layers)
-        chosen = self.layers or f"{round(5 * count / 32)}-{max(round(5 * count / 32), round(18 * count / 32))}"
+        chosen = self.layers or f"{round(5 * count / 32)}-{min(round(18 * count / 32), count - 1)}"
         layer_range("heads", chosen, count)
         return Heads(self.strength, chosen)
 

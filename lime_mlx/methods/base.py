@@ -1,5 +1,6 @@
 """What a decoding method is: it turns what was said so far into next-token logits."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,8 @@ class Session:
         """
         seen, position = self._observed(edits), self.cache.offset
         memory = [
-            Overlay(layer.read(), edit=seen[i]) if i in seen else layer for i, layer in enumerate(self.cache.layers)
+            Overlay(layer.read() if position else None, edit=seen[i]) if i in seen else layer
+            for i, layer in enumerate(self.cache.layers)
         ]
         hidden = self.decoder(self.newest, memory, position, layout=self.layout)
         for index in seen:
@@ -209,9 +211,9 @@ def layer_range(method: str, text: str, count: int) -> range:
 
 
 def check_range(method: str, key: str, value: float, low: float, high: float) -> None:
-    """Raise `MethodError` unless low <= value <= high."""
-    if not low <= value <= high:
-        bound = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+    """Raise `MethodError` unless low <= value <= high; a bound that is infinite is not a value."""
+    if not low <= value <= high or value == math.inf:
+        bound = f"a number of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise MethodError(f"{method}: {key} is {value:g}; it must be {bound}.")
 
 

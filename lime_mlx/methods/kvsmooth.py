@@ -73,9 +73,7 @@ class KVSmooth(Wrapper):
         forward = self.inner.step(session)
         session.observers = {}
         entropies = mx.stack([found[index] for index in layers])
-        queue = session.state.get(self.name, mx.full((self.window, len(layers)), mx.inf))
-        queue = mx.concatenate([queue[1:], entropies[None]])
-        session.state[self.name] = queue
+        queue = mx.concatenate([*session.state.get(self.name, ()), entropies[None]])
         low, high = self.ref - self.clip, min(1.0, self.ref + self.clip)
         lam = mx.clip((queue < entropies).sum(axis=0) / self.window, max(0.0, low), high)
         if len(session.said) > self.warmup:
@@ -88,7 +86,8 @@ class KVSmooth(Wrapper):
 
         def watch(weights: mx.array) -> None:
             if index not in found:
-                entropy = -(weights * mx.log(mx.maximum(weights, 1e-12))).sum(axis=-1).mean()
+                row = weights.astype(mx.float32)
+                entropy = -(row * mx.log(mx.maximum(row, 1e-12))).sum(axis=-1).mean()
                 found[index] = entropy / math.log(weights.shape[-1]) if self.normalise else entropy
 
         return watch

@@ -20,6 +20,7 @@ from lime_mlx.cache import overlays
 from lime_mlx.errors import MethodError, NumericalError
 from lime_mlx.lrp.relevance import Reading, exact, exact_slope, reliance
 from lime_mlx.lrp.rules import rules
+from lime_mlx.lrp.support import Detector, from_logits, from_relevance
 
 from .base import Forward, Method, Session, layer_range, needs_media, parse_layers
 
@@ -34,12 +35,12 @@ FAST_STEPS, FAST_STRETCH = 2, 6
 
 CHOICES = {
     "mode": ("fast", "exact"),
-    "rules": ("attnlrp", "cplrp", "plain"),
+    "rules": ("attnlrp", "cplrp", "mlplrp", "plain"),
     "objective": ("uniform", "mass"),
     "kl_direction": ("code", "paper"),
     "deltas": ("kv", "k", "v"),
     "heads": ("kv", "query"),
-    "words": ("content", "all"),
+    "words": ("content", "doubtful", "all"),
     "checkpoint": ("auto", "on", "off"),
 }
 # Exact without checkpoints holds about this many times the attention weights of all layers (measured: 9).
@@ -56,7 +57,8 @@ class Lime(Method):
     lr, kl (lambda), tau: None takes the checkpoint's own value or its family's.
     layers: "all", "3", "0-15" (inclusive) or "3-". deltas: on keys, values or both. heads: one delta per key-value head
     or per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
-    gate: only tokens whose reliance is below it. words: only tokens that name something, when the tokenizer is known.
+    gate: only tokens whose reliance is below it. words: only tokens that name something, when the tokenizer is known,
+    or of these only those that the checkpoint's detector doubts.
     checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
     the memory.
     """
@@ -106,6 +108,10 @@ class Lime(Method):
             steps, lr = FAST_STEPS, FAST_STRETCH * lr
         family = {"steps": steps, "lr": lr, "kl": kl, "tau": tau}
         own = _stored(model.config.get("lime"), self.mode)
+        if self.words == "doubtful":
+            own = {key: value for key, value in own.items() if key != "gate"}
+            if Detector.from_config(model.config) is None:
+                raise MethodError("lime: words=doubtful needs a model that was calibrated; take words=content.")
         rest = {
             "heads": "query" if self.mode == "exact" else "kv",
             "words": "all" if self.mode == "exact" else "content",
@@ -121,7 +127,7 @@ class Lime(Method):
 
     def skips(self, session: Session, token: int) -> bool:
         """Whether `token` names nothing, and so is left as it is."""
-        return self.words == "content" and session.content is not None and not session.content[token]
+        return self.words != "all" and session.content is not None and not session.content[token]
 
 
 class Search(ABC):
@@ -227,10 +233,15 @@ class Search(ABC):
         return np.array(reading.relevance) if self.session.want_relevance else None
 
     def leave(self, reading: Reading) -> bool:
-        """The gates: by word, then by reliance."""
-        if self.method.skips(self.session, int(mx.argmax(self.session.scores(reading.logits)))):
+        """The gates: by word, then by the detector or by reliance."""
+        token, gate = int(reading.target), self.method.gate
+        if self.method.skips(self.session, token):
             return True
-        gate = self.method.gate
+        if self.method.words == "doubtful":
+            detector = Detector.from_config(self.session.model.config)
+            found = from_relevance(np.array(reading.relevance), self.session.modality)
+            if detector.doubt({**found, **from_logits(np.array(reading.logits), token)}) < detector.threshold:
+                return True
         return gate is not None and reliance(np.array(reading.relevance), self.session.modality) >= gate
 
 

@@ -72,6 +72,11 @@ class Model(nn.Module):
         return config.get("text_config") or config
 
     @classmethod
+    def template(cls, config: dict[str, Any]) -> str | None:
+        """The chat template of checkpoints that have none."""
+        return cls.chat_template
+
+    @classmethod
     def rename(cls, name: str) -> str:
         """Our name of one weight or module path."""
         return next(iter(rename({name: None}, cls.renames)))

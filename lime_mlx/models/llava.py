@@ -62,10 +62,10 @@ class Llava(Model):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__(config)
-        vision = _vision(config)
+        vision, name = tower_config(config), config["model_type"]
         kind = vision.get("model_type", "clip_vision_model")
         if kind != "clip_vision_model":
-            raise CheckpointError(f"This llava checkpoint has a {kind!r} tower; only clip_vision_model is supported.")
+            raise CheckpointError(f"This {name} checkpoint has a {kind!r} tower; only clip_vision_model is supported.")
         layer = config.get("vision_feature_layer", -2)
         self.feature_layers = [layer] if isinstance(layer, int) else list(layer)
         self.strategy = config.get("vision_feature_select_strategy", "default")
@@ -73,11 +73,11 @@ class Llava(Model):
             raise CheckpointError(
                 f"vision_feature_select_strategy is {self.strategy!r}; supported: {', '.join(STRATEGIES)}."
             )
-        self.image_token = _image_token(config)
-        text = DecoderConfig.from_dict(config.get("text_config") or {})
+        self.image_token = image_token(config)
+        text = DecoderConfig.from_dict(self.text(config))
         if text.model_type not in TEXTS:
             raise CheckpointError(
-                f"This llava checkpoint has a {text.model_type!r} text part; supported: {', '.join(TEXTS)}."
+                f"This {name} checkpoint has a {text.model_type!r} text part; supported: {', '.join(TEXTS)}."
             )
         tower = ClipConfig.from_dict(vision)
         depth = tower.num_hidden_layers
@@ -99,15 +99,19 @@ class Llava(Model):
         self.language_model = Decoder(text)
 
     @classmethod
+    def text(cls, config):
+        return config.get("text_config") or {}
+
+    @classmethod
     def media(cls, config, settings):
-        tower = ClipConfig.from_dict(_vision(config))
+        tower = ClipConfig.from_dict(tower_config(config))
         pixels = Pixels.from_dict(settings.image, tower.image_size)
         count = tower.patches + (config.get("vision_feature_select_strategy") == "full")
 
         def prepare(images):
             return {"pixel_values": np.concatenate([pixels(image) for image in images])}, [count] * len(images)
 
-        return [Medium("image", _image_token(config), prepare)]
+        return [Medium("image", image_token(config), prepare)]
 
     def sanitize(self, weights):
         weights = super().sanitize(weights)
@@ -129,6 +133,10 @@ class Llava(Model):
         chosen = mx.concatenate([states[layer][:, first:] for layer in self.feature_layers], axis=-1)
         return self.multi_modal_projector(chosen)
 
+    def pictures(self, prompt: Prompt) -> mx.array:
+        """What stands in the places of the prompt's pictures, (places, D)."""
+        return self.features(media_array(prompt.media["pixel_values"], self.vision_tower.dtype)).flatten(0, 1)
+
     def embed(self, prompt: Prompt) -> mx.array:
         ids = self.ids(prompt)
         positions = np.flatnonzero(prompt.input_ids == self.image_token)
@@ -137,8 +145,7 @@ class Llava(Model):
             if positions.size:
                 raise PromptError("The prompt has a place for a picture, but no picture was given.")
             return embeds
-        features = self.features(media_array(prompt.media["pixel_values"], self.vision_tower.dtype))
-        return merge(embeds, features.flatten(0, 1), positions, "image")
+        return merge(embeds, self.pictures(prompt), positions, "image")
 
     def spans(self, prompt: Prompt) -> tuple[Span, ...]:
         if prompt.spans is not None:
@@ -146,12 +153,12 @@ class Llava(Model):
         return runs(prompt.input_ids, self.image_token, "image")
 
 
-def _vision(config: dict[str, Any]) -> dict[str, Any]:
+def tower_config(config: dict[str, Any]) -> dict[str, Any]:
     vision = config.get("vision_config")
     return VISION if vision is None else vision
 
 
-def _image_token(config: dict[str, Any]) -> int:
+def image_token(config: dict[str, Any]) -> int:
     ids = (config.get("image_token_id"), config.get("image_token_index"), IMAGE_TOKEN)
     token = next(token for token in ids if token is not None)
     if not isinstance(token, int) or token < 0:

@@ -1,0 +1,83 @@
+"""What else speaks for a token: the attention behind it, and what the model says to a blank input.
+
+Sources: attention rollout, Abnar and Zuidema 2020, arXiv 2005.00928; the contrast with a blank input is the pointwise
+mutual information of token and picture, as in M3ID, arXiv 2403.14003.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from lime_mlx.lrp.rules import attention_weights
+from lime_mlx.lrp.support import log_softmax
+from lime_mlx.methods import Session
+from lime_mlx.prompt import Prompt
+
+# Log-mel features of silence, (log10(1e-10) + 4) / 4; pixels are normalised around 0.
+BLANKS = {"pixel_values": 0.0, "input_features": -1.5}
+
+
+def blank(prompt: Prompt) -> Prompt:
+    """The prompt with an even picture, or silence, of the same size."""
+    media = {
+        name: np.full_like(np.asarray(value), BLANKS[name]) if name in BLANKS else value
+        for name, value in prompt.media.items()
+    }
+    return replace(prompt, media=media)
+
+
+def blanked(model: Any, prompt: Prompt, tokens: Sequence[int]) -> np.ndarray:
+    """Logits (N, V) that the model gives at each token of an answer when the picture or sound is blank."""
+    session = _answered(model, blank(prompt), tokens)
+    hidden = session.decoder(session.embeds, layout=session.layout)[:, len(prompt) - 1 : -1]
+    return np.array(session.decoder.head(hidden)[0])
+
+
+def ignored(model: Any, prompt: Prompt, tokens: Sequence[int]) -> bool:
+    """Whether the greedy answer `tokens` would be the same without the picture or sound: one more prefill."""
+    return blanked(model, prompt, tokens).argmax(axis=-1).tolist() == list(tokens)
+
+
+def contrast(logits: np.ndarray, without: np.ndarray, token: int) -> float:
+    """log p(token | picture) - log p(token | blank), in nats."""
+    return float(log_softmax(logits)[token] - log_softmax(without)[token])
+
+
+def attention(model: Any, prompt: Prompt, tokens: Sequence[int]) -> list[dict[str, float]]:
+    """Statistics of the attention behind each token of an answer, from one forward of the whole sequence.
+
+    last: attention of the last layer's heads to the picture, their mean; rollout: what reaches the newest position from
+    picture positions when each layer passes on half itself and half the mean of its heads.
+    """
+    session = _answered(model, prompt, tokens)
+    memory = [Whole() for _ in session.decoder.layers]
+    mx.eval(session.decoder(session.embeds, memory, layout=session.layout))
+    flow = None
+    for layer in memory:
+        mixed = 0.5 * (layer.weights.mean(axis=0) + mx.eye(session.embeds.shape[1]))
+        flow = mixed if flow is None else mixed @ flow
+    rows, seen = slice(len(prompt) - 1, -1), mx.array(session.modality.astype(np.float32))
+    last = memory[-1].weights.mean(axis=0)[rows, : len(prompt)] @ seen
+    rolled = flow[rows, : len(prompt)] @ seen
+    return [{"last": a, "rollout": b} for a, b in zip(last.tolist(), rolled.tolist(), strict=True)]
+
+
+class Whole:
+    """A layer's memory that keeps nothing but the attention weights (H, T, T) of a whole sequence."""
+
+    weights: mx.array
+
+    def attention(self, q, k, v, scale, mask, rules):
+        weights = attention_weights(q, k, scale, mask)
+        self.weights = weights.reshape(-1, *weights.shape[-2:])
+        return (weights @ v[:, :, None]).reshape(q.shape[:-1] + v.shape[-1:])
+
+
+def _answered(model: Any, prompt: Prompt, tokens: Sequence[int]) -> Session:
+    session = Session.open(model, prompt)
+    for token in tokens:
+        session.say(token)
+    return session

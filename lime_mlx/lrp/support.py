@@ -1,0 +1,77 @@
+"""Does a token rest on the picture? Statistics of its relevance and its probability, and a calibrated detector."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lime_mlx.errors import CheckpointError
+
+from .relevance import reliance
+
+
+def from_relevance(relevance: np.ndarray, modality: np.ndarray) -> dict[str, float]:
+    """Statistics of the relevance (T,) of one token; `modality` is (T0,) bool over the prompt.
+
+    share: absolute relevance on the picture over all; signed: the sum on the picture; positive: of what is positive
+    there; peak: the largest position's.
+    """
+    seen = np.asarray(relevance, dtype=np.float64)[: len(modality)][modality]
+    return {
+        "share": reliance(relevance, modality),
+        "signed": float(seen.sum()),
+        "positive": float(np.maximum(seen, 0).sum()),
+        "peak": float(np.abs(seen).max(initial=0)),
+    }
+
+
+def from_logits(logits: np.ndarray, token: int) -> dict[str, float]:
+    """logp: natural logarithm of the token's probability; certainty: minus the entropy of the distribution, in nats."""
+    logp = log_softmax(logits)
+    return {"logp": float(logp[token]), "certainty": float((np.exp(logp) * logp).sum())}
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = np.asarray(logits, dtype=np.float64)
+    shifted = logits - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A logistic regression on a few statistics: the probability that a word that names something is unsupported.
+
+    weights: of each statistic; words whose probability is at least `threshold` are flagged.
+    """
+
+    weights: Mapping[str, float]
+    intercept: float
+    threshold: float
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Detector | None":
+        """The one that a checkpoint was calibrated with, "lime": {"detector": {...}} in config.json; None without.
+
+        Raises `CheckpointError` when it is not one.
+        """
+        own = config.get("lime")
+        values = own.get("detector") if isinstance(own, Mapping) else None
+        if values is None:
+            return None
+        try:
+            weights = {str(name): float(value) for name, value in values["weights"].items()}
+            detector = cls(weights, float(values["intercept"]), float(values["threshold"]))
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise CheckpointError(
+                'The "detector" in config.json cannot be used: it needs weights, an intercept and a threshold.'
+            ) from error
+        unknown = weights.keys() - {*from_relevance(np.zeros(1), np.ones(1, bool)), *from_logits(np.zeros(1), 0)}
+        if unknown:
+            raise CheckpointError(f"The detector in config.json has an unknown statistic {min(unknown)!r}.")
+        return detector
+
+    def doubt(self, statistics: Mapping[str, float]) -> float:
+        """Probability, 0 to 1, that the word has no support."""
+        score = self.intercept + sum(weight * statistics[name] for name, weight in self.weights.items())
+        return float(1 / (1 + np.exp(-np.clip(score, -60, 60))))

@@ -1,0 +1,97 @@
+"""What a file is by its first bytes, for the message that refuses it, and how decoders in C are kept quiet."""
+
+import codecs
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .fetch import one_line
+
+PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM")
+SOUND_STARTS = (b"fLaC", b"OggS", b"ID3", b"RF64", b"riff\x2e\x91", b"caff", b".snd", b"#!AMR")
+VIDEO_STARTS = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"FLV\1")
+RIFF = {b"WAVE": "sound", b"AVI ": "video", b"WEBP": "picture"}
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+PICTURE_BRANDS = (*HEIC_BRANDS, b"avif", b"avis")
+SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ")
+
+# What to do with another kind of file where a picture or a sound is wanted.
+ADVICE = {
+    ("picture", "sound"): "a sound; give it with --audio",
+    ("picture", "video"): "a video, which is not supported; save one frame as PNG",
+    ("picture", "pdf"): "a PDF; export the page as PNG",
+    ("picture", "svg"): "an SVG drawing; export it as PNG",
+    ("picture", "page"): "a web page; give the address of the picture itself",
+    ("picture", "text"): "text, not a picture; check which file it is",
+    ("picture", None): "not a picture that can be read; convert it to PNG or JPEG",
+    ("sound", "sound"): "a sound of a kind that cannot be read; convert it to WAV, FLAC or MP3",
+    ("sound", "picture"): "a picture; give it with --image",
+    ("sound", "video"): "a video, which is not supported; save its sound as WAV",
+    ("sound", "pdf"): "a PDF, not a sound; check which file it is",
+    ("sound", "svg"): "a drawing, not a sound; check which file it is",
+    ("sound", "page"): "a web page; give the address of the sound itself",
+    ("sound", "text"): "text, not a sound; check which file it is",
+    ("sound", None): "not a sound that can be read; convert it to WAV, FLAC or MP3",
+}
+
+
+def kind_of(data: bytes) -> str | None:
+    """ "picture", "sound", "video", "pdf", "svg", "page" (HTML) or "text"; None for anything else."""
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"%pdf-"):
+        return "pdf"
+    if head.startswith(b"<svg") or (head.startswith(b"<?xml") and b"<svg" in head):
+        return "svg"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "page"
+    if _is_text(head):
+        return "text"
+    if data[:4] == b"RIFF" and data[8:12] in RIFF:
+        return RIFF[data[8:12]]
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        return "picture" if brand in PICTURE_BRANDS else "sound" if brand in SOUND_BRANDS else "video"
+    if data.startswith(b"OggS") and b"\x80theora" in data[:256]:
+        return "video"
+    if data.startswith(VIDEO_STARTS) or data[4:8] in (b"moov", b"mdat"):
+        return "video"
+    if data.startswith(SOUND_STARTS) or data[:4] + data[8:11] == b"FORMAIF" or _is_mpeg_frame(data):
+        return "sound"
+    return "picture" if data.startswith(PICTURE_STARTS) else None
+
+
+def why_not(wanted: str, data: bytes, content_type: str) -> str:
+    """Why `data`, which its decoder does not know, is no picture or no sound (`wanted`), and what to do."""
+    served = f" (the server calls it {one_line(content_type, 80)})" if content_type else ""
+    return f"it is {ADVICE.get((wanted, kind_of(data)), ADVICE[wanted, None])}{served}"
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """For decoders in C that print their complaints straight to file descriptor 2."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed: what is printed goes nowhere anyway
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+
+
+def _is_mpeg_frame(data: bytes) -> bool:
+    """An MP3 (layer III) or an AAC (ADTS) without a tag in front."""
+    return len(data) > 2 and data[0] == 0xFF and (data[1] & 0xE6 == 0xE2 or data[1] & 0xF6 == 0xF0)
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head

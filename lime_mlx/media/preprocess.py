@@ -1,0 +1,100 @@
+"""What the preprocessing of pictures is made of: settings, resizing, and levels that become numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import CheckpointError, MediaError
+
+HALF = (0.5, 0.5, 0.5)
+MAX_RATIO = 200
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessor:
+    """How a level 0 to 255 becomes a number, (level * scale - mean) / std, and by which filter pictures are resized.
+
+    The defaults of a subclass are those of its processor in transformers.
+    """
+
+    resample: int
+    scale: float = 1 / 255
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        if not all(0 < value < math.inf for value in (self.scale, *self.std)):
+            raise ValueError("rescale_factor and image_std must be positive")
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], *given: int) -> Any:
+        """Read preprocessor_config.json. A key that is missing or null takes its default.
+
+        Raises `CheckpointError` for settings that are not supported.
+        """
+        try:
+            return cls._read({key: value for key, value in settings.items() if value is not None}, *given)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            raise CheckpointError(f"preprocessor_config.json cannot be used: {error}.") from error
+
+    @classmethod
+    def _read(cls, settings: Mapping[str, Any], *given: int) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def _levels(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that all families have."""
+        normalise = settings.get("do_normalize", True)
+        return {
+            "resample": Image.Resampling(settings.get("resample", cls.resample)),
+            "scale": float(settings.get("rescale_factor", cls.scale)) if settings.get("do_rescale", True) else 1.0,
+            "mean": _three(settings.get("image_mean", cls.mean) if normalise else 0.0),
+            "std": _three(settings.get("image_std", cls.std) if normalise else 1.0),
+        }
+
+    def resized(self, image: Image.Image, height: int, width: int) -> Image.Image:
+        return image.resize((width, height), self.resample)
+
+    def channels(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        """(3, H, W) float32 of an RGB picture, or of (H, W, 3) uint8."""
+        levels = (np.arange(256) * self.scale).astype(np.float32)[:, None]
+        levels = (levels - np.float32(self.mean)) / np.float32(self.std)
+        return np.stack([np.take(levels[:, c], np.asarray(image)[..., c]) for c in range(3)])
+
+
+def sides(value: Mapping[str, int], limit: int = MAX_SIDE) -> dict[str, int]:
+    """The edges that a size of preprocessor_config.json names; `ValueError` for any that is not 1 to `limit`."""
+    found = {key: side for key, side in value.items() if side is not None}
+    if not all(isinstance(side, int) and 0 < side <= limit for side in found.values()):
+        raise ValueError(f"a side of a size must be 1 to {limit}")
+    return found
+
+
+def unsupported(found: Mapping[str, int]) -> ValueError:
+    return ValueError(f"a size with {', '.join(found) or 'nothing'} is not supported")
+
+
+def positive(settings: Mapping[str, Any], key: str, default: int) -> int:
+    value = settings.get(key, default)
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{key} must be a positive number, got {value!r}")
+    return value
+
+
+def refuse_long(image: Image.Image) -> None:
+    """`MediaError` for a picture more than `MAX_RATIO` times as long as it is wide, or the other way round."""
+    if max(image.size) > MAX_RATIO * min(image.size):
+        raise MediaError(
+            f"Cannot use a picture of {image.width} x {image.height}: one side is more than {MAX_RATIO} times "
+            "the other; crop it."
+        )
+
+
+def _three(values: float | Sequence[float]) -> tuple[float, ...]:
+    red, green, blue = (float(v) for v in (values if isinstance(values, Sequence) else [values] * 3))
+    return red, green, blue
