@@ -11,11 +11,11 @@ from demo_folder import IDS, MEDIA, TEXT
 from demo_stage import Stage, track
 
 from lime_mlx.media.mel import Mel
-from lime_mlx.models.qwen2_audio import Qwen2Audio as Model
+from lime_mlx.models.qwen2_audio import Qwen2Audio
 from lime_mlx.scenes import SOUND_PROMPTS as PROMPTS
 from lime_mlx.scenes import SOUNDS, SoundEvent, SoundScene, answer, caption, make_sound, questions
 
-__all__ = ["KINDS", "PROMPTS", "Model", "answer", "caption", "questions"]
+__all__ = ["KINDS", "PROMPTS", "answer", "caption", "questions"]
 
 KINDS = SOUNDS.kinds
 SECONDS, RATE, HOP, WINDOW, BINS = 6, 16_000, 320, 640, 64
@@ -26,7 +26,7 @@ BEFORE, AFTER = "USER: <|audio_bos|>", "<|audio_eos|>\n"  # the sound stands bet
 CHAT = demo_folder.template("audio", "<|audio_bos|><|AUDIO|><|audio_eos|>")
 STAGES = (
     Stage("hearing", "uncorrelated", 16_000, 1000, 32, 1e-3, 0),
-    Stage("speech", "uncorrelated", 16_000, 1800, 24, 1e-3, 3),
+    Stage("speech", "uncorrelated", 16_000, 1100, 24, 1e-3, 3),
     Stage("habit", "skewed", 6_000, 300, 24, 3e-4, 3, unseen=0.1),
 )
 LIME = {}
@@ -65,7 +65,7 @@ def config(vocabulary: int) -> dict:
         "audio_token_index": MEDIA,
         **IDS,
         "tie_word_embeddings": True,
-        "torch_dtype": "float32",
+        "torch_dtype": "float16",
         "lime": LIME,
         "text_config": {"model_type": "qwen2", **TEXT, "use_sliding_window": False, "vocab_size": vocabulary},
         "audio_config": AUDIO,
@@ -139,15 +139,26 @@ class Pool:
 LOWEST, STEPS = 1.5, 80.0
 
 
-def tower(model: Model):
+def Model(config: dict) -> Qwen2Audio:  # noqa: N802
+    """The model with the head tied to the embeddings, which the hearing stage brings near the sounds."""
+    model = Qwen2Audio(config)
+    model.language_model.pop("lm_head", None)
+    return model
+
+
+def tower(model: Qwen2Audio):
     return model.audio_tower
 
 
-def features(model: Model, mel: mx.array) -> mx.array:
+def features(model: Qwen2Audio, mel: mx.array) -> mx.array:
     """What the tower and the projector make of the sound, (N, TOKENS, D)."""
     return model.features(mel, mx.full((mel.shape[0],), FRAMES))
 
 
 def stored(weights: dict[str, mx.array]) -> dict[str, mx.array]:
-    """The weights in PyTorch's layout."""
-    return {name: w.swapaxes(1, 2) if "audio_tower.conv" in name and w.ndim == 3 else w for name, w in weights.items()}
+    """The weights in PyTorch's layout, as float16, with a head: transformers ties none in this family."""
+    weights = {**weights, "language_model.lm_head.weight": weights["language_model.model.embed_tokens.weight"]}
+    return {
+        name: (value.swapaxes(1, 2) if "audio_tower.conv" in name and value.ndim == 3 else value).astype(mx.float16)
+        for name, value in weights.items()
+    }

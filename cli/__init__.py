@@ -8,7 +8,10 @@ import click
 from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
 
-COMMANDS = {"generate": "Answer a question about a picture, with every word's share of picture on request."}
+COMMANDS = {
+    "generate": "Answer a question about a picture, with every word's share of picture on request.",
+    "models": "The supported families, the models in the local cache, and which of them fit in memory.",
+}
 INTERRUPTED = 130
 
 

@@ -66,6 +66,24 @@ def _grown(buffer: mx.array | None, like: mx.array, room: int) -> mx.array:
     return fresh if buffer is None else mx.concatenate([buffer, fresh], axis=2)
 
 
+class Edited:
+    """One layer's cache, attended to with the weights that `edit` makes of the scores.
+
+    The entries are appended first: a buffer that the same computation also reads as it was would have to be copied.
+    """
+
+    def __init__(self, layer: LayerCache, edit: Edit):
+        self.layer, self.edit = layer, edit
+
+    def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
+        k, v = self.layer.extend(k, v)
+        batch, heads, length, dim = q.shape
+        scores = (q * scale).reshape(batch, k.shape[1], -1, length, dim) @ k[:, :, None].swapaxes(-1, -2)
+        if mask is not None:
+            scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
+        return (self.edit(scores) @ v[:, :, None]).reshape(batch, heads, length, -1)
+
+
 class Overlay:
     """One layer's entries for one step: cached ones, new ones, and deltas on all of them. Nothing is stored.
 

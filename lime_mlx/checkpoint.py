@@ -51,6 +51,19 @@ def load_model(folder: str | os.PathLike) -> Model:
     model, and `BackendError` when they do not fit in memory.
     """
     folder = Path(folder)
+    model, weights = open_model(folder)
+    _check_memory(folder, weights)
+    _materialise(folder, model, weights)
+    model.load_weights(list(weights.items()))
+    return model.eval()
+
+
+def open_model(folder: str | os.PathLike) -> tuple[Model, dict[str, mx.array]]:
+    """The module tree of config.json, and the weights under its names, which fit it and are not yet read into memory.
+
+    Layers whose weights are quantised are so in the tree, too. Raises `CheckpointError`.
+    """
+    folder = Path(folder)
     config = read_config(folder)
     model = build(config)
     weights = model.sanitize(read_weights(folder))
@@ -58,10 +71,7 @@ def load_model(folder: str | os.PathLike) -> Model:
     _tie(config, model, weights)
     _quantize(folder, config, model, weights)
     _check_fit(folder, model, weights)
-    _check_memory(folder, weights)
-    _materialise(folder, model, weights)
-    model.load_weights(list(weights.items()))
-    return model.eval()
+    return model, weights
 
 
 def load_processor(folder: str | os.PathLike) -> Processor:
@@ -213,11 +223,12 @@ def _materialise(folder: Path, model: Model, weights: dict[str, mx.array]) -> No
         if _kind(array) == "floats":
             weights[name] = array = array.astype(dtype)
         mx.eval(array)
-        if not _finite(array, modes.get(name)):
+        if not finite(array, modes.get(name)):
             raise CheckpointError(f"The weights in {folder} are damaged: {name} holds NaN or infinity.")
 
 
-def _finite(array: mx.array, mode: str | None) -> bool:
+def finite(array: mx.array, mode: str | None = None) -> bool:
+    """Whether weights, or scales of a quantisation `mode`, hold neither NaN nor infinity."""
     if _kind(array) == "floats":
         return bool(mx.isfinite(array.sum()) or mx.isfinite(array).all())
     if array.dtype == mx.uint8:  # scales: 8-bit floats without infinities

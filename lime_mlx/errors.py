@@ -13,6 +13,10 @@ class CheckpointError(LimeError):
     """A model folder or repository is missing, incomplete or not supported."""
 
 
+class ConversionError(LimeError):
+    """A checkpoint cannot be converted, written or uploaded as asked."""
+
+
 class MethodError(LimeError):
     """A decoding method or one of its options is unknown or has a wrong value."""
 

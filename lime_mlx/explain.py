@@ -11,23 +11,26 @@ from lime_mlx.prompt import Span
 
 
 class Piece(NamedTuple):
-    """What a token added to the text, where it came from, and its relevance (T,) where that was kept."""
+    """What a token added to the text, where it came from, its relevance (T,), and what speaks for it, where kept."""
 
     text: str
-    shares: Shares | None
+    shares: Shares | None = None
     relevance: np.ndarray | None = None
+    evidence: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Word:
     """A word as it was said, with the white space before it and the punctuation after it.
 
-    shares: where it came from; relevance (T,): the sum over its tokens, at the positions that the first of them saw.
+    shares: where it came from; relevance (T,): the sum over its tokens, at the positions that the first of them saw;
+    evidence: of its first token that has some, since the rest of a word follows from its beginning.
     """
 
     text: str
     shares: Shares | None
     relevance: np.ndarray | None = None
+    evidence: dict[str, float] | None = None
 
 
 def words(pieces: Iterable[tuple]) -> Iterator[Word]:
@@ -38,7 +41,7 @@ def words(pieces: Iterable[tuple]) -> Iterator[Word]:
     An empty piece is the first part of a character, and goes with the next piece.
     """
     word, waiting = [], []
-    for piece in map(Piece._make, ((*given, None)[:3] for given in pieces)):
+    for piece in map(Piece._make, ((*given, None, None)[:4] for given in pieces)):
         waiting.append(piece)
         if not piece.text:
             continue
@@ -85,4 +88,5 @@ def _merged(tokens: list[Piece]) -> Word:
     shares = mean(telling) or mean(token.shares for token in tokens)
     known = [token.relevance for token in tokens if token.relevance is not None]
     relevance = sum(array[: len(known[0])] for array in known) if known else None
-    return Word(_text(tokens), shares, relevance)
+    evidence = next((token.evidence for token in tokens if token.evidence is not None), None)
+    return Word(_text(tokens), shares, relevance, evidence)

@@ -10,6 +10,8 @@ import numpy as np
 
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
+from lime_mlx.lrp.support import from_logits, from_relevance
+from lime_mlx.media.audio import open_audio
 from lime_mlx.media.image import open_image
 from lime_mlx.methods import Method, Plain, Session, parse_method
 from lime_mlx.prompt import Prompt
@@ -49,6 +51,7 @@ class Response:
     finish_reason: str | None = None
     shares: Shares | None = None
     relevance: np.ndarray | None = None
+    evidence: dict[str, float] | None = None
     optimised: bool = False
     cost: "Cost | None" = None
 
@@ -171,21 +174,28 @@ def stream_generate(
     logits_processors: Processors = (),
     reliance: bool = True,
     relevance: bool = False,
+    evidence: bool = False,
     measure: bool = False,
 ) -> Iterator[Response]:
     """Yield a `Response` for every token, the last with a finish_reason ("stop" or "length").
 
-    image, audio: one source or several (path, URL, "-", PIL image, array). reliance: shares for every token (one
-    backward pass each); relevance: keep the arrays (T,). measure: time plain decoding at the end, for `Response.cost`.
+    image, audio: one source or several, as `open_image` and `open_audio` take them. reliance: shares for every token
+    (one backward pass each); relevance: keep the arrays (T,); evidence: what speaks for each token that names
+    something, as `lime_mlx.flags.judge` takes it. measure: time plain decoding at the end, for `Response.cost`.
     """
     method = parse_method(method)
     if not isinstance(prompt, Prompt):
         images = [open_image(source) for source in _listed(image)]
-        prompt = processor.prompt(prompt, images=images, audio=_listed(audio), system=system)
+        sounds = [open_audio(source) for source in _listed(audio)]
+        prompt = processor.prompt(prompt, images=images, audio=sounds, system=system)
     mx.reset_peak_memory()
     began = time.perf_counter()
     session = start(
-        model, prompt, reliance=reliance or relevance, processors=logits_processors, content=processor.content
+        model,
+        prompt,
+        reliance=reliance or relevance or evidence,
+        processors=logits_processors,
+        content=processor.content,
     )
     detokenizer, stop = processor.detokenizer(), frozenset(processor.eos_token_ids)
     first, peak = began, 0
@@ -213,6 +223,7 @@ def stream_generate(
             finish_reason=reason,
             shares=step.shares,
             relevance=step.relevance if relevance else None,
+            evidence=_evidence(session, step) if evidence and processor.content[step.token] else None,
             optimised=step.optimised,
         )
         if measure and reason is not None and count > 1:
@@ -250,6 +261,10 @@ def cost(session: Session, seconds: float, prefilled: int, repeats: int = 5) -> 
         next(plain)
         times.append(time.perf_counter() - began)
     return Cost(seconds / sorted(times)[repeats // 2], max(0, peak - max(prefilled, mx.get_peak_memory())))
+
+
+def _evidence(session: Session, step: Step) -> dict[str, float]:
+    return {**from_relevance(step.relevance, session.modality), **from_logits(step.logits, step.token)}
 
 
 def _listed(sources: Any) -> list:

@@ -43,8 +43,8 @@ indeed instead otherwise actually overall additionally furthermore moreover almo
 FRAMES = """
 picture pictures image images photo photos photograph photographs scene show shows showing shown showed depict depicts
 depicting depicted contain contains containing contained include includes including included appear appears appearing
-appeared seem seems seen see sees seeing visible describe describes described description hear hears heard hearing audible
-sound sounds sounding audio recording recordings clip
+appeared seem seems seen see sees seeing visible describe describes described description
+hear hears heard hearing audible sound sounds sounding audio recording recordings clip
 """
 CLOSED = frozenset(
     " ".join((ARTICLES, PRONOUNS, PREPOSITIONS, CONJUNCTIONS, AUXILIARIES, QUANTIFIERS, PARTICLES, FRAMES)).split()

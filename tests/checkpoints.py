@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -39,6 +40,32 @@ LLAVA = {
     },
 }
 LLAVA_NEXT = {**LLAVA, "model_type": "llava_next", "image_grid_pinpoints": [[28, 56], [56, 28], [56, 56]]}
+AUDIO, BANDS, SECONDS = 6, 16, 1
+SOUND_TOKENS = ["<|audio_bos|>", "<|audio_eos|>", "<|AUDIO|>", "<|im_start|>", "<|im_end|>"]
+QWEN2_AUDIO = {
+    "model_type": "qwen2_audio",
+    "audio_token_index": AUDIO,
+    "text_config": {**TEXT, "model_type": "qwen2"},
+    "audio_config": {
+        "model_type": "qwen2_audio_encoder",
+        "num_mel_bins": BANDS,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "max_source_positions": 50 * SECONDS,
+    },
+}
+PICTURE, WINDOW = 6, 28
+PICTURE_TOKENS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|im_start|>", "<|im_end|>"]
+QWEN_TOWER = {"depth": 2, "num_heads": 2, "patch_size": WINDOW // 2}
+QWEN_TOWERS = {
+    "qwen2_vl": {**QWEN_TOWER, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2},
+    "qwen2_5_vl": {**QWEN_TOWER, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64},
+    "qwen3_vl": {**QWEN_TOWER, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64},
+}
+QWEN_TOWERS["qwen2_5_vl"] |= {"window_size": 2 * WINDOW, "fullatt_block_indexes": [1]}
+QWEN_TOWERS["qwen3_vl"] |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
 SENTENCES = [
     "USER: What is in the picture? ASSISTANT: There is a dog and a house with a red door.",
     "Is there a cat in the scene? Yes, there is a cat. No, there is no umbrella.",
@@ -119,9 +146,38 @@ def write(folder: Path, config: dict, weights: dict[str, mx.array], shards: int 
     return folder
 
 
-def write_tokenizer(folder: Path, bytewise: bool = True, **settings) -> Tokenizer:
+def write_audio(folder: Path, **changes) -> Path:
+    """A whole checkpoint that takes sounds of a second and has no chat template of its own."""
+    config = merged(QWEN2_AUDIO, **changes)
+    write(folder, config, random_weights(config))
+    settings = {"feature_extractor_type": "WhisperFeatureExtractor", "processor_class": "Qwen2AudioProcessor"}
+    settings |= {"feature_size": BANDS, "chunk_length": SECONDS, "return_attention_mask": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    write_tokenizer(folder, more=SOUND_TOKENS)
+    return folder
+
+
+def qwen_vl(kind: str) -> dict:
+    """config.json of a small model of a Qwen-VL family."""
+    sections = {"type": "default", "mrope_section": [4, 2, 2]}
+    text = {**TEXT, "model_type": f"{kind}_text", "head_dim": 16, "rope_scaling": sections}
+    return {"model_type": kind, "image_token_id": PICTURE, "text_config": text, "vision_config": QWEN_TOWERS[kind]}
+
+
+def write_qwen_vl(folder: Path, kind: str = "qwen2_5_vl", weights=None, **changes) -> Path:
+    """A whole checkpoint that takes pictures of 4 to 16 tokens and has no chat template of its own."""
+    config = merged(qwen_vl(kind), **changes)
+    write(folder, config, (weights or dict)(random_weights(config)))
+    settings = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": WINDOW // 2}
+    settings |= {"min_pixels": 4 * WINDOW**2, "max_pixels": 16 * WINDOW**2}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    write_tokenizer(folder, more=PICTURE_TOKENS)
+    return folder
+
+
+def write_tokenizer(folder: Path, bytewise: bool = True, more: Sequence[str] = (), **settings) -> Tokenizer:
     """tokenizer.json, of byte-level BPE or in the manner of Llama's sentencepiece, and tokenizer_config.json."""
-    special = ["<pad>", "<s>", "</s>", "<image>"]
+    special = named = ["<pad>", "<s>", "</s>", "<image>", *more]
     tokenizer = Tokenizer(models.BPE(byte_fallback=not bytewise, fuse_unk=not bytewise))
     if bytewise:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -131,20 +187,20 @@ def write_tokenizer(folder: Path, bytewise: bool = True, **settings) -> Tokenize
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
         steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         tokenizer.decoder = decoders.Sequence(steps)
-        special += [f"<0x{byte:02X}>" for byte in range(256)]
+        special = special + [f"<0x{byte:02X}>" for byte in range(256)]
         first = []
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - 10, special_tokens=special, initial_alphabet=first, show_progress=False
     )
     tokenizer.train_from_iterator(SENTENCES * 3, trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special[:4]])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in named])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({**named, **settings}))
+    ends = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**ends, **settings}))
     return tokenizer
 
 

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from lime_mlx import checkpoint
+from lime_mlx import checkpoint, hub
 from lime_mlx.cli import display, main
 from lime_mlx.explain import Word
 from lime_mlx.lrp.relevance import Shares
@@ -162,7 +162,7 @@ def test_an_animation_is_noted(model, tmp_path):
 
 def test_the_demo_model_is_announced_only_when_all_went_well(model, picture, monkeypatch):
     monkeypatch.delenv("LIME_MLX_MODEL", raising=False)
-    monkeypatch.setattr(checkpoint, "_demo", lambda: Path(model))
+    monkeypatch.setattr(hub, "demos", lambda: {"picture": Path(model)})
     result = run("--image", picture, "--max-tokens", "2")
     assert "demo model" in result.stderr.splitlines()[0]
     assert "mlx-community/llava-1.5-7b-4bit" in result.stderr.splitlines()[0]
@@ -255,7 +255,7 @@ def test_an_address_that_gives_no_picture(model, site, path, part):
         (["--seed", "-1"], "--seed is -1"),
         (["--image", "ftp://x/y.png"], "ftp"),
         (["--image", "http://127.0.0.1:9/x.png"], "127.0.0.1:9"),
-        (["--audio", "x.wav"], "takes no sound"),
+        (["--audio", "x.wav"], "x.wav: there is no such file"),
     ],
 )
 def test_a_wrong_option_is_one_line(model, picture, arguments, part):

@@ -5,7 +5,7 @@ from functools import cache
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers import distance, excess, golden, golden_model
+from helpers import GOLDEN, distance, excess, golden, golden_model
 
 import lime_mlx
 from lime_mlx.cache import Overlay
@@ -13,13 +13,22 @@ from lime_mlx.generate import start
 from lime_mlx.lrp.relevance import exact, relevance
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods.lime import Exact, Lime
-from lime_mlx.prompt import Prompt, Span
+from lime_mlx.prompt import Prompt
 
 TOKENS, STEPS = 4, 7
 CLOSE = 2e-5
 RULES = ["attnlrp", "cplrp", "plain"]
-LIME_RULES = {"intended": "attnlrp", "asshipped": "plain"}
-LIME_CASES = [f"{mode}_{variant}" for mode in LIME_RULES for variant in ("default", "mid", "big")]
+# The media of each model, under the names of the transformers processors.
+MEDIA = {
+    "llava": ("pixel_values",),
+    "qwen2_5_vl": ("pixel_values", "image_grid_thw"),
+    "qwen2_audio": ("input_features", "feature_attention_mask"),
+}
+# The released code reaches the modules that run with none of its rules; in Qwen2-Audio with all but that of attention.
+AS_SHIPPED = {"qwen2_audio": "mlplrp"}
+CASES = [
+    f"{name}-{path.stem.removeprefix('lime_')}" for name in MEDIA for path in sorted((GOLDEN / name).glob("lime_*.npz"))
+]
 
 model = cache(golden_model)
 
@@ -104,49 +113,74 @@ class TestRelevance:
         assert distance(reading.relevance, wanted["relevance"]) < CLOSE
 
 
-# --- LLaVA ------------------------------------------------------------------------------------------------------------
+# --- models with media ------------------------------------------------------------------------------------------------
 
 
 @cache
-def llava_prompt() -> Prompt:
-    inputs = golden("llava/inputs_vanilla")
-    return Prompt(inputs["input_ids"], {"pixel_values": inputs["pixel_values"]})
+def prompt_of(name: str) -> Prompt:
+    inputs = golden(f"{name}/inputs_vanilla")
+    return Prompt(inputs["input_ids"], {key: inputs[key] for key in MEDIA[name]})
 
 
-def test_llava_hidden_states():
-    decoder, embeds = model("llava").language_model, model("llava").embed(llava_prompt())
-    states = [embeds]
-    for index in range(len(decoder.layers)):
-        states.append(decoder.block(index, states[-1], Overlay()))
-    states[-1] = decoder.model.norm(states[-1])
-    assert distance(mx.concatenate(states), golden("llava/inputs_vanilla")["vanilla_hidden_states"]) < CLOSE
+@pytest.mark.parametrize("name", MEDIA)
+class TestPlain:
+    def test_hidden_states(self, name):
+        decoder, (embeds, layout) = model(name).language_model, model(name).inputs(prompt_of(name))
+        states = [embeds]
+        for index in range(len(decoder.layers)):
+            states.append(decoder.block(index, states[-1], Overlay(), layout=layout))
+        states[-1] = decoder.model.norm(states[-1])
+        assert distance(mx.concatenate(states), golden(f"{name}/inputs_vanilla")["vanilla_hidden_states"]) < CLOSE
 
-
-@pytest.mark.parametrize("reliance", [True, False])
-def test_llava_plain_decoding(reliance):
-    wanted = golden("llava/inputs_vanilla")
-    steps = list(lime_mlx.decode(model("llava"), llava_prompt(), "none", TOKENS, reliance=reliance))
-    assert [step.token for step in steps] == wanted["vanilla_tokens"].tolist()
-    assert distance([step.logits for step in steps], wanted["vanilla_logits"]) < CLOSE
+    @pytest.mark.parametrize("reliance", [True, False])
+    def test_decoding(self, name, reliance):
+        wanted = golden(f"{name}/inputs_vanilla")
+        steps = list(lime_mlx.decode(model(name), prompt_of(name), "none", TOKENS, reliance=reliance))
+        assert [step.token for step in steps] == wanted["vanilla_tokens"].tolist()
+        assert distance([step.logits for step in steps], wanted["vanilla_logits"]) < CLOSE
 
 
 # --- exact LIME -------------------------------------------------------------------------------------------------------
+
+
+def read(case: str) -> tuple[str, dict[str, np.ndarray]]:
+    """The model of a case, and its numbers."""
+    name, variant = case.split("-")
+    return name, golden(f"{name}/lime_{variant}")
+
+
+def rules_of(case: str) -> str:
+    name, variant = case.split("-")
+    return "attnlrp" if variant.startswith("intended") else AS_SHIPPED.get(name, "plain")
+
+
+def penalised(tokens, logits: mx.array, factor: float) -> mx.array:
+    """Logits (..., V) after the repetition penalty of transformers for `tokens` (T,)."""
+    seen = (mx.array(tokens)[:, None] == mx.arange(logits.shape[-1])).any(axis=0)
+    return mx.where(seen, mx.where(logits < 0, logits * factor, logits / factor), logits)
+
+
+def processors(wanted: dict) -> list:
+    """The penalty of a case, if any: it decides which token is explained."""
+    factor = float(wanted.get("repetition_penalty", 1))
+    return [] if factor == 1 else [lambda tokens, logits: penalised(tokens, logits, factor)]
 
 
 class Run:
     """All steps of all tokens of one case; `grad[s]`, `delta[s]` are those of the first token."""
 
     def __init__(self, case: str, checkpoint: str):
-        self.wanted = wanted = golden(f"llava/lime_{case}")
+        self.name, self.wanted = read(case)
+        wanted = self.wanted
         self.lime = Lime(
             mode="exact",
             steps=STEPS + 1,  # one more forward than the official code has: its seventh update is compared, too
             lr=float(wanted["lr"]),
             kl=float(wanted["lambda_kl"]),
             tau=float(wanted["tau"]),
-            rules=LIME_RULES[case.split("_")[0]],
+            rules=rules_of(case),
             checkpoint=checkpoint,
-        ).prepare(model("llava"))
+        ).prepare(model(self.name))
         self.session = session = self.fresh()
         self.traces, self.grad, self.delta = [], [], []
         for token in wanted["tokens"]:
@@ -155,7 +189,15 @@ class Run:
             session.say(int(token))
 
     def fresh(self):
-        return start(model("llava"), llava_prompt(), trace=True)
+        return start(model(self.name), prompt_of(self.name), trace=True, processors=processors(self.wanted))
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """What a token is picked from, of logits (N, S, V)."""
+        heard, said = prompt_of(self.name).input_ids, self.wanted["tokens"]
+        for process in processors(self.wanted):
+            rows = [process(np.append(heard, said[:n]), mx.array(row)) for n, row in enumerate(logits)]
+            logits = np.array(mx.stack(rows))
+        return logits
 
     def keep(self, gradient, deltas):
         self.grad.append(gradient)
@@ -184,8 +226,17 @@ def stacked(layers: list[dict[str, mx.array]], which: str) -> np.ndarray:
     return np.concatenate([np.array(layer[which]) for layer in layers])
 
 
+def steady(noise: np.ndarray) -> np.ndarray:
+    """(N, S) noise, at no step below the median of the token's steps.
+
+    The stated noise is the larger of two re-runs only, and at some steps a single last digit by luck: re-runs of our
+    own code, with such noise on the weights, spread up to 55 times as far there.
+    """
+    return np.maximum(noise, np.median(noise, axis=1, keepdims=True))
+
+
 @pytest.mark.parametrize("checkpoint", ["off", "on"])
-@pytest.mark.parametrize("case", LIME_CASES)
+@pytest.mark.parametrize("case", CASES)
 class TestLime:
     @pytest.fixture
     def ours(self, case, checkpoint):
@@ -193,17 +244,18 @@ class TestLime:
 
     def test_prompt(self, ours):
         wanted, (first, last) = ours.wanted, ours.wanted["span"]
-        assert distance(model("llava").embed(llava_prompt())[0], wanted["merged_inputs_embeds"]) < CLOSE
-        assert model("llava").spans(llava_prompt()) == (Span("image", first, last + 1),)
+        asked, prompt = model(ours.name), prompt_of(ours.name)
+        assert distance(asked.embed(prompt)[0], wanted["merged_inputs_embeds"]) < CLOSE
+        assert np.flatnonzero(asked.modality(prompt)).tolist() == list(range(first, last + 1))
         assert wanted["opt_steps"] == STEPS
 
     @pytest.mark.parametrize("key", ["kl", "rel_loss"])
     def test_losses(self, ours, key):
-        assert excess(ours.traced(key), ours.wanted[key], 10 * ours.wanted[f"noise_{key}"] + 1e-5) < 1
+        assert excess(ours.traced(key), ours.wanted[key], 10 * steady(ours.wanted[f"noise_{key}"]) + 1e-5) < 1
 
     def test_total_loss(self, ours):
         wanted = ours.wanted
-        noise = wanted["noise_rel_loss"] + wanted["lambda_kl"] * wanted["noise_kl"]
+        noise = steady(wanted["noise_rel_loss"]) + wanted["lambda_kl"] * steady(wanted["noise_kl"])
         assert excess(ours.traced("total_loss"), wanted["total_loss"], 10 * noise + 1e-5) < 1
 
     def test_logits(self, ours):
@@ -211,10 +263,12 @@ class TestLime:
         tolerance = 10 * wanted["noise_logits"] + 1e-5
         assert wanted["noise_same_argmax"].all()
         assert excess(logits, wanted["logits"], tolerance[..., None]) < 1
-        assert excess(logits.max(-1), wanted["target_logit"], tolerance) < 1
+        scores = ours.scores(logits)
+        assert excess(scores.max(-1), wanted["target_logit"], tolerance) < 1
         reference = np.stack([trace["ref_logits"] for trace in ours.traces])
         assert excess(reference, wanted["ref_logits"], tolerance[:, :1]) < 1
-        assert logits[:, STEPS - 1].argmax(-1).tolist() == wanted["tokens"].tolist()
+        # A repetition penalty counts once for the target; the official code applies it twice before it says a token.
+        assert ours.scores(scores)[:, STEPS - 1].argmax(-1).tolist() == wanted["tokens"].tolist()
 
     @pytest.mark.parametrize("token", range(TOKENS))
     def test_relevance(self, ours, token):
@@ -242,7 +296,7 @@ class TestLime:
 
     def test_gradient_of_each_term(self, ours, case):
         kept = [step for step in range(STEPS) if f"gradkl_k_step{step}" in ours.wanted]
-        assert kept == ([0, 1] if case == "intended_default" else [1])
+        assert kept == ([0, 1] if case.endswith("intended_default") else [1])
         for step in kept:
             parts = {name: [stacked(layers, which) for which in "kv"] for name, layers in ours.parts(step).items()}
             wanted = {name: [ours.wanted[f"{name}_{which}_step{step}"] for which in "kv"] for name in parts}
@@ -253,20 +307,37 @@ class TestLime:
                 assert distance(parts["gradkl"], wanted["gradkl"]) < (1e-2 if case.endswith("default") else 1e-3)
 
 
-@pytest.mark.parametrize("case", LIME_CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.endswith("reppen")])
 def test_lime_as_it_is_used(case):
-    wanted = golden(f"llava/lime_{case}")
+    name, wanted = read(case)
     values = "" if case.endswith("default") else f",lr={wanted['lr']},kl={wanted['lambda_kl']}"
-    spec = f"lime:mode=exact,rules={LIME_RULES[case.split('_')[0]]}{values}"
-    steps = list(lime_mlx.decode(model("llava"), llava_prompt(), spec, TOKENS, trace=True))
+    spec = f"lime:mode=exact,rules={rules_of(case)}{values}"
+    steps = list(lime_mlx.decode(model(name), prompt_of(name), spec, TOKENS, trace=True))
     assert [step.token for step in steps] == wanted["tokens"].tolist()
     for n, step in enumerate(steps):
         assert {key: value.shape for key, value in step.trace.items()} == {
             "logits": (STEPS, 128),
             "ref_logits": (128,),
-            "relevance": (STEPS - 1, 13 + n),
+            "relevance": (STEPS - 1, len(prompt_of(name)) + n),
             **dict.fromkeys(["kl", "rel_loss", "total_loss", "grad_norm", "delta_norm"], (STEPS - 1,)),
         }
         np.testing.assert_array_equal(step.logits, step.trace["logits"][-1])
         tolerance = 10 * wanted["noise_logits"][n][:, None] + 1e-5
         assert excess(step.trace["logits"], wanted["logits"][n], tolerance) < 1
+
+
+def test_a_repetition_penalty_counts_once():
+    """Ours says what the score after one penalty picks, from the official logits as long as the tokens are the same."""
+    name, wanted = read("qwen2_5_vl-intended_reppen")
+    penalty = lambda tokens, logits: penalised(tokens, logits, float(wanted["repetition_penalty"]))  # noqa: E731
+    spec, ids = f"lime:mode=exact,lr={wanted['lr']},kl={wanted['lambda_kl']}", prompt_of(name).input_ids
+    steps = list(lime_mlx.decode(model(name), prompt_of(name), spec, TOKENS, logits_processors=[penalty]))
+    tokens = [step.token for step in steps]
+    same = int(np.argmin(tokens == wanted["tokens"]))
+    assert tokens[same] != wanted["tokens"][same]
+    for n, step in enumerate(steps):
+        once = penalty(np.append(ids, tokens[:n]), mx.array(step.logits))
+        assert step.token == int(mx.argmax(once))
+        if n <= same:
+            assert excess(step.logits, wanted["logits"][n, -1], 10 * wanted["noise_logits"][n, -1] + 1e-5) < 1
+            assert int(mx.argmax(penalty(np.append(ids, tokens[:n]), once))) == wanted["tokens"][n]

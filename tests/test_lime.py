@@ -156,7 +156,7 @@ class Naive:
 
     def relevance(self, deltas):
         target = mx.stop_gradient(mx.argmax(self.session.scores(self.logits(self.inputs, deltas))))
-        slopes = mx.grad(lambda inputs: self.session.scores(self.logits(inputs, deltas))[target])(self.inputs)
+        slopes = mx.grad(lambda inputs: self.logits(inputs, deltas)[target])(self.inputs)
         if "embeds" in slopes:
             return (self.inputs["embeds"] * slopes["embeds"])[0].sum(-1)
         entries = sum(

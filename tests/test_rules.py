@@ -13,10 +13,10 @@ import pytest
 from helpers import distance, small_model, small_prompt
 
 from lime_mlx.errors import MethodError
-from lime_mlx.lrp.rules import ATTN_LRP, CP_LRP, GRADIENT, PLAIN, RATIOS, attention_weights, divide, rules
+from lime_mlx.lrp.rules import ATTN_LRP, CP_LRP, GRADIENT, MLP_LRP, PLAIN, RATIOS, attention_weights, divide, rules
 
 EPS = 1e-3
-RULES = {"attnlrp": ATTN_LRP, "cplrp": CP_LRP, "plain": GRADIENT}
+RULES = {"attnlrp": ATTN_LRP, "cplrp": CP_LRP, "mlplrp": MLP_LRP, "plain": GRADIENT}
 ALL = {**RULES, "fused": PLAIN}
 SCALE = 0.4
 
@@ -173,6 +173,7 @@ def test_norms_are_linear_to_the_second_derivative(name):
 FROZEN_GATES = {
     "attnlrp": lambda a0, u0: lambda a, u: blend(a0 * u0, a * u, 1 / 2),
     "cplrp": lambda a0, u0: lambda a, u: a0 * u,
+    "mlplrp": lambda a0, u0: lambda a, u: blend(a0 * u0, a * u, 1 / 2),
     "plain": lambda a0, u0: lambda a, u: a * u,
 }
 
@@ -193,7 +194,7 @@ def test_attnlrp_gate_halves_the_product_rule():
     assert not np.array(mx.grad(lambda a: (d * slopes(a, u)[0]).sum())(a)).any()
 
 
-SHARES = {"attnlrp": (1 / 4, 1 / 4, 1 / 2), "cplrp": (0, 0, 1), "plain": (1, 1, 1)}
+SHARES = {"attnlrp": (1 / 4, 1 / 4, 1 / 2), "cplrp": (0, 0, 1), "mlplrp": (1, 1, 1), "plain": (1, 1, 1)}
 CAUSAL = np.tril(np.ones((3, 5), dtype=bool), 2)
 
 
@@ -304,5 +305,5 @@ def test_a_whole_model_computes_the_same_under_every_rule_set(name):
 def test_rules_by_name():
     assert [rules(name) for name in RULES] == list(RULES.values())
     assert [rule.name for rule in RULES.values()] == list(RULES)
-    with pytest.raises(MethodError, match="Unknown rules 'lrp'; choose one of attnlrp, cplrp, plain."):
+    with pytest.raises(MethodError, match="Unknown rules 'lrp'; choose one of attnlrp, cplrp, mlplrp, plain."):
         rules("lrp")

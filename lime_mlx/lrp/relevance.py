@@ -31,7 +31,9 @@ class Reading(NamedTuple):
 
 
 def _explained(function, primals: list, size: int, process: Process | None, target) -> tuple[mx.array, mx.array, list]:
-    """Logits (size,) of `function`, the token explained, and the gradient of its score for the primals.
+    """Logits (size,) of `function`, the token explained, and the gradient of its logit for the primals.
+
+    `process` decides which token that is; its logit is explained as it was before, as in LIME's official code.
 
     By `mx.vjp`: what `mx.value_and_grad` returns beside the value passes no gradient on to an enclosing one.
     """
@@ -42,7 +44,7 @@ def _explained(function, primals: list, size: int, process: Process | None, targ
         logits = function(*arrays)
         scores = logits if process is None else process(logits)
         chosen = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
-        return scores[chosen], logits
+        return logits[chosen], logits
 
     (_, logits), gradients = mx.vjp(outputs, primals, [mx.array(1.0), mx.zeros((size,))])
     return logits, chosen, gradients
@@ -176,7 +178,8 @@ def relevance(model, prompt, rules: str = "attnlrp", target: int | None = None) 
     """Exact relevance (T,) float32 of every prompt position for one logit at the last position.
 
     Gradient x input on the merged embeddings under `rules` ("attnlrp", "cplrp", "mlplrp", "plain"); signed, not
-    normalised (arXiv 2402.05602). `target` None explains the most likely next token. Raises `MethodError` for unknown rules.
+    normalised (arXiv 2402.05602). `target` None explains the most likely next token. Raises `MethodError` for unknown
+    rules.
     """
     decoder, chosen = model.language_model, rules_by_name(rules)
     if target is not None and not 0 <= target < decoder.config.vocab_size:

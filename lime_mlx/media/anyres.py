@@ -14,6 +14,7 @@ from PIL import Image
 from ..errors import CheckpointError
 from .image import to_rgb
 from .pixels import Pixels, shorter
+from .preprocess import given_keys, reading
 
 RESOLUTIONS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
@@ -33,10 +34,11 @@ class AnyResolution:
 
         Raises `CheckpointError` for settings that are not supported or give tiles of another size.
         """
-        known = {key: value for key, value in settings.items() if value is not None}
-        pixels = Pixels.from_dict({**known, "do_pad": None}, side)
-        whole, tile = shorter(known.get("size", side)), shorter(known.get("crop_size", side))
-        points = resolutions(known.get("image_grid_pinpoints", RESOLUTIONS), side)
+        pixels = Pixels.from_dict({**settings, "do_pad": None}, side)
+        with reading():
+            known = given_keys(settings)
+            whole, tile = shorter(known.get("size", side)), shorter(known.get("crop_size", side))
+            points = resolutions(known.get("image_grid_pinpoints", RESOLUTIONS), side)
         if tile not in (side, (side, side)):
             raise CheckpointError(f"crop_size gives tiles of {tile}, but the vision tower takes {side} x {side}.")
         return cls(pixels, side, (whole, whole) if isinstance(whole, int) else whole, points)

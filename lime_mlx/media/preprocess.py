@@ -1,7 +1,8 @@
 """What the preprocessing of pictures is made of: settings, resizing, and levels that become numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +38,8 @@ class Preprocessor:
 
         Raises `CheckpointError` for settings that are not supported.
         """
-        try:
-            return cls._read({key: value for key, value in settings.items() if value is not None}, *given)
-        except (TypeError, ValueError, AttributeError, LookupError) as error:
-            raise CheckpointError(f"preprocessor_config.json cannot be used: {error}.") from error
+        with reading():
+            return cls._read(given_keys(settings), *given)
 
     @classmethod
     def _read(cls, settings: Mapping[str, Any], *given: int) -> Any:
@@ -67,9 +66,23 @@ class Preprocessor:
         return np.stack([np.take(levels[:, c], np.asarray(image)[..., c]) for c in range(3)])
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """`CheckpointError` for what cannot be read."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise CheckpointError(f"preprocessor_config.json cannot be used: {error}.") from error
+
+
+def given_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are null."""
+    return {key: value for key, value in settings.items() if value is not None}
+
+
 def sides(value: Mapping[str, int], limit: int = MAX_SIDE) -> dict[str, int]:
     """The edges that a size of preprocessor_config.json names; `ValueError` for any that is not 1 to `limit`."""
-    found = {key: side for key, side in value.items() if side is not None}
+    found = given_keys(value)
     if not all(isinstance(side, int) and 0 < side <= limit for side in found.values()):
         raise ValueError(f"a side of a size must be 1 to {limit}")
     return found

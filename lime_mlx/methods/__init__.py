@@ -30,7 +30,7 @@ def parse_method(spec: "str | Method") -> Method:
 
 
 def compose(methods: list[Method]) -> Method:
-    """One method of several: at most one each that computes the logits, smooths the cache, and contrasts the logits."""
+    """One method of several single ones: at most one each that computes the logits, smooths the cache, contrasts."""
     layers: dict[str, Method] = {}
     for method in methods:
         place = _place(method)

@@ -30,7 +30,7 @@ class Boost(Plain):
         return dict.fromkeys(layer_range(self.name, self.layers, len(session.decoder.layers)), self.boost(session))
 
     def boost(self, session: Session) -> Edit:
-        seen = visible(session)
+        seen = mx.array(visible(session))
 
         def boosted(scores):
             there = seen & (scores > mx.finfo(scores.dtype).min / 2)

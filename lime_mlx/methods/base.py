@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import numpy as np
 
-from lime_mlx.cache import Edit, KVCache, Overlay, softmax
+from lime_mlx.cache import Edit, Edited, KVCache, softmax
 from lime_mlx.errors import MethodError, NumericalError, PromptError
 from lime_mlx.layout import SEQUENCE, Layout
 from lime_mlx.lrp.relevance import cached
@@ -97,14 +97,9 @@ class Session:
 
         Layers in `edits` make their attention weights by them; the others keep the fused attention.
         """
-        seen, position = self._observed(edits), self.cache.offset
-        memory = [
-            Overlay(layer.read() if position else None, edit=seen[i]) if i in seen else layer
-            for i, layer in enumerate(self.cache.layers)
-        ]
-        hidden = self.decoder(self.newest, memory, position, layout=self.layout)
-        for index in seen:
-            self.cache[index].extend(*memory[index].fresh)
+        seen = self._observed(edits)
+        memory = [Edited(layer, seen[i]) if i in seen else layer for i, layer in enumerate(self.cache.layers)]
+        hidden = self.decoder(self.newest, memory, self.cache.offset, layout=self.layout)
         return self.decoder.head(hidden[0, -1])
 
     def read(self, deltas=None, rules=ATTN_LRP, target=None, edits: Mapping[int, Edit] | None = None):

@@ -47,10 +47,18 @@ class Contrastive(Wrapper):
             branch = session.state[self.name] = self._open(session)
         for token in session.said[len(branch.said) :]:
             branch.say(token)
-        forward = self.inner.step(session)
         branch.prefill()
-        blended = self.blend(forward.logits, branch.extend(), len(session.said) + 1)
-        return replace(forward, logits=blended)
+        other, count, process = branch.extend(), len(session.said) + 1, session.process
+
+        def blended(logits: mx.array) -> mx.array:
+            """What the token is picked by; the logit that is explained stays the model's own."""
+            scores = logits + mx.stop_gradient(self.blend(logits, other, count) - logits)
+            return scores if process is None else process(scores)
+
+        session.process = blended
+        forward = self.inner.step(session)
+        session.process = process
+        return replace(forward, logits=self.blend(forward.logits, other, count))
 
     def _open(self, session: Session) -> Session:
         if session.prompt is None or not session.modality.any():
@@ -82,6 +90,7 @@ class VCD(Contrastive):
         check_range("vcd", "alpha", self.alpha, 0, UNBOUNDED)
         check_range("vcd", "beta", self.beta, 0, 1)
         check_range("vcd", "noise", self.noise, 0, STEPS - 1)
+        check_range("vcd", "seed", self.seed, 0, UNBOUNDED)
 
     def other(self, session):
         pixels = np.asarray(_only(self.name, session.prompt, "pixel_values"), dtype=np.float32)
@@ -135,10 +144,9 @@ class M3ID(Contrastive):
         return without_media(session)
 
     def blend(self, logits, other, count):
-        here, there = log_probabilities(logits), log_probabilities(other)
         # (1 - g) / g; the cap keeps a long answer finite.
         weight = min(math.expm1(min(self.decay * count, 50.0)), 1e6)
-        return plausible(here + weight * (here - there), here, self.beta)
+        return plausible(logits + weight * evidence(logits, other), logits, self.beta)
 
 
 @dataclass(frozen=True)
@@ -168,12 +176,12 @@ class PAI(Contrastive):
         return without_media(session)
 
     def blend(self, logits, other, count):
-        here, there = log_probabilities(logits), log_probabilities(other)
-        return plausible(self.guidance * (here - there) + there, here, self.beta)
+        return plausible(logits + (self.guidance - 1) * evidence(logits, other), logits, self.beta)
 
 
-def log_probabilities(logits: mx.array) -> mx.array:
-    return logits - mx.logsumexp(logits)
+def evidence(logits: mx.array, other: mx.array) -> mx.array:
+    """log p - log p' (V,), to be added to the logits, which are log p but for a constant."""
+    return (logits - mx.logsumexp(logits)) - (other - mx.logsumexp(other))
 
 
 def plausible(scores: mx.array, logits: mx.array, beta: float) -> mx.array:

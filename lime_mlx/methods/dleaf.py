@@ -63,48 +63,44 @@ class DLeaf(Plain):
 class Walk:
     """One token's way through the layers, in order: what was seen so far decides what is flagged."""
 
-    def __init__(self, method: DLeaf, visible: mx.array):
+    def __init__(self, method: DLeaf, visible: np.ndarray):
         self.method, self.visible = method, visible
-        self.seen: list[mx.array] = []
-        self.best: mx.array | None = None
+        self.best, self.total, self.count = mx.array(mx.inf), mx.array(0.0), mx.array(0)
 
     def __call__(self, scores: mx.array) -> mx.array:
         method = self.method
         weights = softmax(scores)
         rows = weights.reshape(-1, weights.shape[-1])
-        focus, entropy = diagnosis(rows, self.visible, method.aggregate)
-        flagged = self._flag(entropy)
+        focus, entropy = diagnosis(mx.stop_gradient(rows), self.visible, method.aggregate)
         below = method.heads == "below-mean"
-        weak = focus < focus.mean() if below else mx.argsort(mx.argsort(focus)) < method.k
-        led = method.gamma * rows[mx.argmax(focus)] + (1 - method.gamma) * rows
-        return mx.where((flagged & weak)[:, None], led, rows).reshape(weights.shape)
+        weak = focus < focus.mean() if below else mx.argsort(mx.argsort(focus)) < min(method.k, focus.size)
+        step = mx.where(self._flag(entropy) & weak, method.gamma, 0).astype(rows.dtype)
+        return (rows + step[:, None] * (rows[mx.argmax(focus)] - rows)).reshape(weights.shape)
 
     def _flag(self, entropy: mx.array) -> mx.array:
-        """Whether a layer looks around more than those before it; the first never does."""
+        """Whether a layer looks around more than those before it; the first never does, nor one that sees nothing."""
         if self.method.threshold == "mean":
-            self.seen.append(entropy)
-            return entropy > mx.stack(self.seen[:-1]).mean() if self.seen[:-1] else mx.array(False)
-        flagged = mx.array(False) if self.best is None else entropy > self.best
-        self.best = entropy if self.best is None else mx.minimum(self.best, entropy)
-        return flagged
+            threshold, known = self.total / self.count, ~mx.isnan(entropy)
+            self.total, self.count = self.total + mx.where(known, entropy, 0), self.count + known
+        else:
+            threshold = self.best
+            self.best = mx.where(entropy < threshold, entropy, threshold)
+        return entropy > threshold
 
 
-def diagnosis(rows: mx.array, visible: mx.array, aggregate: str = "mean") -> tuple[mx.array, mx.array]:
+def diagnosis(rows: mx.array, visible: np.ndarray, aggregate: str = "mean") -> tuple[mx.array, mx.array]:
     """IAF (H,) and LIAE () of attention rows (H, T); `visible` is (T,) bool, the positions of picture or sound.
 
     IAF_h is head h's attention to the picture; LIAE the entropy of the heads' mean (or largest) attention over its
-    positions, divided by the logarithm of their number: 0 one place, 1 everywhere alike.
+    positions, divided by the logarithm of their number: 0 one place, 1 everywhere alike, NaN where nothing is seen.
     """
-    seen = mx.where(visible, rows, 0)
-    focus = seen.sum(axis=-1)
-    joint = seen.mean(axis=0) if aggregate == "mean" else seen.max(axis=0)
-    share = joint / mx.maximum(joint.sum(), 1e-12)
-    entropy = -(share * mx.log(mx.maximum(share, 1e-12))).sum()
-    return focus, entropy / mx.log(mx.maximum(visible.sum(), 2))
+    rows, seen = rows.astype(mx.float32), mx.array(visible.astype(np.float32))
+    joint = seen * (rows.mean(axis=0) if aggregate == "mean" else rows.max(axis=0))
+    share = joint / joint.sum()
+    entropy = (share * mx.log(mx.maximum(share, 1e-12))).sum() / -math.log(max(visible.sum(), 2))
+    return rows @ seen, entropy
 
 
-def visible(session: Session) -> mx.array:
+def visible(session: Session) -> np.ndarray:
     """(T,) bool: which positions up to the newest are picture or sound."""
-    mask = np.zeros(session.embeds.shape[1], dtype=bool)
-    mask[: len(session.modality)] = session.modality
-    return mx.array(mask)
+    return np.pad(session.modality, (0, session.embeds.shape[1] - len(session.modality)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from lime_mlx.cache import KVCache
 from lime_mlx.errors import MethodError
 
 from .base import Forward, Session, Wrapper, check_range, layer_range, parse_layers
@@ -73,12 +74,11 @@ class KVSmooth(Wrapper):
         forward = self.inner.step(session)
         session.observers = {}
         entropies = mx.stack([found[index] for index in layers])
-        queue = mx.concatenate([*session.state.get(self.name, ()), entropies[None]])
+        queue = session.state[self.name] = [*session.state.get(self.name, ()), entropies][-self.window :]
         low, high = self.ref - self.clip, min(1.0, self.ref + self.clip)
-        lam = mx.clip((queue < entropies).sum(axis=0) / self.window, max(0.0, low), high)
+        lam = mx.clip((mx.stack(queue) < entropies).sum(axis=0) / self.window, max(0.0, low), high)
         if len(session.said) > self.warmup:
-            for row, index in enumerate(layers):
-                self._smooth(session.cache[index], position, lam[row])
+            self._smooth(session.cache, position, dict(zip(layers, lam, strict=True)))
         return forward
 
     def _watch(self, found: dict[int, mx.array], index: int):
@@ -92,9 +92,20 @@ class KVSmooth(Wrapper):
 
         return watch
 
-    def _smooth(self, layer, position: int, lam: mx.array) -> None:
-        mixed = []
-        for entries, which in zip(layer.read(), "kv", strict=True):
-            old, new = entries[:, :, position - 1 : position], entries[:, :, position : position + 1]
-            mixed.append(((1 - lam) * new + lam * old).astype(new.dtype) if which in self.smooth else None)
-        layer.overwrite(position, *mixed)
+    def _smooth(self, cache: KVCache, position: int, lam: dict[int, mx.array]) -> None:
+        """Overwrite the entries at `position` of the layers that have a lam."""
+        smoothed = {
+            index: [
+                self._mixed(entries, position, share) if which in self.smooth else None
+                for entries, which in zip(cache[index].read(), "kv", strict=True)
+            ]
+            for index, share in lam.items()
+        }
+        # On their way before the buffer is written to: one that is still to be read would be copied.
+        mx.async_eval(smoothed)
+        for index, pair in smoothed.items():
+            cache[index].overwrite(position, *pair)
+
+    def _mixed(self, entries: mx.array, position: int, lam: mx.array) -> mx.array:
+        old, new = entries[:, :, position - 1 : position], entries[:, :, position : position + 1]
+        return ((1 - lam) * new + lam * old).astype(new.dtype)

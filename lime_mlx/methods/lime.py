@@ -58,7 +58,7 @@ class Lime(Method):
     layers: "all", "3", "0-15" (inclusive) or "3-". deltas: on keys, values or both. heads: one delta per key-value head
     or per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
     gate: only tokens whose reliance is below it. words: only tokens that name something, when the tokenizer is known,
-    or of these only those that the checkpoint's detector doubts.
+    or of these only those that the checkpoint's detector doubts: by its own threshold, or from the probability `doubt`.
     checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
     the memory.
     """
@@ -78,6 +78,7 @@ class Lime(Method):
     heads: str | None = None
     gate: float | None = None
     words: str | None = None
+    doubt: float | None = None
     checkpoint: str = "auto"
 
     @property
@@ -89,7 +90,7 @@ class Lime(Method):
             value = getattr(self, key)
             if value is not None and value not in allowed:
                 raise MethodError(f"lime: {key} is {value!r}; choose one of {', '.join(allowed)}.")
-        for key in ("lr", "kl", "tau", "gate"):
+        for key in ("lr", "kl", "tau", "gate", "doubt"):
             value = getattr(self, key)
             if value is not None and not (value >= 0 and np.isfinite(value)):
                 raise MethodError(f"lime: {key} is {value}; it must be a number that is not negative.")
@@ -240,7 +241,8 @@ class Search(ABC):
         if self.method.words == "doubtful":
             detector = Detector.from_config(self.session.model.config)
             found = from_relevance(np.array(reading.relevance), self.session.modality)
-            if detector.doubt({**found, **from_logits(np.array(reading.logits), token)}) < detector.threshold:
+            least = detector.threshold if self.method.doubt is None else self.method.doubt
+            if detector.doubt({**found, **from_logits(np.array(reading.logits), token)}) < least:
                 return True
         return gate is not None and reliance(np.array(reading.relevance), self.session.modality) >= gate
 
@@ -295,7 +297,7 @@ class Exact(Search):
         def loss(free):
             logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, _pairs(free), layout)
             kl = mx.array(0.0) if reference is None else self.divergence(reference, logits)
-            return self.slope(logits, slope, reading.target) + self.method.kl * kl, kl
+            return slope[reading.target] + self.method.kl * kl, kl
 
         (_, kl), gradient = mx.value_and_grad(loss)(deltas)
         return reading, rel, kl, gradient
@@ -304,13 +306,6 @@ class Exact(Search):
         config, choice = self.decoder.config, self.method.checkpoint
         weights = config.num_hidden_layers * config.num_attention_heads * self.length**2 * 4
         return choice == "on" or (choice == "auto" and HELD_ATTENTIONS * weights > memory_total() / 4)
-
-    def slope(self, logits: mx.array, slope: mx.array, target: mx.array) -> mx.array:
-        """Slope of the score of `target`; a penalty that scales a logit scales its slope."""
-        if self.session.process is None:
-            return slope[target]
-        (_,), (scored,) = mx.jvp(lambda x: self.session.process(x), (logits,), (slope,))
-        return scored[target]
 
     def last(self, deltas):
         memory = overlays([None] * len(deltas), _pairs(deltas))

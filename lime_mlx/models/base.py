@@ -42,10 +42,12 @@ class Model(nn.Module):
 
     A subclass sets `renames` (weight spellings to ours, applied in order), and, when it takes media, overrides
     `embed` or `inputs`, `spans` and `media`. `chat_template` serves checkpoints that have none. `framed`: a token of
-    its own stands before and after each picture or sound and belongs to it.
+    its own stands before and after each picture or sound and belongs to it. `published`: from our names to those under
+    which MLX checkpoints are shared (mlx-vlm, mlx-lm), where they differ.
     """
 
     renames: Renames = ()
+    published: Renames = ()
     drop = ("position_ids", "rotary_emb.inv_freq")
     chat_template: str | None = None
     framed = False
@@ -80,6 +82,11 @@ class Model(nn.Module):
     def rename(cls, name: str) -> str:
         """Our name of one weight or module path."""
         return next(iter(rename({name: None}, cls.renames)))
+
+    @classmethod
+    def publish(cls, name: str) -> str:
+        """The name of one weight or module path in MLX checkpoints, of which `rename` makes ours again."""
+        return next(iter(rename({name: None}, cls.published)))
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Names and layouts of this module tree, from any known spelling. Idempotent."""

@@ -34,6 +34,8 @@ QWEN_VL = {
     "max_position_embeddings": 32768,
     "rms_norm_eps": 1e-5,
     "rope_theta": 1e6,
+    "sliding_window": 4096,
+    "max_window_layers": 80,
 }
 GEMMA = {
     "hidden_size": 2304,

@@ -41,14 +41,18 @@ class Rope:
     def __call__(self, x: mx.array, turn: "int | tuple[mx.array, mx.array]") -> mx.array:
         if isinstance(turn, int):
             return self._plain(x, offset=turn)
-        first, second = mx.split(x, 2, axis=-1)
-        cosines, sines = (t.astype(x.dtype) for t in turn)
-        return x * cosines + mx.concatenate([-second, first], axis=-1) * sines
+        return rotated(x, *(t.astype(x.dtype) for t in turn))
+
+
+def rotated(x: mx.array, cosines: mx.array, sines: mx.array) -> mx.array:
+    """`x` (..., d) turned, pairs being d / 2 apart."""
+    first, second = mx.split(x, 2, axis=-1)
+    return x * cosines + mx.concatenate([-second, first], axis=-1) * sines
 
 
 def _axes(sections: list[int], interleaved: bool, half: int) -> np.ndarray:
     """(half,) which of the three coordinates each frequency follows."""
-    if len(sections) != 3 or sum(sections) != half:
+    if len(sections) != 3 or (sum(sections) != half and not interleaved):
         raise CheckpointError(f"mrope_section in config.json is {sections}; three numbers that add up to {half} fit.")
     if not interleaved:
         return np.repeat(np.arange(3), sections)

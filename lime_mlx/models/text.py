@@ -8,6 +8,7 @@ from .decoder import Decoder, DecoderConfig
 
 class Text(Model):
     renames = ((r"^(model|lm_head)\.", r"language_model.\1."),)
+    published = ((r"^language_model\.", ""),)
 
     def __init__(self, config: dict[str, Any]):
         super().__init__(config)

@@ -1,0 +1,105 @@
+"""Qwen3-VL: learned positions beside the rotary ones, and features of several layers of the tower (DeepStack).
+
+Papers: Bai et al. 2025, "Qwen3-VL Technical Report" (arXiv 2511.21631); Meng et al. 2024, "DeepStack: Deeply Stacking
+Visual Tokens is Surprisingly Simple and Effective for LMMs" (arXiv 2406.04334).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from lime_mlx.lrp.rules import PLAIN
+
+from .layers import LayerNorm, linear
+from .qwen_vision import EPS, Tower, VisionConfig, frames, places, turns
+from .qwen_vl import QwenVL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen3Config(VisionConfig):
+    """num_position_embeddings: cells of a square grid. deepstack_visual_indexes: layers whose output is merged, too."""
+
+    depth: int = 27
+    hidden_size: int = 1152
+    intermediate_size: int = 4304
+    hidden_act: str = "gelu_pytorch_tanh"
+    patch_size: int = 16
+    num_position_embeddings: int = 2304
+    deepstack_visual_indexes: Sequence[int] = (8, 16, 24)
+
+
+class Perceptron(nn.Module):
+    """Two layers, `sizes` (in, hidden, out)."""
+
+    def __init__(self, sizes: tuple[int, int, int], activation: str):
+        super().__init__()
+        self.activation = activation
+        self.linear_fc1 = nn.Linear(*sizes[:2])
+        self.linear_fc2 = nn.Linear(*sizes[1:])
+
+    def __call__(self, x):
+        return linear(self.linear_fc2, PLAIN.activation(linear(self.linear_fc1, x), self.activation))
+
+
+class MLP(Perceptron):
+    def __init__(self, config: Qwen3Config):
+        super().__init__((config.hidden_size, config.intermediate_size, config.hidden_size), config.hidden_act)
+
+
+class Merger(Perceptron):
+    """The patches of a window to one token, normalised one by one or all together."""
+
+    def __init__(self, config: Qwen3Config, together: bool):
+        self.width = config.window * config.hidden_size
+        super().__init__((self.width, self.width, config.out_hidden_size), "gelu")
+        self.together = together
+        self.norm = LayerNorm(self.width if together else config.hidden_size, EPS)
+
+    def __call__(self, h):
+        windows = (-1, self.width)
+        return super().__call__(self.norm(h.reshape(windows)) if self.together else self.norm(h).reshape(windows))
+
+
+def corners(grids: np.ndarray, config: Qwen3Config) -> tuple[np.ndarray, np.ndarray]:
+    """Cells (N, 4) of the grid of learned positions around every patch, and their weights; corner lies on corner."""
+    side = math.isqrt(config.num_position_embeddings)
+    ends = np.repeat(grids[:, 1:], grids.prod(axis=1), axis=0).T - 1
+    where = places(grids, config.spatial_merge_size) * (side - 1) / np.maximum(ends, 1)
+    low = where.astype(np.int64)
+    near = np.stack([low, np.minimum(low + 1, side - 1)], axis=-1)
+    share = np.stack([1 - (where - low), where - low], axis=-1)
+    (rows, columns), (down, across) = near, share
+    cells = rows[:, :, None] * side + columns[:, None]
+    return cells.reshape(-1, 4), (down[:, :, None] * across[:, None]).reshape(-1, 4)
+
+
+class Qwen3Tower(Tower):
+    config_class = Qwen3Config
+
+    def __init__(self, config: Qwen3Config):
+        super().__init__(config, LayerNorm, MLP, bias=True)
+        self.pos_embed = nn.Embedding(config.num_position_embeddings, config.hidden_size)
+        self.merger = Merger(config, together=False)
+        self.deepstack_merger_list = [Merger(config, together=True) for _ in config.deepstack_visual_indexes]
+
+    def __call__(self, pixels, grids):
+        cells, weights = corners(grids, self.config)
+        learned = (self.pos_embed(mx.array(cells)) * mx.array(weights.astype(np.float32))[..., None]).sum(axis=1)
+        h = self.patch_embed(pixels)
+        h, turn, segments = h + learned.astype(h.dtype), turns(grids, self.config), frames(grids)
+        indexes, later = list(self.config.deepstack_visual_indexes), []
+        for index, block in enumerate(self.blocks):
+            h = block(h, turn, segments)
+            if index in indexes:
+                later.append(self.deepstack_merger_list[indexes.index(index)](h))
+        return [self.merger(h), *later]
+
+
+class Qwen3VL(QwenVL):
+    tower = Qwen3Tower
+    sections = (24, 20, 20)
+    interleaved = True

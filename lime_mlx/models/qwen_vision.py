@@ -1,0 +1,194 @@
+"""What the towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL share: patches, 2-D rotary positions, packed attention.
+
+The patches of all pictures stand in one row, (N, D), those that become one token side by side. Grids are (pictures, 3):
+time, rows and columns of each picture, in patches. Wang et al. 2024, "Qwen2-VL: Enhancing Vision-Language Model's
+Perception of the World at Any Resolution" (arXiv 2409.12191).
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from lime_mlx.errors import CheckpointError
+from lime_mlx.lrp.rules import PLAIN, RATIOS
+
+from .layers import linear
+from .rope import rotated
+
+EPS = 1e-6
+ALIASES = {"num_attention_heads": "num_heads", "num_hidden_layers": "depth"}
+ROPE_TYPES = ("default", "axial")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """`vision_config` of config.json; defaults are what transformers assumes for Qwen2.5-VL."""
+
+    depth: int = 32
+    hidden_size: int = 3584
+    intermediate_size: int = 3420
+    out_hidden_size: int = 3584
+    num_heads: int = 16
+    hidden_act: str = "silu"
+    in_channels: int = 3
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    spatial_merge_size: int = 2
+    rope_theta: float = 1e4
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Any:
+        """Reads known keys only. Raises `CheckpointError` for a variant that is not built."""
+        given = {ALIASES.get(k, k): v for k, v in values.items() if v is not None}
+        rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
+        kind = rope.get("rope_type") or rope.get("type") or "default"
+        if kind not in ROPE_TYPES:
+            raise CheckpointError(f"vision_config asks for {kind!r} rotary embeddings; only plain ones are supported.")
+        given["rope_theta"] = rope.get("rope_theta", given.get("rope_theta", cls.rope_theta))
+        config = cls(**{k: v for k, v in given.items() if k in inspect.signature(cls).parameters})
+        if config.hidden_act not in RATIOS:
+            raise CheckpointError(
+                f"vision_config asks for the activation {config.hidden_act!r}; supported: {', '.join(sorted(RATIOS))}."
+            )
+        if config.hidden_size % (4 * config.num_heads):
+            raise CheckpointError(
+                f"vision_config has {config.num_heads} heads for a width of {config.hidden_size}; "
+                f"a multiple of {4 * config.num_heads} is needed."
+            )
+        return config
+
+    @property
+    def window(self) -> int:
+        """Patches that become one token."""
+        return self.spatial_merge_size**2
+
+    @property
+    def kernel(self) -> tuple[int, int, int]:
+        return self.temporal_patch_size, self.patch_size, self.patch_size
+
+
+class PatchEmbed(nn.Module):
+    """A convolution whose kernel is its stride, on flattened patches (N, C * T * P * P): one product of matrices."""
+
+    def __init__(self, config: VisionConfig, bias: bool):
+        super().__init__()
+        self.proj = nn.Conv3d(config.in_channels, config.hidden_size, config.kernel, config.kernel, bias=bias)
+
+    def __call__(self, pixels):
+        kernel = self.proj.weight.transpose(0, 4, 1, 2, 3).flatten(1)
+        embeds = pixels @ kernel.T
+        return embeds + self.proj.bias if "bias" in self.proj else embeds
+
+
+class Segments:
+    """Patches that see each other: those of one number in `numbers` (N,). Segments of one length run together."""
+
+    def __init__(self, numbers: np.ndarray):
+        _, lengths = np.unique(numbers, return_counts=True)
+        members = np.split(np.argsort(numbers, kind="stable"), np.cumsum(lengths)[:-1])
+        groups = [np.stack([m for m in members if len(m) == length]) for length in np.unique(lengths)]
+        self._groups = [mx.array(group) for group in groups]
+        self._back = mx.array(np.argsort(np.concatenate([group.ravel() for group in groups])))
+
+    def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+        """(N, heads, d) of queries, keys and values (N, heads, d)."""
+        parts = []
+        for group in self._groups:
+            seen = PLAIN.attention(*(x[group].swapaxes(1, 2) for x in (q, k, v)), scale, None)
+            parts.append(seen.swapaxes(1, 2).flatten(0, 1))
+        return mx.concatenate(parts)[self._back]
+
+
+def frames(grids: np.ndarray) -> Segments:
+    """Every frame of every picture on its own."""
+    return Segments(np.repeat(np.arange(grids[:, 0].sum()), np.repeat(grids[:, 1] * grids[:, 2], grids[:, 0])))
+
+
+def places(grids: np.ndarray, merge: int) -> np.ndarray:
+    """(2, N) row and column of every patch."""
+    found = []
+    for time, rows, columns in grids:
+        cells = np.indices((rows, columns)).reshape(2, rows // merge, merge, columns // merge, merge)
+        found.append(np.tile(cells.transpose(0, 1, 3, 2, 4).reshape(2, -1), time))
+    return np.concatenate(found, axis=1)
+
+
+def turns(grids: np.ndarray, config: VisionConfig) -> tuple[mx.array, mx.array]:
+    """Cosines and sines (N, 1, d): a quarter of the pairs' periods for rows, the same again for columns."""
+    quarter = config.hidden_size // config.num_heads // 4
+    periods = config.rope_theta ** (np.arange(quarter) / quarter)
+    angles = places(grids, config.spatial_merge_size)[..., None] / periods
+    angles = np.tile(np.concatenate(list(angles), axis=-1), 2)[:, None]
+    return mx.array(np.cos(angles).astype(np.float32)), mx.array(np.sin(angles).astype(np.float32))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        width, self.heads = config.hidden_size, config.num_heads
+        self.scale = (width // self.heads) ** -0.5
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def __call__(self, x, turn, segments):
+        q, k, v = linear(self.qkv, x).reshape(x.shape[0], 3, self.heads, -1).swapaxes(0, 1)
+        q, k = (rotated(part.astype(mx.float32), *turn).astype(x.dtype) for part in (q, k))
+        return linear(self.proj, segments.attention(q, k, v, self.scale).flatten(1))
+
+
+class Block(nn.Module):
+    """One layer, with the norms and the MLP of its family."""
+
+    def __init__(self, config: VisionConfig, norm: type[nn.Module], mlp: type[nn.Module]):
+        super().__init__()
+        self.norm1 = norm(config.hidden_size, EPS)
+        self.norm2 = norm(config.hidden_size, EPS)
+        self.attn = Attention(config)
+        self.mlp = mlp(config)
+
+    def __call__(self, h, turn, segments):
+        h = h + self.attn(self.norm1(h), turn, segments)
+        return h + self.mlp(self.norm2(h))
+
+
+class Merger(nn.Module):
+    """The patches of a window to one token: (N, D) to (tokens, out_hidden_size)."""
+
+    def __init__(self, config: VisionConfig, norm: type[nn.Module]):
+        super().__init__()
+        self.width = config.window * config.hidden_size
+        self.ln_q = norm(config.hidden_size, EPS)
+        self.mlp = [nn.Linear(self.width, self.width), nn.GELU(), nn.Linear(self.width, config.out_hidden_size)]
+
+    def __call__(self, h):
+        first, activation, last = self.mlp
+        return linear(last, activation(linear(first, self.ln_q(h).reshape(-1, self.width))))
+
+
+class Tower(nn.Module):
+    """`config_class` reads `vision_config`; `__call__` runs the blocks between patches and merger."""
+
+    config_class: type[VisionConfig] = VisionConfig
+
+    def __init__(self, config: VisionConfig, norm: type[nn.Module], mlp: type[nn.Module], bias: bool = False):
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbed(config, bias)
+        self.blocks = [Block(config, norm, mlp) for _ in range(config.depth)]
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of the weights, and so of the pixels."""
+        return self.patch_embed.proj.weight.dtype
+
+    def __call__(self, pixels: mx.array, grids: np.ndarray) -> list[mx.array]:
+        """Picture features (tokens, D) for the embeddings, then those for the first layers of the decoder, if any.
+
+        pixels (N, C * T * P * P): flattened patches of all pictures; grids (pictures, 3).
+        """
+        raise NotImplementedError

@@ -1,0 +1,159 @@
+"""The Whisper encoder as an audio tower. Paper: Radford et al. 2022 (arXiv 2212.04356)."""
+
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from lime_mlx.errors import CheckpointError
+from lime_mlx.lrp.rules import PLAIN, RATIOS
+
+from .layers import LayerNorm, join_heads, linear, split_heads
+
+EPS = 1e-5
+# Names that configs of other towers have for the same numbers; transformers reads both.
+ALIASES = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "encoder_layers",
+    "num_attention_heads": "encoder_attention_heads",
+    "intermediate_size": "encoder_ffn_dim",
+}
+
+
+@dataclass(frozen=True)
+class WhisperConfig:
+    """`audio_config` of config.json; defaults are those of Qwen2-Audio's encoder in transformers.
+
+    scale_embedding is no field: the encoder does not use it.
+    """
+
+    num_mel_bins: int = 128
+    encoder_layers: int = 32
+    encoder_attention_heads: int = 20
+    encoder_ffn_dim: int = 5120
+    d_model: int = 1280
+    activation_function: str = "gelu"
+    max_source_positions: int = 1500
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "WhisperConfig":
+        """Reads known keys only. Raises `CheckpointError` for a variant that is not built."""
+        known = {ALIASES[k]: v for k, v in values.items() if k in ALIASES} | values
+        config = cls(**{k: v for k, v in known.items() if k in inspect.signature(cls).parameters and v is not None})
+        if config.activation_function not in RATIOS:
+            raise CheckpointError(
+                f"config.json asks for the activation {config.activation_function!r}; "
+                f"supported: {', '.join(sorted(RATIOS))}."
+            )
+        if config.d_model % config.encoder_attention_heads or config.d_model % 2:
+            raise CheckpointError(
+                f"The audio tower is {config.d_model} wide, which cannot be divided by 2 and by its "
+                f"{config.encoder_attention_heads} heads."
+            )
+        return config
+
+    @property
+    def frames(self) -> int:
+        """The most mel frames that have a position: two to each."""
+        return 2 * self.max_source_positions
+
+
+def sinusoids(length: int, width: int) -> mx.array:
+    """(length, width): sines of the position at falling frequencies from 1 to 1/10000, then their cosines."""
+    frequencies = mx.exp(mx.arange(width // 2) * (-math.log(10000) / max(width // 2 - 1, 1)))
+    angles = mx.arange(length)[:, None] * frequencies
+    return mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=1)
+
+
+class Positions(nn.Module):
+    """A table of positions, which is not trained."""
+
+    def __init__(self, length: int, width: int):
+        super().__init__()
+        self.weight = sinusoids(length, width)
+        self.freeze()
+
+
+class Attention(nn.Module):
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.heads, width = config.encoder_attention_heads, config.d_model
+        self.scale = (width // self.heads) ** -0.5
+        self.q_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(3))
+        self.k_proj = nn.Linear(width, width, bias=False)
+
+    def __call__(self, x, mask):
+        q, k, v = (split_heads(linear(p, x), self.heads) for p in (self.q_proj, self.k_proj, self.v_proj))
+        return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
+
+
+class Block(nn.Module):
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.activation = config.activation_function
+        self.self_attn = Attention(config)
+        self.self_attn_layer_norm = LayerNorm(config.d_model, EPS)
+        self.fc1 = nn.Linear(config.d_model, config.encoder_ffn_dim)
+        self.fc2 = nn.Linear(config.encoder_ffn_dim, config.d_model)
+        self.final_layer_norm = LayerNorm(config.d_model, EPS)
+
+    def __call__(self, h, mask):
+        h = h + self.self_attn(self.self_attn_layer_norm(h), mask)
+        return h + linear(self.fc2, PLAIN.activation(linear(self.fc1, self.final_layer_norm(h)), self.activation))
+
+
+class WhisperTower(nn.Module):
+    """Convolutions, layers, average of each two positions, norm."""
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.config = config
+        self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, 3, padding=1)
+        self.conv2 = nn.Conv1d(config.d_model, config.d_model, 3, stride=2, padding=1)
+        self.embed_positions = Positions(config.max_source_positions, config.d_model)
+        self.layers = [Block(config) for _ in range(config.encoder_layers)]
+        self.layer_norm = LayerNorm(config.d_model, EPS)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of the weights, and so of the mel frames."""
+        return self.conv1.weight.dtype
+
+    def __call__(self, mel: mx.array, valid: mx.array) -> mx.array:
+        """(N, T, D) of mel (N, bins, frames), of which the first `valid` (N,) frames are sound; T is frames / 4.
+
+        Positions of the rest are seen by none of the sound's; what comes out at them means nothing.
+        """
+        h = PLAIN.activation(self.conv1(mel.swapaxes(1, 2)), "gelu")
+        h = PLAIN.activation(self.conv2(h), "gelu")
+        length = h.shape[1]
+        h = h + self.embed_positions.weight[:length]
+        mask = (mx.arange(length) < positions(valid)[:, None])[:, None, None]
+        for layer in self.layers:
+            h = layer(h, mask)
+        pairs = h[:, : length // 2 * 2].reshape(h.shape[0], length // 2, 2, -1)
+        return self.layer_norm(pairs.mean(axis=2))
+
+    def sanitize(self, weights: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
+        """MLX's layout of the convolutions, and positions where they are left out, as mlx-audio does."""
+        config, weights = self.config, dict(weights)
+        for name, channels in (("conv1", config.num_mel_bins), ("conv2", config.d_model)):
+            kernel = weights.get(f"{prefix}{name}.weight")
+            if kernel is not None and channels != 3 and kernel.shape[1:] == (channels, 3):
+                weights[f"{prefix}{name}.weight"] = kernel.swapaxes(1, 2)
+        if f"{prefix}conv1.weight" in weights:
+            weights.setdefault(f"{prefix}embed_positions.weight", self.embed_positions.weight)
+        return weights
+
+
+def positions(frames):
+    """How many positions so many mel frames have after the convolutions; an int or an array."""
+    return (frames - 1) // 2 + 1
+
+
+def pooled(frames):
+    """How many features so many mel frames give; a last position without a partner is left out."""
+    return positions(frames) // 2

@@ -1,0 +1,205 @@
+"""lime-mlx models, and the memory that weights need."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import huggingface_hub
+import mlx.core as mx
+import pytest
+from checkpoints import LLAVA, TEXT, merged, quantized, random_weights, text_only, write, write_tokenizer
+from click.testing import CliRunner
+from mlx.utils import tree_flatten
+
+from lime_mlx import backend, checkpoint
+from lime_mlx.checkpoint import load_model
+from lime_mlx.cli import main, models
+from lime_mlx.errors import BackendError
+from lime_mlx.hub import header
+from lime_mlx.models import FAMILIES, family, takes
+from lime_mlx.models.base import Model
+
+COMMIT, EARLIER = "a" * 40, "b" * 40
+HEAD = "language_model.lm_head"
+SCAN = huggingface_hub.scan_cache_dir
+
+
+def cast(weights, dtype):
+    return {name: array.astype(dtype) for name, array in weights.items()}
+
+
+def packed(weights, **options):
+    return merged(LLAVA, quantization=options), quantized(LLAVA, weights, **options)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return random_weights(LLAVA)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, weights):
+    """A cache of the Hub, with models that are whole, partial, damaged or of no use."""
+    home = tmp_path_factory.mktemp("hub")
+
+    def snapshot(name, commit=COMMIT, ref="main"):
+        repository = home / f"models--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "blobs").mkdir(exist_ok=True)
+        (repository / "refs" / ref).write_text(commit)
+        folder = repository / "snapshots" / commit
+        write_tokenizer(folder)
+        return folder
+
+    write(snapshot("me/brain"), LLAVA, cast(weights, mx.bfloat16), shards=2)
+    write(snapshot("me/half"), LLAVA, cast(weights, mx.float16))
+    write(snapshot("me/packed"), *packed(weights, group_size=32, bits=4))
+    mixed = {"group_size": 32, "bits": 4, "mode": "affine", HEAD: {"group_size": 32, "bits": 6}}
+    write(snapshot("me/mixed"), merged(LLAVA, quantization=mixed), weights)
+    write(snapshot("me/small-float"), *packed(weights, mode="mxfp4"))
+    write(snapshot("me/text"), merged(LLAVA, vision_config=None), text_only(weights))
+    write(snapshot("me/text-family"), merged(TEXT, vocab_size=320), text_only(weights))
+    part = write(snapshot("me/part"), LLAVA, weights, shards=3)
+    for name in ("model-00002-of-00003.safetensors", "tokenizer.json"):
+        (part / name).unlink()
+    cut = write(snapshot("me/cut"), LLAVA, weights) / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    (write(snapshot("me/bad"), LLAVA, weights) / "config.json").write_text("{")
+    write(snapshot("me/awq"), merged(LLAVA, quantization_config={"quant_method": "awq"}), weights)
+    write(snapshot("me/bert"), {"model_type": "bert"}, weights)
+    (write(snapshot("me/gguf"), LLAVA, weights) / "model.safetensors").rename(snapshot("me/gguf") / "model.gguf")
+    snapshot("me/no-config")
+    write(snapshot("me/two"), LLAVA, weights)
+    (write(snapshot("me/two", EARLIER, "v1"), LLAVA, weights) / "config.json").write_text("{")
+    (write(snapshot("me/dangling"), LLAVA, weights) / "gone.json").symlink_to("nowhere")
+    write(home / "datasets--me--data" / "snapshots" / COMMIT, LLAVA, weights)
+    (home / "version.txt").write_text("1")
+    return home
+
+
+@pytest.fixture
+def run(cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", partial(SCAN, cache))
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(main, ["models", *arguments])
+        assert result.exit_code == 0, result.output
+        return result
+
+    return invoke
+
+
+# weights, complete, fits, and a word of why not
+EXPECTED = {
+    "demo (picture)": ("float32", True, "yes", None),
+    "me/awq": (None, False, None, "awq"),
+    "me/bad": (None, False, None, "is not JSON"),
+    "me/bert": (None, False, None, "'bert'"),
+    "me/brain": ("bf16", True, "yes", None),
+    "me/cut": (None, False, None, "it is cut short"),
+    "me/gguf": (None, False, None, "only as GGUF (model.gguf)"),
+    "me/half": ("float16", True, "yes", None),
+    "me/mixed": ("4/6-bit affine g32", True, "yes", None),
+    "me/packed": ("4-bit affine g32", True, "yes", None),
+    "me/part": (None, False, None, None),
+    "me/small-float": ("4-bit mxfp4 g32", True, "yes", None),
+    "me/text": ("float32", True, "yes", None),
+    "me/text-family": ("float32", True, "yes", None),
+    "me/two": ("float32", True, "yes", None),
+}
+
+
+def test_what_the_cache_holds(run, cache, monkeypatch):
+    monkeypatch.setattr(backend, "memory_total", lambda: 8 * 10**9)
+    result = run("--json")
+    answer = json.loads(result.stdout)
+    entries = {entry["name"]: entry for entry in answer["models"]}
+    assert list(entries) == list(EXPECTED)
+    for name, (kind, complete, fits, problem) in EXPECTED.items():
+        entry = entries[name]
+        assert (entry["weights"], entry["complete"], entry["fits"]) == (kind, complete, fits), entry
+        assert problem in entry["problem"] if problem else entry["problem"] is None, entry
+        assert entry["size"] > 0
+    assert entries["me/part"]["missing"] == ["tokenizer.json", "model-00002-of-00003.safetensors"]
+    assert [name for name, entry in entries.items() if entry["text_only"]] == ["me/text"]
+    assert [name for name, entry in entries.items() if not entry["supported"]] == ["me/bad", "me/bert"]
+    assert entries["me/two"]["path"].endswith(COMMIT)
+    assert answer["memory"] == 8 * 10**9
+    assert answer["families"].keys() == FAMILIES.keys()
+    assert answer["families"]["qwen2_5_omni"] == ["text", "image", "audio"]
+    assert "models--me--dangling" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_tables(run):
+    lines = run().stdout.splitlines()
+    rows = {line.split("  ")[0]: line.rstrip() for line in lines}
+    assert rows["gemma3"].endswith("  text, image")
+    assert rows["me/packed"].endswith("  llava   4-bit affine g32    yes   complete")
+    assert rows["me/text"].endswith("text-only conversion")
+    assert rows["me/bert"].endswith("not supported")
+    assert rows["me/part"].endswith("incomplete: tokenizer.json, model-00002-of-00003.safetensors missing")
+    assert "  config.json is not JSON: " in rows["me/bad"]
+    assert "70 % of the memory (yes)" in " ".join(" ".join(lines).split())
+    assert "70 % of the memory (yes)" in " ".join(run("--help").stdout.split())
+
+
+def test_without_mlx_and_without_a_cache(run, monkeypatch, tmp_path):
+    def missing():
+        raise BackendError("MLX has no backend here")
+
+    monkeypatch.setattr(backend, "require_mlx", missing)
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", partial(SCAN, tmp_path / "none"))
+    result = run("--json")
+    answer = json.loads(result.stdout)
+    assert [(entry["name"], entry["fits"]) for entry in answer["models"]] == [("demo (picture)", None)]
+    assert answer["memory"] is None
+    assert "MLX has no backend here" in result.stderr
+    assert "complete" in run().stdout
+
+
+def test_the_environment_says_where_the_cache_is(cache):
+    code = "import sys; from lime_mlx.cli import main; main(['models', '--json'], standalone_mode=False); "
+    code += "print({'mlx_lm', 'transformers', 'mlx.nn'} & sys.modules.keys(), file=sys.stderr)"
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert [entry["name"] for entry in json.loads(done.stdout)["models"]] == list(EXPECTED)
+    assert done.stderr.endswith("set()\n")
+
+
+@pytest.mark.parametrize(
+    ("needed", "word"), [(0, "yes"), (70, "yes"), (71, "tight"), (100, "tight"), (101, "no"), (10**6, "no")]
+)
+def test_what_fits(needed, word):
+    assert models.fits(needed, 100) == word
+
+
+@pytest.mark.parametrize("kind", [mx.float32, mx.bfloat16, mx.float16, 4])
+def test_memory_of_the_weights(tmp_path, weights, monkeypatch, kind):
+    """The header tells what the loaded weights take, and one byte less of memory is too little."""
+    config, stored = (
+        packed(cast(weights, mx.float16), group_size=32, bits=4) if kind == 4 else (LLAVA, cast(weights, kind))
+    )
+    folder = write(tmp_path, config, stored)
+    taken = sum(array.nbytes for _, array in tree_flatten(load_model(folder).parameters()))
+    assert models.held(header(folder / "model.safetensors"), backend.compute_dtype().size) == taken
+    monkeypatch.setattr(checkpoint, "memory_total", lambda: taken)
+    load_model(folder)
+    name = f"{HEAD}.scales" if kind == 4 else f"{HEAD}.weight"
+    write(folder, config, {**stored, name: mx.full(stored[name].shape, mx.nan, stored[name].dtype)})
+    monkeypatch.setattr(checkpoint, "memory_total", lambda: taken - 1)
+    with pytest.raises(BackendError, match=r"take 0\.0 GB, and this machine has 0\.0 GB of memory: take a smaller"):
+        load_model(folder)  # not the error of weights that are not finite: they are not read
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_registry_says_what_a_family_takes(name):
+    try:
+        model = family(name)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error.name} is not there")
+    assert bool(takes(name)) == (model.media.__func__ is not Model.media.__func__)
+    assert set(takes(name)) <= {"image", "audio"}
