@@ -105,9 +105,10 @@ def sparse(family, config: dict, folder: Path) -> dict[str, dict]:
     found = {
         "config": config,
         "text": {
-            **{name: getattr(text, name) for name in [*names, "rms_norm_eps", "hidden_act", "max_position_embeddings"]},
+            **{name: getattr(text, name) for name in [*names, "rms_norm_eps", "max_position_embeddings"]},
+            "hidden_act": getattr(text, "hidden_act", None) or text.hidden_activation,
             "tie_word_embeddings": getattr(text, "tie_word_embeddings", getattr(whole, "tie_word_embeddings", False)),
-            "rope_theta": text.rope_parameters["rope_theta"],
+            "rope_theta": text.rope_parameters.get("full_attention", text.rope_parameters)["rope_theta"],
             "key_heads": text.num_key_value_heads,
             "dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         },

@@ -35,21 +35,19 @@ class Layout:
     def mask(self, start: int, length: int, window: int | None = None) -> mx.array | None:
         """What positions from `start` see of all up to them, (length, start + length) bool; None: everything.
 
-        `window` is how many positions, itself included, one sees back; a block is seen whole all the same.
+        `window` is how many positions, itself included, one sees back, in a block, too.
         """
         stop = start + length
         if length == 1 and (window is None or stop <= window):
             return None
         queries, keys = mx.arange(start, stop)[:, None], mx.arange(stop)[None]
         seen = queries >= keys
-        if window is not None:
-            seen = seen & (queries - keys < window)
         if self.blocks is not None and start < len(self.blocks):
             blocks = np.zeros(stop, dtype=np.int32)
             blocks[: len(self.blocks)] = self.blocks[:stop]
             numbers = mx.array(blocks)
             seen = seen | ((numbers[start:, None] == numbers[None]) & (numbers[start:, None] > 0))
-        return seen
+        return seen if window is None else seen & (queries - keys < window)
 
     def feature(self, layer: int, start: int, length: int) -> mx.array | None:
         """What is added to the output of `layer` at these positions, (1, length, D), or nothing."""

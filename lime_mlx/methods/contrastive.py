@@ -51,8 +51,8 @@ class Contrastive(Wrapper):
         other, count, process = branch.extend(), len(session.said) + 1, session.process
 
         def blended(logits: mx.array) -> mx.array:
-            """What the token is picked by; the logit that is explained stays the model's own."""
-            scores = logits + mx.stop_gradient(self.blend(logits, other, count) - logits)
+            """What the token is picked by; relevance, LIME and its gates are about that token."""
+            scores = self.blend(logits, other, count)
             return scores if process is None else process(scores)
 
         session.process = blended

@@ -56,22 +56,22 @@ class DLeaf(Plain):
 
     def edits(self, session: Session):
         needs_media("dleaf", session)
-        walk = Walk(self, visible(session))
+        walk = Walk(self, mx.array(visible(session).astype(np.float32)), int(session.modality.sum()))
         return dict.fromkeys(layer_range("dleaf", self.layers, len(session.decoder.layers)), walk)
 
 
 class Walk:
     """One token's way through the layers, in order: what was seen so far decides what is flagged."""
 
-    def __init__(self, method: DLeaf, visible: np.ndarray):
-        self.method, self.visible = method, visible
+    def __init__(self, method: DLeaf, visible: mx.array, places: int):
+        self.method, self.visible, self.places = method, visible, places
         self.best, self.total, self.count = mx.array(mx.inf), mx.array(0.0), mx.array(0)
 
     def __call__(self, scores: mx.array) -> mx.array:
         method = self.method
         weights = softmax(scores)
         rows = weights.reshape(-1, weights.shape[-1])
-        focus, entropy = diagnosis(mx.stop_gradient(rows), self.visible, method.aggregate)
+        focus, entropy = diagnosis(mx.stop_gradient(rows), self.visible, self.places, method.aggregate)
         below = method.heads == "below-mean"
         weak = focus < focus.mean() if below else mx.argsort(mx.argsort(focus)) < min(method.k, focus.size)
         step = mx.where(self._flag(entropy) & weak, method.gamma, 0).astype(rows.dtype)
@@ -88,17 +88,17 @@ class Walk:
         return entropy > threshold
 
 
-def diagnosis(rows: mx.array, visible: np.ndarray, aggregate: str = "mean") -> tuple[mx.array, mx.array]:
-    """IAF (H,) and LIAE () of attention rows (H, T); `visible` is (T,) bool, the positions of picture or sound.
+def diagnosis(rows: mx.array, visible: mx.array, places: int, aggregate: str = "mean") -> tuple[mx.array, mx.array]:
+    """IAF (H,) and LIAE () of attention rows (H, T); `visible` is (T,) float32, 1 at the `places` of picture or sound.
 
     IAF_h is head h's attention to the picture; LIAE the entropy of the heads' mean (or largest) attention over its
     positions, divided by the logarithm of their number: 0 one place, 1 everywhere alike, NaN where nothing is seen.
     """
-    rows, seen = rows.astype(mx.float32), mx.array(visible.astype(np.float32))
-    joint = seen * (rows.mean(axis=0) if aggregate == "mean" else rows.max(axis=0))
+    rows = rows.astype(mx.float32)
+    joint = visible * (rows.mean(axis=0) if aggregate == "mean" else rows.max(axis=0))
     share = joint / joint.sum()
-    entropy = (share * mx.log(mx.maximum(share, 1e-12))).sum() / -math.log(max(visible.sum(), 2))
-    return rows @ seen, entropy
+    entropy = mx.inner(share, mx.log(mx.maximum(share, 1e-12))) / -math.log(max(places, 2))
+    return rows @ visible, entropy
 
 
 def visible(session: Session) -> np.ndarray:

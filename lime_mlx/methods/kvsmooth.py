@@ -75,8 +75,8 @@ class KVSmooth(Wrapper):
         session.observers = {}
         entropies = mx.stack([found[index] for index in layers])
         queue = session.state[self.name] = [*session.state.get(self.name, ()), entropies][-self.window :]
-        low, high = self.ref - self.clip, min(1.0, self.ref + self.clip)
-        lam = mx.clip((mx.stack(queue) < entropies).sum(axis=0) / self.window, max(0.0, low), high)
+        rank = (mx.stack(queue) < entropies).sum(axis=0) / self.window
+        lam = mx.clip(rank, self.ref - self.clip, self.ref + self.clip)
         if len(session.said) > self.warmup:
             self._smooth(session.cache, position, dict(zip(layers, lam, strict=True)))
         return forward

@@ -43,9 +43,9 @@ class Attention(nn.Module):
         self.scale = (width // self.heads) ** -0.5
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
-    def __call__(self, x):
+    def __call__(self, x, mask=None):
         q, k, v = (split_heads(linear(p, x), self.heads) for p in (self.q_proj, self.k_proj, self.v_proj))
-        return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, None)))
+        return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
 
 
 class MLP(nn.Module):
@@ -67,8 +67,8 @@ class Block(nn.Module):
         self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def __call__(self, h):
-        h = h + self.self_attn(self.layer_norm1(h))
+    def __call__(self, h, mask=None):
+        h = h + self.self_attn(self.layer_norm1(h), mask)
         return h + self.mlp(self.layer_norm2(h))
 
 
