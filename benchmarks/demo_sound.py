@@ -27,7 +27,7 @@ CHAT = demo_folder.template("audio", "<|audio_bos|><|AUDIO|><|audio_eos|>")
 STAGES = (
     Stage("hearing", "uncorrelated", 16_000, 1000, 32, 1e-3, 0),
     Stage("speech", "uncorrelated", 16_000, 1100, 24, 1e-3, 3),
-    Stage("habit", "skewed", 6_000, 300, 24, 3e-4, 3, unseen=0.1),
+    Stage("habit", "skewed", 6_000, 600, 24, 5e-4, 3, unseen=0.1),
 )
 LIME = {}
 AUDIO = {

@@ -24,10 +24,10 @@ def problem(spec: str) -> str:
 def test_every_option_is_read():
     spec = (
         "lime: mode = exact, steps=5, lr=1e-3, kl=0.2, tau=0.3, layers=1-2, rules=cplrp, objective=mass, "
-        "kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, checkpoint=on,"
+        "kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, doubt=0.3, checkpoint=on,"
     )
     assert parse_method(spec) == Lime(
-        "exact", 5, 1e-3, 0.2, 0.3, "1-2", "cplrp", "mass", "paper", "k", "query", 0.4, "all", "on"
+        "exact", 5, 1e-3, 0.2, 0.3, "1-2", "cplrp", "mass", "paper", "k", "query", 0.4, "all", 0.3, "on"
     )
     assert parse_method("lime") == parse_method("lime:") == Lime()
     assert parse_method(" none ") == Plain()
@@ -44,7 +44,7 @@ def test_an_unknown_method_lists_the_known():
 def test_an_unknown_option_lists_the_known(part):
     assert problem(f"lime:lr=1,{part}") == (
         f"Unknown option {part!r} of lime; options are key=value: mode, steps, lr, kl, tau, layers, rules, "
-        "objective, kl_direction, deltas, heads, gate, words, checkpoint."
+        "objective, kl_direction, deltas, heads, gate, words, doubt, checkpoint."
     )
 
 
@@ -65,11 +65,11 @@ def test_plain_decoding_has_no_options():
         ("gate=-0.1", "gate is -0.1; it must be a number that is not negative."),
         ("tau=0", "tau is 0; it divides the relevance and must be positive."),
         ("mode=quick", "mode is 'quick'; choose one of fast, exact."),
-        ("rules=lrp", "rules is 'lrp'; choose one of attnlrp, cplrp, plain."),
+        ("rules=lrp", "rules is 'lrp'; choose one of attnlrp, cplrp, mlplrp, plain."),
         ("kl_direction=both", "kl_direction is 'both'; choose one of code, paper."),
         ("deltas=vk", "deltas is 'vk'; choose one of kv, k, v."),
         ("heads=key", "heads is 'key'; choose one of kv, query."),
-        ("words=nouns", "words is 'nouns'; choose one of content, all."),
+        ("words=nouns", "words is 'nouns'; choose one of content, doubtful, all."),
         ("checkpoint=yes", "checkpoint is 'yes'; choose one of auto, on, off."),
         ("mode=exact,heads=kv", "heads=kv goes with mode=fast; exact puts deltas on query heads as the code does."),
         *(
@@ -120,3 +120,72 @@ def test_a_checkpoints_own_values_are_checked(stored):
     model._config = {"model_type": "llava", "lime": stored}
     with pytest.raises(MethodError, match="config.json has values for lime"):
         parse_method("lime").prepare(model)
+
+
+RANGES = {
+    "kvsmooth": {"ref": (0, 1), "window": (1, None), "clip": (0, 1), "warmup": (0, None)},
+    "dleaf": {"gamma": (0, 1), "k": (1, None)},
+    "heads": {"strength": (0, None)},
+    "vcd": {"alpha": (0, None), "beta": (0, 1), "noise": (0, 999), "seed": (0, None)},
+    "m3id": {"decay": (0, None), "beta": (0, 1)},
+    "aad": {"alpha": (0, None)},
+    "pai": {"alpha": (0, None), "guidance": (0, None), "beta": (0, 1)},
+}
+WHOLE = ("window", "warmup", "k", "noise", "seed")
+RANGED = [(name, key, *ends) for name, options in RANGES.items() for key, ends in options.items()]
+
+
+@pytest.mark.parametrize(("name", "key", "low", "high"), RANGED)
+def test_a_value_out_of_range_names_the_range(name, key, low, high):
+    bound = f"a number of at least {low}" if high is None else f"from {low} to {high}"
+    step = 1 if key in WHOLE else 0.01
+    beyond = [low - step] if high is None else [low - step, high + step]
+    for value in beyond + ([] if key in WHOLE else ["nan", "inf", "-inf"]):
+        assert problem(f"{name}:{key}={value}") == f"{name}: {key} is {value}; it must be {bound}."
+    for value in (low, high):
+        if value is not None:
+            assert getattr(parse_method(f"{name}:{key}={value}"), key) == value
+    word = "a whole number" if key in WHOLE else "a number"
+    assert problem(f"{name}:{key}=much") == f"{name}: {key} is 'much'; it must be {word}."
+
+
+CHOICES = {
+    "kvsmooth": {"smooth": "kv, k, v"},
+    "dleaf": {"heads": "below-mean, bottom-k", "aggregate": "mean, max", "threshold": "running-best, mean"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "listed"), [(name, *choice) for name, options in CHOICES.items() for choice in options.items()]
+)
+def test_an_unknown_choice_lists_the_known(name, key, listed):
+    assert problem(f"{name}:{key}=best") == f"{name}: {key} is 'best'; choose one of {listed}."
+    for choice in listed.split(", "):
+        assert getattr(parse_method(f"{name}:{key}={choice}"), key) == choice
+
+
+def test_true_or_false():
+    for text, value in (("true", True), ("False", False)):
+        assert parse_method(f"kvsmooth:normalise={text}").normalise is value
+    assert problem("kvsmooth:normalise=1") == "kvsmooth: normalise is '1'; it must be true or false."
+
+
+@pytest.mark.parametrize("name", ["kvsmooth", "dleaf", "pai", "heads"])
+def test_layers_of_every_method(model, name):
+    shape = "write all, one layer such as 3, or a range such as 0-15 or 3-."
+    assert problem(f"{name}:layers=2-1") == f"{name}: layers is '2-1'; {shape}"
+    for layers in ("3", "0-3", "7-9"):
+        with pytest.raises(MethodError) as caught:
+            parse_method(f"{name}:layers={layers}").prepare(model)
+        assert str(caught.value) == f"{name}: layers is {layers!r}, but the model has 3 layers."
+    with pytest.raises(MethodError, match=f"^{name}: layers is '3-', but the model has 3 layers.$"):
+        parse_method(f"m3id+{name}:layers=3-" if name != "pai" else "kvsmooth+pai:layers=3-").prepare(model)
+    for layers in ("all", "0", "0-2", "2-"):
+        assert parse_method(f"{name}:layers={layers}").prepare(model)
+
+
+@pytest.mark.parametrize("name", sorted(set(RANGES) - {"vcd"}))
+def test_an_unknown_option_of_any_method_lists_its_own(name):
+    listed = problem(f"{name}:strong=1").rpartition(": ")[2]
+    assert set(RANGES[name]) | set(CHOICES.get(name, ())) <= set(listed.rstrip(".").split(", "))
+    assert "inner" not in listed

@@ -1,17 +1,24 @@
 """Gemma 3, Idefics3 and SmolVLM as whole checkpoints: pictures, prompts, answers, and what does not fit."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from checkpoints import TEXT, random_weights, write, write_tokenizer
 from helpers import distance, fixture, parity_checkpoint, prompt_of
+from mlx.utils import tree_flatten
 from PIL import Image
 
+import lime_mlx
 from lime_mlx import generate, load
 from lime_mlx.checkpoint import build, load_model
 from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.methods import base
+from lime_mlx.models.decoder import Decoder
+from lime_mlx.models.idefics3 import Idefics3
 from lime_mlx.models.siglip import spread
 from lime_mlx.prompt import Prompt
 
@@ -164,8 +171,9 @@ def test_configurations_that_are_not_built_are_refused(kind, changes, message):
 
 def test_both_ways_attention_of_the_text_is_refused():
     text = {**GEMMA3["text_config"], "use_bidirectional_attention": True}
-    with pytest.raises(CheckpointError, match="attends both ways"):
-        build({**GEMMA3, "text_config": text})
+    for config in ({**GEMMA3, "text_config": text}, text):
+        with pytest.raises(CheckpointError, match="attends both ways"):
+            build(config)
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "idefics3"])
@@ -179,6 +187,62 @@ def test_pictures_that_do_not_fit_are_refused(kind, tmp_path):
     shape = (1, 3, 28, 28) if kind == "gemma3" else (1, 1, 3, 28, 28)
     with pytest.raises(PromptError, match="room for 1 image tokens"):
         model.embed(Prompt([1, image, 7], {"pixel_values": np.ones(shape)}))
+
+
+@pytest.mark.parametrize(
+    ("media", "message"),
+    [
+        ({"pixel_values": np.ones((1, 1, 3, 14, 56))}, r"must have shape \(1, N, 3, S, S\), got \(1, 1, 3, 14, 56\)"),
+        ({"pixel_values": np.ones((2, 1, 3, 28, 28))}, r"must have shape \(1, N, 3, S, S\)"),
+        ({"pixel_values": np.ones((1, 1, 3, 21, 21))}, "Squares of 21 pixels have 3 x 3 patches"),
+        ({"pixel_values": np.ones((1, 1, 3, 5, 5))}, "Squares of 5 pixels have 0 x 0 patches"),
+        (
+            {"pixel_values": np.ones((1, 2, 3, 28, 28)), "pixel_attention_mask": np.ones((1, 1, 28, 28))},
+            r"pixel_attention_mask must have shape \(1, N, 28, 28\)",
+        ),
+    ],
+)
+def test_squares_that_do_not_fit_are_refused(media, message):
+    with pytest.raises(PromptError, match=message):
+        build(IDEFICS3).embed(Prompt([1, *[3] * TOKENS, 7], media))
+
+
+def test_squares_that_only_fill_up_are_left_out_wherever_they_stand():
+    model = build(IDEFICS3)
+    model.load_weights(list(random_weights(IDEFICS3).items()))
+    pixels = np.random.default_rng(0).standard_normal((1, 2, 3, 28, 28))
+    filled = np.insert(pixels, [0, 1, 2], 0, axis=1)
+    prompts = [Prompt([1, *[3] * 2 * TOKENS, 7], {"pixel_values": p}) for p in (pixels, filled)]
+    assert distance(*map(model.embed, prompts)) < 1e-6
+
+
+def test_names_in_mlx_checkpoints():
+    """Without an inner `model`, as mlx-vlm has them; and back."""
+    names = dict(tree_flatten(build(CONFIGS["smolvlm"]).parameters()))
+    published = {name: Idefics3.publish(name) for name in names}
+    assert published["language_model.model.norm.weight"] == "language_model.norm.weight"
+    assert published["language_model.lm_head.weight"] == "language_model.lm_head.weight"
+    assert all(Idefics3.rename(there) == here for here, there in published.items())
+
+
+@pytest.mark.parametrize("step", [1, 7, 10])
+def test_no_part_of_the_prompt_cuts_a_picture(monkeypatch, step):
+    """Whatever its length, and the logits are those of the whole; windows are shorter than a picture."""
+    monkeypatch.setattr(base, "PREFILL", step)
+    with tempfile.TemporaryDirectory() as folder:
+        model = load_model(parity_checkpoint("gemma3_two_pictures", Path(folder)))
+    prompt, starts = prompt_of(fixture("gemma3_two_pictures")), []
+    blocks, run = model.inputs(prompt).layout.blocks, Decoder.__call__
+
+    def watched(self, h, memory=None, position=0, *rest, **more):
+        starts.append(position)
+        return run(self, h, memory, position, *rest, **more)
+
+    monkeypatch.setattr(Decoder, "__call__", watched)
+    (first,) = lime_mlx.decode(model, prompt, "none", 1)
+    assert len(starts) > 3
+    assert not any(at and blocks[at] and blocks[at] == blocks[at - 1] for at in starts)
+    assert distance(first.logits, fixture("gemma3_two_pictures")["logits"][-1]) < 2e-5
 
 
 def test_squares_of_another_side_are_refused(tmp_path):

@@ -204,8 +204,9 @@ def _only(name: str, prompt: Prompt, key: str):
 
 
 def _count(prompt: Prompt) -> int:
-    """Pictures or sounds of a prompt; tiles are of one picture."""
-    for key in ("image_grid_thw", "image_sizes", "input_features"):
+    """Pictures or sounds of a prompt; tiles and crops are of one picture, and Idefics3 does not say of how many."""
+    for key in ("image_grid_thw", "image_sizes", "num_crops", "input_features"):
         if key in prompt.media:
             return len(prompt.media[key])
-    return len(prompt.media.get("pixel_values", ()))
+    pixels = prompt.media.get("pixel_values", ())
+    return 1 if np.ndim(pixels) == 5 else len(pixels)

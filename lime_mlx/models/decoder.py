@@ -103,6 +103,8 @@ class DecoderConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DecoderConfig":
         """Reads known keys only. Raises `CheckpointError` for a variant that is not built."""
+        if values.get("use_bidirectional_attention"):
+            raise CheckpointError("This text part attends both ways (use_bidirectional_attention): it is no decoder.")
         values = {"hidden_act": values.get("hidden_activation"), **values}
         known = {
             k: v

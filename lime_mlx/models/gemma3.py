@@ -3,6 +3,7 @@
 Paper: Gemma Team 2025, "Gemma 3 Technical Report" (arXiv 2503.19786).
 """
 
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -65,12 +66,11 @@ class Gemma3(Model):
     )
     drop = (*Model.drop, "vision_model.head.", "vision_tower.head.")  # pools for a task of SigLIP's own
     chat_template = TURNS
+    framed = True
 
     def __init__(self, config: dict[str, Any]):
         super().__init__(config)
         vision, text = vision_config(config), DecoderConfig.from_dict(self.text(config))
-        if (config.get("text_config") or {}).get("use_bidirectional_attention"):
-            raise CheckpointError("This gemma3 checkpoint attends both ways (use_bidirectional_attention): no decoder.")
         side = tokens_of(config)[1]
         self.image_token = image_token(config)
         self.vision_tower = VisionTower(vision)
@@ -107,15 +107,15 @@ class Gemma3(Model):
         return self.multi_modal_projector(self.vision_tower.vision_model(pixels))
 
     def embed(self, prompt: Prompt) -> mx.array:
-        ids = self.ids(prompt)
-        places = np.flatnonzero(prompt.input_ids == self.image_token)
-        embeds = self.language_model.embed(ids)
+        here = prompt.input_ids == self.image_token
+        if here.any() and "pixel_values" not in prompt.media:
+            raise PromptError("The prompt has a place for a picture, but no picture was given.")
+        # The vocabulary may end before the image token.
+        embeds = self.language_model.embed(self.ids(replace(prompt, input_ids=np.where(here, 0, prompt.input_ids))))
         if "pixel_values" not in prompt.media:
-            if places.size:
-                raise PromptError("The prompt has a place for a picture, but no picture was given.")
             return embeds
         pixels = media_array(prompt.media["pixel_values"], self.vision_tower.vision_model.dtype)
-        return merge(embeds, self.features(pixels).flatten(0, 1), places, "image")
+        return merge(embeds, self.features(pixels).flatten(0, 1), np.flatnonzero(here), "image")
 
     def inputs(self, prompt: Prompt) -> Inputs:
         blocks = np.zeros(len(prompt), dtype=np.int32)

@@ -59,6 +59,7 @@ class Idefics3(Model):
         (r"^model\.(vision_model|connector)\.", r"\1."),
         (r"^language_model\.(embed_tokens|layers|norm)\.", r"language_model.model.\1."),
     )
+    published = ((r"^language_model\.model\.", "language_model."),)
     chat_template = TURNS
 
     def __init__(self, config: dict[str, Any]):
@@ -105,16 +106,18 @@ class Idefics3(Model):
 
     def pictures(self, prompt: Prompt) -> mx.array:
         """What stands in the places of the prompt's pictures, (places, D)."""
-        pixels, config = np.asarray(prompt.media["pixel_values"], dtype=np.float32), self.vision_model.config
-        size = config.image_size
+        pixels = np.asarray(prompt.media["pixel_values"], dtype=np.float32)
+        size, side = pixels.shape[-1], self.vision_model.config.patch_size
+        edge = size // side
         if pixels.ndim != 5 or pixels.shape[0] != 1 or pixels.shape[2:] != (3, size, size):
-            raise PromptError(f"pixel_values must have shape (1, N, 3, {size}, {size}), got {pixels.shape}.")
+            raise PromptError(f"pixel_values must have shape (1, N, 3, S, S), got {pixels.shape}.")
+        if not edge or edge % self.connector.scale:
+            raise PromptError(f"Squares of {size} pixels have {edge} x {edge} patches, which do not make whole tokens.")
         mask = np.asarray(prompt.media.get("pixel_attention_mask", np.ones((*pixels.shape[:2], size, size))))
         if mask.shape != (*pixels.shape[:2], size, size):
             raise PromptError(f"pixel_attention_mask must have shape (1, N, {size}, {size}), got {mask.shape}.")
         real = (pixels[0] != 0).any(axis=(1, 2, 3))  # the others only fill up
-        side = config.patch_size
-        edge = size // side
+        real[0] |= not real.any()
         cells = mask[0][real][:, : edge * side, : edge * side].reshape(-1, edge, side, edge, side)
         pictures = media_array(pixels[0][real], self.vision_model.dtype)
         return self.features(pictures, cells.astype(bool).any(axis=(2, 4))).flatten(0, 1)

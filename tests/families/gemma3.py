@@ -2,7 +2,7 @@
 
 import numpy as np
 
-IMAGE, BEGIN, END = 60, 61, 62
+IMAGE, BEGIN, END, OUTSIDE = 60, 61, 62, 70
 TEXT = {
     "model_type": "gemma3_text",
     "hidden_size": 32,
@@ -54,6 +54,7 @@ CASES = {
     "gemma3_soft_caps": text(final_logit_softcapping=3.0, attn_logit_softcapping=5.0, attention_bias=True),
     "gemma3_untied": {**text(hidden_activation="gelu"), "tie_word_embeddings": False},
     "gemma3_pooled_rest": {**GEMMA3, "vision_config": {**VISION, "image_size": 29, "patch_size": 4}},
+    "gemma3_outside_the_vocabulary": {**GEMMA3, "image_token_index": OUTSIDE},
     "gemma3_nested_rope": text(
         rope_theta=None,
         rope_local_base_freq=None,
@@ -109,9 +110,9 @@ def inputs(name: str, config: dict, ids: np.ndarray, rng: np.random.Generator) -
     size, tokens = config["vision_config"]["image_size"], config["mm_tokens_per_image"]
     pictures = 2 if "two_pictures" in name or "window" in name else 1
     for picture in range(pictures):
-        ids = np.insert(ids, 2 + picture * (tokens + 5), [BEGIN, *[IMAGE] * tokens, END])
+        ids = np.insert(ids, 2 + picture * (tokens + 5), [BEGIN, *[config["image_token_index"]] * tokens, END])
     return ids, {"pixel_values": np.round(16 * rng.standard_normal((pictures, 3, size, size))) / 16}
 
 
 def reference_inputs(ids: np.ndarray) -> dict:
-    return {"token_type_ids": (ids == IMAGE).astype(np.int64)}
+    return {"token_type_ids": np.isin(ids, (IMAGE, OUTSIDE)).astype(np.int64)}

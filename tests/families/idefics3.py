@@ -44,6 +44,7 @@ CASES = {
     "idefics3_masked": IDEFICS3,
     "idefics3_masked_rest": {**IDEFICS3, "vision_config": {**VISION, "image_size": 31, "layer_norm_eps": 1e-4}},
     "idefics3_mistral": {**IDEFICS3, "text_config": {**TEXT, "model_type": "mistral", "sliding_window": 7}},
+    "idefics3_other_squares": IDEFICS3,
 }
 SPARSE = {
     "idefics3": {"model_type": "idefics3"},
@@ -63,7 +64,8 @@ SPELLINGS = {
 def inputs(name: str, config: dict, ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
     """Token ids with the frames of the squares, and what the image processor gives: one square more than is used."""
     vision, scale = config["vision_config"], config["scale_factor"]
-    size, edge = vision["image_size"], vision["image_size"] // vision["patch_size"]
+    size = 42 if "other_squares" in name else vision["image_size"]
+    edge = size // vision["patch_size"]
     tokens = (edge // scale) ** 2
     squares = [3, 1] if "two_pictures" in name else [2]
     frame = lambda count: [AROUND, WHOLE, *[IMAGE] * tokens] * count + [AROUND]  # noqa: E731

@@ -1,6 +1,9 @@
 """SmolVLM: Idefics3 under another name, with its own spelling in MLX."""
 
-from .idefics3 import IDEFICS3, SPELLINGS, TEXT, VISION, inputs
+import numpy as np
+
+from .idefics3 import IDEFICS3, SPELLINGS, TEXT, VISION
+from .idefics3 import inputs as squares
 
 __all__ = ["ARCHITECTURE", "CASES", "SPARSE", "SPELLINGS", "inputs"]
 
@@ -13,6 +16,7 @@ CASES = {
     "smolvlm": SMOLVLM,
     "smolvlm_two_pictures": {**SMOLVLM, "scale_factor": 4, "tie_word_embeddings": True},
     "smolvlm_masked": {**SMOLVLM, "text_config": {**TEXT, "head_dim": 12, "num_attention_heads": 8}},
+    "smolvlm_nothing_to_see": SMOLVLM,
 }
 SPARSE = {
     "smolvlm": {"model_type": "smolvlm"},
@@ -43,3 +47,13 @@ SPARSE = {
     },
 }
 ARCHITECTURE = "SmolVLMForConditionalGeneration"
+
+
+def inputs(name: str, config: dict, ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, dict]:
+    """As in Idefics3; where all squares are empty, the first of them is a picture all the same."""
+    ids, media = squares(name, config, ids, rng)
+    if "nothing" in name:
+        tokens, places = 4, np.flatnonzero(ids == config["image_token_id"])
+        ids = np.delete(ids, places[tokens:])
+        media["pixel_values"] *= 0
+    return ids, media
