@@ -30,8 +30,8 @@ STAGES = (
 )
 # Found on validation scenes (docs/demo.md).
 LIME = {
-    "fast": {"steps": 2, "lr": 0.05, "gate": 0.3},
-    "exact": {"steps": 2, "lr": 0.03, "gate": 0.3, "words": "content"},
+    "fast": {"steps": 2, "lr": 0.2, "words": "doubtful", "doubt": 0.3},
+    "exact": {"steps": 2, "lr": 0.2, "words": "doubtful", "doubt": 0.3},
     "detector": {
         "weights": {"share": -12.483, "positive": -1.868, "peak": 1.883, "certainty": -1.79},
         "intercept": 4.293,

@@ -115,7 +115,6 @@ def test_only_a_calibrated_model_has_doubts(demo):
         Retry().prepare(Uncalibrated())
     with pytest.raises(MethodError, match="calibrated"):
         Lime(words="doubtful").prepare(Uncalibrated())
-    assert parse_method("lime:words=doubtful").prepare(demo[0]).gate is None
 
 
 def test_a_picture_that_is_used_is_not_ignored(demo, scene):

@@ -46,7 +46,7 @@ CHOICES = {
 # Exact without checkpoints holds about this many times the attention weights of all layers (measured: 9).
 HELD_ATTENTIONS = 12
 # What config.json of a checkpoint may say for itself.
-STORED = ("steps", "lr", "kl", "tau", "gate", "words")
+STORED = ("steps", "lr", "kl", "tau", "gate", "words", "doubt")
 
 
 @dataclass(frozen=True)
@@ -109,17 +109,16 @@ class Lime(Method):
             steps, lr = FAST_STEPS, FAST_STRETCH * lr
         family = {"steps": steps, "lr": lr, "kl": kl, "tau": tau}
         own = _stored(model.config.get("lime"), self.mode)
-        if self.words == "doubtful":
-            own = {key: value for key, value in own.items() if key != "gate"}
-            if Detector.from_config(model.config) is None:
-                raise MethodError("lime: words=doubtful needs a model that was calibrated; take words=content.")
         rest = {
             "heads": "query" if self.mode == "exact" else "kv",
             "words": "all" if self.mode == "exact" else "content",
         }
         known = {**family, **rest, **own}
         layer_range("lime", self.layers, len(model.language_model.layers))
-        return replace(self, **{k: v for k, v in known.items() if getattr(self, k) is None})
+        filled = replace(self, **{k: v for k, v in known.items() if getattr(self, k) is None})
+        if filled.words == "doubtful" and Detector.from_config(model.config) is None:
+            raise MethodError("lime: words=doubtful needs a model that was calibrated; take words=content.")
+        return filled
 
     def step(self, session: Session) -> Forward:
         needs_media("lime", session)
