@@ -8,7 +8,7 @@ endif
 .PHONY: help setup demo test lint format bench parity train-demo clean
 
 help:
-	@echo "make demo        set up, then describe a picture with LIME, each word with its share of picture"
+	@echo "make demo        set up, then describe a picture and a sound with LIME, each word with its share of them"
 	@echo "make test        set up, then run the tests"
 	@echo "make setup       only the environment, in .venv; on Linux with a GPU: make setup EXTRAS=cuda13,dev"
 	@echo "make lint        ruff and the floors"
@@ -29,6 +29,7 @@ setup: .venv/.setup
 
 demo: setup
 	@.venv/bin/lime-mlx generate --image examples/scene.png -p "What is in the picture?" --method lime --explain
+	@.venv/bin/lime-mlx generate --audio examples/sounds.wav -p "What do you hear?" --method lime --explain
 
 test: setup
 	@$(PY) -m pytest -q

@@ -29,7 +29,17 @@ STAGES = (
     Stage("speech", "uncorrelated", 16_000, 1100, 24, 1e-3, 3),
     Stage("habit", "skewed", 6_000, 600, 24, 5e-4, 3, unseen=0.1),
 )
-LIME = {}
+# Found on validation sounds (docs/demo.md).
+OWN = {"steps": 2, "lr": 0.1, "kl": 0.1, "words": "doubtful", "doubt": 0.2}
+LIME = {
+    "fast": OWN,
+    "exact": OWN,
+    "detector": {
+        "weights": {"share": 5.995, "positive": -2.564, "peak": -2.327, "certainty": 1.117},
+        "intercept": 7.203,
+        "threshold": 0.432,
+    },
+}
 AUDIO = {
     "model_type": "qwen2_audio_encoder",
     "num_mel_bins": BINS,

@@ -1,8 +1,9 @@
-"""Open the demo checkpoint with transformers and store what it computes, for tests/test_demo.py.
+"""Open the demo checkpoints with transformers and store what it computes, for tests/test_demo.py.
 
-    python benchmarks/demo_transformers.py        # needs torch and transformers; writes tests/fixtures/demo.npz
+    python benchmarks/demo_transformers.py        # needs torch and transformers; writes tests/fixtures/demo_*.npz
 
-Stored: pixels (a part), token ids, logits at the last position, and 24 greedy tokens, for two scenes and a question.
+Stored: a part of the pixels or mel features, token ids, logits at the last position, 24 greedy tokens; two scenes and
+a question.
 """
 
 import argparse
@@ -11,49 +12,94 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import CLIPImageProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
-
-from lime_mlx.scenes import make_scene
-
-ROOT = Path(__file__).parents[1]
-ASKED = (
-    (220_000, "ordinary", "What is in the picture?"),
-    (220_001, "adversarial", "What is in the picture?"),
-    (220_001, "adversarial", "Is there a dog in the picture?"),
+from transformers import (
+    CLIPImageProcessor,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2AudioForConditionalGeneration,
+    WhisperFeatureExtractor,
 )
 
+from lime_mlx.scenes import make_scene, make_sound
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "lime_mlx" / "demo" / "picture")
-    parser.add_argument("--output", type=Path, default=ROOT / "tests" / "fixtures" / "demo.npz")
-    arguments = parser.parse_args()
-    model = LlavaForConditionalGeneration.from_pretrained(arguments.model, dtype=torch.float32).eval()
-    pictures = CLIPImageProcessor.from_pretrained(arguments.model)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(arguments.model)
-    template = (arguments.model / "chat_template.jinja").read_text()
-    count = json.loads((arguments.model / "config.json").read_text())["image_seq_length"]
+ROOT = Path(__file__).parents[1]
+
+
+def picture(folder: Path, seed: int, regime: str) -> tuple[dict, np.ndarray, int]:
+    """Inputs of the model, what is stored of them, and how many tokens the picture takes."""
+    pixels = CLIPImageProcessor.from_pretrained(folder)(make_scene(seed, regime).image, return_tensors="pt")
+    count = json.loads((folder / "config.json").read_text())["image_seq_length"]
+    return dict(pixels), pixels["pixel_values"][0, :, ::8, ::8].numpy(), count
+
+
+def sound(folder: Path, seed: int, regime: str) -> tuple[dict, np.ndarray, int]:
+    scene = make_sound(seed, regime)
+    extract = WhisperFeatureExtractor.from_pretrained(folder)
+    found = extract(scene.samples, sampling_rate=scene.rate, return_attention_mask=True, return_tensors="pt")
+    inputs = {"input_features": found["input_features"], "feature_attention_mask": found["attention_mask"]}
+    frames = (int(found["attention_mask"].sum()) - 1) // 2 + 1
+    return inputs, found["input_features"][0, :, ::8].numpy(), (frames - 2) // 2 + 1
+
+
+DEMOS = {
+    "picture": (
+        LlavaForConditionalGeneration,
+        picture,
+        ("image", "<image>"),
+        (
+            (220_000, "ordinary", "What is in the picture?"),
+            (220_001, "adversarial", "What is in the picture?"),
+            (220_001, "adversarial", "Is there a dog in the picture?"),
+        ),
+    ),
+    "sound": (
+        Qwen2AudioForConditionalGeneration,
+        sound,
+        ("audio", "<|AUDIO|>"),
+        (
+            (220_000, "ordinary", "What do you hear?"),
+            (220_001, "adversarial", "What do you hear?"),
+            (220_001, "adversarial", "Is there a dog in the sound?"),
+        ),
+    ),
+}
+
+
+def computed(folder: Path, architecture, inputs_of, placeholder, asked) -> dict[str, np.ndarray]:
+    model = architecture.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    template = (folder / "chat_template.jinja").read_text()
+    kind, token = placeholder
     stored = {}
-    for index, (seed, regime, text) in enumerate(ASKED):
-        scene = make_scene(seed, regime)
-        pixels = pictures(scene.image, return_tensors="pt")["pixel_values"]
-        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    for index, (seed, regime, text) in enumerate(asked):
+        inputs, part, count = inputs_of(folder, seed, regime)
+        message = {"role": "user", "content": [{"type": kind}, {"type": "text", "text": text}]}
         said = tokenizer.apply_chat_template(
             [message], chat_template=template, tokenize=False, add_generation_prompt=True
         )
-        ids = tokenizer(said.replace("<image>", "<image>" * count), return_tensors="pt")["input_ids"]
+        ids = tokenizer(said.replace(token, token * count), return_tensors="pt")["input_ids"]
         with torch.no_grad():
-            logits = model(input_ids=ids, pixel_values=pixels).logits[0, -1]
-            tokens = model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=24, do_sample=False)
+            logits = model(input_ids=ids, **inputs).logits[0, -1]
+            tokens = model.generate(input_ids=ids, **inputs, max_new_tokens=24, do_sample=False)
         tokens = tokens[0, ids.shape[1] :].numpy()
         stored |= {
-            f"pixels_{index}": pixels[0, :, ::8, ::8].numpy(),
+            f"media_{index}": part,
             f"ids_{index}": ids[0].numpy(),
             f"logits_{index}": logits.numpy(),
             f"tokens_{index}": tokens,
         }
         print(text, "->", tokenizer.decode(tokens, skip_special_tokens=True))
-    np.savez_compressed(arguments.output, asked=json.dumps(ASKED), **stored)
+    return stored
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demos", type=Path, default=ROOT / "lime_mlx" / "demo")
+    parser.add_argument("--output", type=Path, default=ROOT / "tests" / "fixtures")
+    arguments = parser.parse_args()
+    for name, (architecture, inputs_of, placeholder, asked) in DEMOS.items():
+        stored = computed(arguments.demos / name, architecture, inputs_of, placeholder, asked)
+        np.savez_compressed(arguments.output / f"demo_{name}.npz", asked=json.dumps(asked), **stored)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,12 @@ import click
 from lime_mlx.cli import INTERRUPTED
 from lime_mlx.errors import LimeError, MethodError, PromptError
 
-REAL_MODEL = "mlx-community/llava-1.5-7b-4bit"
 QUESTION, QUESTION_OF_SOUND = "What is in the picture?", "What do you hear?"
-KNOWS = {"demo": "drawn scenes", "demo-sound": "synthesised sounds"}
+# What the bundled models know, and a real one for the same medium.
+BUNDLED = {
+    "demo": ("drawn scenes", "mlx-community/Qwen2.5-VL-3B-Instruct-4bit"),
+    "demo-sound": ("synthesised sounds", "Qwen/Qwen2-Audio-7B-Instruct"),
+}
 # Share of the input in the answer below which a warning is due.
 UNUSED = 0.02
 # Least and most of what is sampled with; NaN is in no range.
@@ -103,7 +106,8 @@ def command(
     name = chosen_model(model, image, audio)
     loaded, processor = load(name, revision=revision)
     if model is None:
-        notes.append(f"Using the bundled demo model, which knows {KNOWS[name]}; a real one: --model {REAL_MODEL}")
+        knows, real = BUNDLED[name]
+        notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
     detector, flag = Detector.from_config(loaded.config), flag or on_unsupported is not None
     if on_unsupported == "retry":
         chosen = Retry(inner=chosen)

@@ -1,6 +1,7 @@
-"""The bundled checkpoint: what it is, that transformers computes the same, that it sees, and that LIME helps it."""
+"""The bundled checkpoints: what they are, that transformers computes the same, that they perceive, that LIME helps."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import mlx.core as mx
@@ -9,41 +10,63 @@ import pytest
 
 from lime_mlx import decode, generate, load
 from lime_mlx.checkpoint import locate
-from lime_mlx.scenes import PROMPTS, chair, make_scene, mentions
+from lime_mlx.explain import moments
+from lime_mlx.media.audio import Sound
+from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, SOUNDS, chair, make_scene, make_sound, mentions
 
-FIXTURE = Path(__file__).parent / "fixtures" / "demo.npz"
+FIXTURES = Path(__file__).parent / "fixtures"
+NAMES = {"picture": "demo", "sound": "demo-sound"}
+LIMITS = {"picture": 8e6, "sound": 6e6}
+FAMILY = {"picture": "llava", "sound": "qwen2_audio"}
 SCENES = range(230_000, 230_024)
+
+models = cache(lambda kind: load(NAMES[kind]))
+
+
+def scene_of(kind, seed, regime):
+    return make_scene(seed, regime) if kind == "picture" else make_sound(seed, regime)
+
+
+def media(kind, scene):
+    return {"images": [scene.image]} if kind == "picture" else {"audio": [Sound(scene.samples, scene.rate)]}
+
+
+@cache
+def captions(kind, regime, method):
+    model, processor = models(kind)
+    scenes = [scene_of(kind, seed, regime) for seed in SCENES]
+    asked = PROMPTS[0] if kind == "picture" else SOUND_PROMPTS[0]
+    prompts = [processor.prompt(asked, **media(kind, scene)) for scene in scenes]
+    texts = [generate(model, processor, p, method=method, max_tokens=48, reliance=False).text for p in prompts]
+    return chair(texts, scenes)
 
 
 @pytest.fixture(scope="module")
 def demo():
-    return load("demo")
+    return models("picture")
 
 
-def captions(demo, regime, method):
-    scenes = [make_scene(seed, regime) for seed in SCENES]
-    texts = [
-        generate(*demo, PROMPTS[0], image=scene.image, method=method, max_tokens=48, reliance=False).text
-        for scene in scenes
-    ]
-    return chair(texts, scenes)
-
-
-def test_is_small_and_in_the_ordinary_layout():
-    folder = locate("demo")
-    assert sum(file.stat().st_size for file in folder.rglob("*")) <= 8e6
-    assert json.loads((folder / "config.json").read_text())["model_type"] == "llava"
+@pytest.mark.parametrize("kind", NAMES)
+def test_is_small_and_in_the_ordinary_layout(kind):
+    folder = locate(NAMES[kind])
+    assert sum(file.stat().st_size for file in folder.rglob("*")) <= LIMITS[kind]
+    assert json.loads((folder / "config.json").read_text())["model_type"] == FAMILY[kind]
     assert not [file for file in folder.rglob("*") if file.suffix in (".py", ".bin", ".pt", ".pth")]
 
 
 @pytest.mark.parametrize("index", range(3))
-def test_transformers_computes_the_same(demo, index):
-    model, processor = demo
-    stored = np.load(FIXTURE)
+@pytest.mark.parametrize("kind", NAMES)
+def test_transformers_computes_the_same(kind, index):
+    model, processor = models(kind)
+    stored = np.load(FIXTURES / f"demo_{kind}.npz")
     seed, regime, text = json.loads(str(stored["asked"]))[index]
-    prompt = processor.prompt(text, images=[make_scene(seed, regime).image])
+    prompt = processor.prompt(text, **media(kind, scene_of(kind, seed, regime)))
     assert prompt.input_ids.tolist() == stored[f"ids_{index}"].tolist()
-    np.testing.assert_allclose(prompt.media["pixel_values"][0, :, ::8, ::8], stored[f"pixels_{index}"], atol=2 / 255)
+    if kind == "picture":
+        part, close = prompt.media["pixel_values"][0, :, ::8, ::8], 2 / 255
+    else:
+        part, close = prompt.media["input_features"][0, :, ::8], 1e-4
+    np.testing.assert_allclose(part, stored[f"media_{index}"], atol=close)
     logits, expected = np.array(model.logits(prompt)[-1]), stored[f"logits_{index}"]
     assert np.linalg.norm(logits - expected) <= 2e-4 * np.linalg.norm(expected)
     stop = frozenset(processor.eos_token_ids)
@@ -51,15 +74,36 @@ def test_transformers_computes_the_same(demo, index):
     assert said == stored[f"tokens_{index}"].tolist()
 
 
-def test_sees_well(demo):
-    assert captions(demo, "ordinary", "none")["recall"] >= 0.8
+@pytest.mark.parametrize("kind", NAMES)
+def test_perceives_well(kind):
+    assert captions(kind, "ordinary", "none")["recall"] >= 0.8
 
 
-def test_lies_by_habit_and_lime_lowers_it(demo):
-    plain, lime = captions(demo, "adversarial", "none"), captions(demo, "adversarial", "lime")
+@pytest.mark.parametrize("kind", NAMES)
+def test_lies_by_habit_and_lime_lowers_it(kind):
+    plain, lime = captions(kind, "adversarial", "none"), captions(kind, "adversarial", "lime")
     assert plain["chair_i"] > 0.05
     assert lime["chair_i"] < plain["chair_i"]
     assert lime["recall"] >= plain["recall"] - 0.05
+
+
+def test_words_are_heard_when_they_sound():
+    """The moments of the words of a sound that is described rightly lie in the intervals of its events."""
+    model, processor = models("sound")
+    inside, total = 0, 0
+    for seed in SCENES:
+        scene = make_sound(seed, "ordinary")
+        prompt = processor.prompt(SOUND_PROMPTS[0], **media("sound", scene))
+        answer = generate(model, processor, prompt, method="none", max_tokens=40, relevance=True)
+        (span,) = model.spans(prompt)
+        for piece, relevance in zip(answer.pieces, answer.relevance, strict=True):
+            for event in scene.events:
+                if event.kind in mentions(piece, SOUNDS):
+                    start, stop = moments(relevance, span, processor.seconds)
+                    inside += event.start - 0.2 <= (start + stop) / 2 <= event.stop + 0.2
+                    total += 1
+    assert total > 40
+    assert inside / total > 0.75
 
 
 def test_a_named_thing_rests_on_the_picture(demo):
