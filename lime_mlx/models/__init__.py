@@ -20,6 +20,7 @@ FAMILIES = {
     "gemma3": "gemma3:Gemma3:image",
     "qwen2_audio": "qwen2_audio:Qwen2Audio:audio",
     "qwen2_5_omni": "qwen2_5_omni:Qwen25Omni:image:audio",
+    "qwen2_5_omni_thinker": "qwen2_5_omni:Qwen25Omni:image:audio",
 }
 
 

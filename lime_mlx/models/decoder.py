@@ -63,6 +63,17 @@ DEFAULTS = {
     "qwen3": {**QWEN, "head_dim": 128},
     "qwen2_vl_text": QWEN_VL,
     "qwen2_5_vl_text": QWEN_VL,
+    "qwen2_5_omni_text": {
+        **QWEN_VL,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-6,
+        "sliding_window": 32768,
+        "max_window_layers": 28,
+    },
     "qwen3_vl_text": {**QWEN, "head_dim": 128, "max_position_embeddings": 128000, "rope_theta": 5e5},
     "gemma3_text": GEMMA,
 }
