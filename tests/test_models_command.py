@@ -94,6 +94,7 @@ def run(cache, monkeypatch):
 # weights, complete, fits, and a word of why not
 EXPECTED = {
     "demo (picture)": ("float32", True, "yes", None),
+    "demo (sound)": ("float16", True, "yes", None),
     "me/awq": (None, False, None, "awq"),
     "me/bad": (None, False, None, "is not JSON"),
     "me/bert": (None, False, None, "'bert'"),
@@ -137,7 +138,7 @@ def test_tables(run):
     lines = run().stdout.splitlines()
     rows = {line.split("  ")[0]: line.rstrip() for line in lines}
     assert rows["gemma3"].endswith("  text, image")
-    assert rows["me/packed"].endswith("  llava   4-bit affine g32    yes   complete")
+    assert rows["me/packed"].split()[-6:] == ["llava", "4-bit", "affine", "g32", "yes", "complete"]
     assert rows["me/text"].endswith("text-only conversion")
     assert rows["me/bert"].endswith("not supported")
     assert rows["me/part"].endswith("incomplete: tokenizer.json, model-00002-of-00003.safetensors missing")
@@ -154,7 +155,7 @@ def test_without_mlx_and_without_a_cache(run, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "scan_cache_dir", partial(SCAN, tmp_path / "none"))
     result = run("--json")
     answer = json.loads(result.stdout)
-    assert [(entry["name"], entry["fits"]) for entry in answer["models"]] == [("demo (picture)", None)]
+    assert [(entry["name"], entry["fits"]) for entry in answer["models"]] == [("demo (picture)", None), ("demo (sound)", None)]
     assert answer["memory"] is None
     assert "MLX has no backend here" in result.stderr
     assert "complete" in run().stdout
