@@ -9,7 +9,9 @@ from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
 
 COMMANDS = {
+    "convert": "Convert a checkpoint of Hugging Face to MLX, quantised on request.",
     "generate": "Answer a question about a picture, with every word's share of picture on request.",
+    "inspect": "What a checkpoint is: family, parts, quantisation, tokens of a picture, memory needed.",
     "models": "The supported families, the models in the local cache, and which of them fit in memory.",
 }
 INTERRUPTED = 130

@@ -204,11 +204,15 @@ def _dtype(weights: dict[str, mx.array]) -> mx.Dtype:
     return mx.float32 if floats == {mx.float32} else compute_dtype()
 
 
+def held(weights: dict[str, mx.array]) -> int:
+    """Bytes that weights take while they run."""
+    size = _dtype(weights).size
+    return sum(array.size * size if _kind(array) == "floats" else array.nbytes for array in weights.values())
+
+
 def _check_memory(folder: Path, weights: dict[str, mx.array]) -> None:
     """Refuse weights that cannot be held, before they are read."""
-    size = _dtype(weights).size
-    needed = sum(array.size * size if _kind(array) == "floats" else array.nbytes for array in weights.values())
-    if needed > (there := memory_total()):
+    if (needed := held(weights)) > (there := memory_total()):
         raise BackendError(
             f"The weights in {folder} take {needed / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB of memory: "
             "take a smaller model, or one with fewer bits (lime-mlx models shows what fits)."

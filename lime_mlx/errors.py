@@ -31,3 +31,7 @@ class NumericalError(LimeError):
 
 class BackendError(LimeError):
     """This machine cannot run what was asked: device, memory or MLX version."""
+
+
+class DataError(LimeError):
+    """A benchmark file is missing, malformed or does not fit the others."""
