@@ -155,7 +155,10 @@ def test_without_mlx_and_without_a_cache(run, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "scan_cache_dir", partial(SCAN, tmp_path / "none"))
     result = run("--json")
     answer = json.loads(result.stdout)
-    assert [(entry["name"], entry["fits"]) for entry in answer["models"]] == [("demo (picture)", None), ("demo (sound)", None)]
+    assert [(entry["name"], entry["fits"]) for entry in answer["models"]] == [
+        ("demo (picture)", None),
+        ("demo (sound)", None),
+    ]
     assert answer["memory"] is None
     assert "MLX has no backend here" in result.stderr
     assert "complete" in run().stdout

@@ -11,7 +11,7 @@ from lime_mlx import evidence, generate, load
 from lime_mlx.cli import main
 from lime_mlx.errors import CheckpointError, MethodError
 from lime_mlx.lrp.support import Detector, from_logits, from_relevance
-from lime_mlx.methods import Plain, parse_method
+from lime_mlx.methods import Plain
 from lime_mlx.methods.lime import Lime
 from lime_mlx.methods.retry import Retry
 from lime_mlx.scenes import PROMPTS, make_scene

@@ -43,11 +43,12 @@ class Model(nn.Module):
     A subclass sets `renames` (weight spellings to ours, applied in order), and, when it takes media, overrides
     `embed` or `inputs`, `spans` and `media`. `chat_template` serves checkpoints that have none. `framed`: a token of
     its own stands before and after each picture or sound and belongs to it. `published`: from our names to those under
-    which MLX checkpoints are shared (mlx-vlm, mlx-lm), where they differ.
+    which MLX checkpoints are shared (mlx-vlm, mlx-lm), where they differ; `published_head`: a tied head is among them.
     """
 
     renames: Renames = ()
     published: Renames = ()
+    published_head = False
     drop = ("position_ids", "rotary_emb.inv_freq")
     chat_template: str | None = None
     framed = False

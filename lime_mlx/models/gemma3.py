@@ -64,6 +64,7 @@ class Gemma3(Model):
         (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
         (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
     )
+    published_head = True
     drop = (*Model.drop, "vision_model.head.", "vision_tower.head.")  # pools for a task of SigLIP's own
     chat_template = TURNS
     framed = True

@@ -86,6 +86,7 @@ class Qwen25Omni(Qwen25VL):
         *Qwen25VL.renames[3:],
     )
     drop = (*Qwen25VL.drop, "talker.", "token2wav.", "audio_bos_eos_token")
+    published = ((r"^", "thinker."),)
     chat_template = CHATML
 
     def __init__(self, config: dict[str, Any]):

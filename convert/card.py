@@ -1,0 +1,58 @@
+"""The model card: where a checkpoint came from, and how it is run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lime_mlx._version import __version__
+from lime_mlx.models import takes
+
+PIPELINES = {"image": "image-text-to-text", "audio": "audio-text-to-text"}
+USAGE = {"image": " --image photo.jpg", "audio": " --audio sound.wav"}
+CARD = "README.md"
+
+
+def card(folder: Path, base: str | None, name: str, config: Mapping[str, Any]) -> str:
+    """README.md of the output; `base` is the repository that it came from, `name` what it is called.
+
+    What the card of the source in `folder` says in its head, its licence above all, stays.
+    """
+    from huggingface_hub.repocard_data import ModelCardData
+
+    kinds = takes(config["model_type"]) or ["text"]
+    head = {**_head(folder / CARD), "library_name": "mlx"}
+    head.setdefault("pipeline_tag", PIPELINES.get(kinds[0], "text-generation"))
+    head["tags"] = list(dict.fromkeys([*(head.get("tags") or []), "mlx"]))
+    if base is not None:
+        head["base_model"] = base
+    source = f"[{base}](https://huggingface.co/{base})" if base else "a local checkpoint"
+    return f"""---
+{ModelCardData(**head).to_yaml()}
+---
+
+# {name}
+Converted to MLX from {source} with lime-mlx {__version__}{_how(config)}.
+
+```bash
+pip install lime-mlx
+lime-mlx generate --model {name}{USAGE.get(kinds[0], "")} -p "{"What is there?" if kinds != ["text"] else "Hello"}"
+```
+"""
+
+
+def _head(path: Path) -> dict[str, Any]:
+    """The metadata of a card; empty where there is none, or none that can be read."""
+    from huggingface_hub import ModelCard
+
+    try:
+        return ModelCard.load(path).data.to_dict()
+    except Exception:  # a card is no reason to fail, whatever YAML makes of it
+        return {}
+
+
+def _how(config: Mapping[str, Any]) -> str:
+    settings = config.get("quantization")
+    if not settings:
+        return ""
+    bits = sorted({settings["bits"], *(one["bits"] for one in settings.values() if isinstance(one, dict))})
+    return f", {'/'.join(map(str, bits))}-bit {settings['mode']} in groups of {settings['group_size']}"

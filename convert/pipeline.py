@@ -1,0 +1,149 @@
+"""A checkpoint of Hugging Face to one of MLX: planned, written piece by piece, checked, put in its place."""
+
+import os
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lime_mlx.hub import INDEX, REPOSITORY, locate
+
+from .calibrate import Sensitivity
+from .card import CARD, card
+from .options import Options
+from .plan import Plan, Progress, check_source, plan, signature
+from .schemes import Scheme
+from .staging import STATE, Staging, check_out, check_space, explained
+from .upload import check_repo, upload
+from .verify import Comparison, check_structure, compare
+from .write import write_json, write_shard
+
+COPIED = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, or with `dry_run` would be.
+
+    size: bytes of the weights; parameters: how many they are; files: of weights, to their bytes; resumed: how many of
+    them an earlier run had finished; layers: module paths to how they are quantised; kept: those that stay float, their
+    width not being a multiple of the group; comparison: logits against the source's, None where they were not compared;
+    sensitivity: of the layers, where it was measured.
+    """
+
+    folder: Path
+    size: int
+    parameters: int
+    tensors: int
+    files: dict[str, int]
+    layers: dict[str, Scheme]
+    kept: tuple[str, ...]
+    resumed: int = 0
+    comparison: Comparison | None = None
+    sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
+
+    @property
+    def bits(self) -> float:
+        """Bits for each parameter, everything counted."""
+        return 8 * self.size / self.parameters
+
+
+def convert(
+    hf_path: str | os.PathLike,
+    mlx_path: str | os.PathLike = "mlx_model",
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    upload_repo: str | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    compare_logits: bool = True,
+    progress: Progress = lambda what, done, total: None,
+    **options: Any,
+) -> Report:
+    """Write the checkpoint of a folder or repository to the folder `mlx_path`, as mlx-lm and mlx-vlm lay it out.
+
+    options: the fields of `Options`. Bits and group size default to those of the mode, dtype to what config.json says.
+    Memory holds one tensor at a time, but for the calibration and the comparison of logits. progress: called with what
+    is done, how much of it, and of how much. A call that was interrupted goes on where it ended when it is made again.
+    Raises `ConversionError`, and what `load` raises.
+    """
+    asked = Options(**options)
+    if upload_repo is not None:
+        check_repo(upload_repo)
+    out, source = Path(mlx_path).expanduser(), locate(hf_path, revision=revision, token=token)
+    check_out(out, source, force)
+    check_source(source, asked)
+    if dry_run:
+        return _report(out, plan(source, asked, None, progress))
+    with Staging(out) as staging, explained(out, staging.folder):
+        state = staging.resume(signature(source, asked))
+        made = plan(source, asked, state.get("bits"), progress)
+        report = _report(out, made)
+        staging.remember({**state, "bits": {path: scheme.bits for path, scheme in made.layers.schemes.items()}})
+        done = [name for name in made.files if (staging.folder / name).is_file()]
+        check_space(out, report.size - sum(report.files[name] for name in done))
+        names = [name for part in made.files.values() for name in part]
+        _write_index(staging.folder, made, report)
+        _write_weights(staging.folder, made, report, done, progress)
+        write_json(staging.folder / "config.json", made.config)
+        copied = _copy(source, staging.folder)
+        base = None if Path(hf_path).expanduser().exists() or not REPOSITORY.fullmatch(str(hf_path)) else str(hf_path)
+        text = card(source, base, upload_repo or out.name, made.config)
+        (staging.folder / CARD).write_text(text, encoding="utf-8")
+        check_structure(staging.folder, names)
+        if compare_logits:
+            progress("compare", 0, 1)
+            report = replace(report, comparison=compare(source, staging.folder, exact=not asked.quantize))
+            progress("compare", 1, 1)
+        staging.finish({*made.files, INDEX, "config.json", CARD, *copied})
+    if upload_repo is not None:
+        upload(out, upload_repo, token=token)
+    return replace(report, resumed=len(done))
+
+
+def _report(out: Path, made: Plan) -> Report:
+    files = {file: sum(made.tensors[name].nbytes for name in names) for file, names in made.files.items()}
+    return Report(
+        out,
+        sum(files.values()),
+        made.parameters,
+        len(made.tensors),
+        files,
+        dict(made.layers.schemes),
+        made.layers.kept,
+        sensitivity=made.sensitivity,
+    )
+
+
+def _write_weights(folder: Path, made: Plan, report: Report, done: Collection[str], progress: Progress) -> None:
+    written = sum(report.files[name] for name in done)
+    progress("write", written, report.size)
+
+    def advance(count: int) -> None:
+        nonlocal written
+        written += count
+        progress("write", written, report.size)
+
+    for file, names in made.files.items():
+        if file in done:
+            for name in names:
+                del made.tensors[name]
+        else:
+            write_shard(folder / file, names, made.tensors, made.modes, advance)
+
+
+def _write_index(folder: Path, made: Plan, report: Report) -> None:
+    places = {name: file for file, names in made.files.items() for name in names}
+    sizes = {"total_size": report.size, "total_parameters": report.parameters}
+    write_json(folder / INDEX, {"metadata": sizes, "weight_map": dict(sorted(places.items()))})
+
+
+def _copy(source: Path, folder: Path) -> set[str]:
+    """Tokenizer, templates and settings of the processor, as they are."""
+    found = {path for pattern in COPIED for path in source.glob(pattern) if path.is_file()}
+    kept = {path for path in found if path.name not in ("config.json", STATE) and not path.name.endswith("index.json")}
+    for path in kept:
+        shutil.copyfile(path, folder / path.name)
+    return {path.name for path in kept}

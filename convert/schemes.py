@@ -1,0 +1,121 @@
+"""How layers are quantised: bits and groups, and the recipes that give some layers more bits than others."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from lime_mlx.errors import ConversionError
+from lime_mlx.hub import MODES
+from lime_mlx.models.base import Model
+
+BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)  # of mode affine; every other mode has one of each
+RECIPES = {
+    "mixed_2_6": (2, 6),
+    "mixed_3_4": (3, 4),
+    "mixed_3_6": (3, 6),
+    "mixed_4_6": (4, 6),
+    "mixed_4_8": (4, 8),
+}
+LAYER = re.compile(r"^language_model\.model\.layers\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Bits of each weight, how many weights share a scale, and MLX's mode. Raises `ConversionError` for no such."""
+
+    bits: int
+    group_size: int
+    mode: str = "affine"
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise ConversionError(f"There is no quantization mode {self.mode!r}; choose one of {', '.join(MODES)}.")
+        affine, (group, bits) = self.mode == "affine", MODES[self.mode]
+        known_bits, groups = (BITS, GROUPS) if affine else ((bits,), (group,))
+        if self.bits not in known_bits or self.group_size not in groups:
+            raise ConversionError(
+                f"Mode {self.mode} has {_listed(known_bits)} bits in groups of {_listed(groups)}; "
+                f"asked for {self.bits} bits in groups of {self.group_size}."
+            )
+
+    @classmethod
+    def of(cls, bits: int | None, group_size: int | None, mode: str) -> "Scheme":
+        """What is left out is the mode's default."""
+        group, default = MODES.get(mode, (None, None))
+        return cls(default if bits is None else bits, group if group_size is None else group_size, mode)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As MLX and config.json name them."""
+        return asdict(self)
+
+    @property
+    def overhead(self) -> float:
+        """Bits that the scales, and in mode affine the biases, add to each weight, when they have 16 bits."""
+        return (32 if self.mode == "affine" else 8) / self.group_size
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Module paths, by our names, to how they are quantised; `kept` stay float, their width not being divisible."""
+
+    schemes: Mapping[str, Scheme]
+    kept: tuple[str, ...] = ()
+
+
+def layers(model: Model, scheme: Scheme, vision: bool = False) -> Layers:
+    """The layers of a model that are quantised: those of the decoder, and with `vision` the tower and the connector."""
+    schemes, kept = {}, []
+    for path, module in model.named_modules():
+        if not eligible(path, module, vision):
+            continue
+        if module.weight.shape[-1] % scheme.group_size:
+            kept.append(path)
+        else:
+            schemes[path] = scheme
+    return Layers(dict(sorted(schemes.items())), tuple(sorted(kept)))
+
+
+def eligible(path: str, module: nn.Module, vision: bool) -> bool:
+    """Whether a module can be quantised and should be: tables of positions in a tower never are."""
+    text = path.startswith("language_model.")
+    return hasattr(module, "to_quantized") and (text or (vision and not isinstance(module, nn.Embedding)))
+
+
+def recipe(name: str, model: Model, scheme: Scheme) -> Callable[[str], Scheme]:
+    """The recipe of mlx-lm and mlx-vlm of that name.
+
+    More bits for v_proj and down_proj in the first and last eighth of the layers and in every third one between, and
+    for the embeddings and the head.
+    """
+    low, high = (Scheme(bits, scheme.group_size) for bits in RECIPES[name])
+    count = len(model.language_model.layers)
+
+    def choose(path: str) -> Scheme:
+        found = LAYER.match(path)
+        if not found:
+            return high if path.startswith("language_model.") else low
+        index = int(found[1])
+        more = index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
+        return high if more and path.endswith(("v_proj", "down_proj")) else low
+
+    return choose
+
+
+def quantize(weight: mx.array, scheme: Scheme) -> dict[str, mx.array]:
+    """The arrays of a quantised layer: weight, scales, and in mode affine biases."""
+    arrays = mx.quantize(weight, **scheme.options)
+    return dict(zip(("weight", "scales", "biases")[: len(arrays)], arrays, strict=True))
+
+
+def dequantize(arrays: Mapping[str, mx.array], scheme: Scheme) -> mx.array:
+    return mx.dequantize(arrays["weight"], arrays["scales"], arrays.get("biases"), **scheme.options)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} or {last}" if first else last

@@ -1,0 +1,104 @@
+"""Whether an output is what was asked: every tensor in its place, and logits near those of the source."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from lime_mlx.backend import memory_total
+from lime_mlx.checkpoint import held, load_model, load_processor, open_model
+from lime_mlx.errors import ConversionError, LimeError
+from lime_mlx.hub import header, read_config, shards
+from lime_mlx.lrp.support import log_softmax
+from lime_mlx.media.audio import Sound
+from lime_mlx.models import family, takes
+from lime_mlx.models.decoder import DecoderConfig
+from lime_mlx.prompt import Prompt
+from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, make_scene, make_sound
+
+COMFORTABLE = 0.7  # of the memory, for the larger of the two models
+FARTHEST = 0.1  # relative distance of the logits of a conversion that only copies and casts
+TOKENS = 8
+LAST = 32  # positions that are compared
+REGIME = "ordinary"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Logits of the output against those of the source.
+
+    distance: relative, in the L2 norm; kl: KL(source || output) in nats, mean over positions; same: share of positions
+    with the same most likely token; kind: what was asked, "image", "audio" or "text".
+    """
+
+    distance: float
+    kl: float
+    same: float
+    positions: int
+    kind: str
+
+
+def check_structure(folder: Path, names: list[str]) -> None:
+    """Every tensor that was planned stands in the folder's files, which fit their config.json and are whole."""
+    found = [name for path in shards(folder) for name in header(path)]
+    if sorted(found) != sorted(names):
+        odd = min(set(found) ^ set(names), default="a tensor that stands there twice")
+        raise ConversionError(f"The files in {folder} do not hold what was planned: {odd}; convert again with --force.")
+    open_model(folder)
+
+
+def compare(source: Path, folder: Path, exact: bool) -> Comparison | None:
+    """Run both on one small prompt, one after the other; None where the memory is too small for that.
+
+    Raises `ConversionError` when logits are not finite, or when `exact` and they are far from those of the source.
+    """
+    if max(held(open_model(path)[1]) for path in (source, folder)) > COMFORTABLE * memory_total():
+        return None
+    prompt, kind = question(source)
+    wanted, found = (logits(path, prompt) for path in (source, folder))
+    result = Comparison(
+        float(np.linalg.norm(found - wanted) / max(np.linalg.norm(wanted), 1e-30)),
+        float(divergence(wanted, found).mean()),
+        float((wanted.argmax(axis=-1) == found.argmax(axis=-1)).mean()),
+        len(wanted),
+        kind,
+    )
+    if not np.isfinite(found).all() or (exact and not result.distance < FARTHEST):
+        raise ConversionError(
+            f"The logits of the output are not those of the source (relative distance {result.distance:.2g}): nothing "
+            "was written; take another --dtype, or report this with the name of the model."
+        )
+    return result
+
+
+def question(folder: Path) -> tuple[Prompt, str]:
+    """A prompt with a picture or a sound, where the folder has what that takes; else a few tokens of text."""
+    config = read_config(folder)
+    kinds = takes(config["model_type"])
+    try:
+        processor = load_processor(folder)
+        if "image" in kinds:
+            return processor.prompt(PROMPTS[0], images=[make_scene(0, REGIME).image]), "image"
+        if "audio" in kinds:
+            scene = make_sound(0, REGIME)
+            return processor.prompt(SOUND_PROMPTS[0], audio=[Sound(scene.samples, scene.rate)]), "audio"
+        return processor.prompt(PROMPTS[1]), "text"
+    except LimeError:
+        vocabulary = DecoderConfig.from_dict(family(config["model_type"]).text(config)).vocab_size
+        return Prompt(vocabulary // 2 + np.arange(TOKENS)), "text"
+
+
+def logits(folder: Path, prompt: Prompt) -> np.ndarray:
+    """(N, V) float32 at the last positions."""
+    model = load_model(folder)
+    found = np.array(model.logits(prompt)[-LAST:])
+    del model
+    mx.clear_cache()
+    return found
+
+
+def divergence(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """KL(wanted || found) in nats of logits (N, V), at every position (N,)."""
+    log_p, log_q = (np.stack([log_softmax(row) for row in logits]) for logits in (wanted, found))
+    return (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)

@@ -1,0 +1,102 @@
+"""From the text of an answer to a verdict: our reading, and the readings of the official scorers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+YES, NO, UNKNOWN = "yes", "no", "unknown"
+
+_LEAD = re.compile(
+    r"^[^a-z0-9]*(?:(?:answer|response|a)\s*[:\-]\s*)?[^a-z0-9]*"
+    r"(?:the (?:correct )?answer is\s*[:\-]?\s*)?\W*"
+)
+_UNSURE = re.compile(
+    r"\b(?:yes or no|(?:can(?:not|'t)|could ?n[o']t|unable to|not able to|not possible to|"
+    r"impossible to|difficult to|hard to)"
+    r" (?:\w+ ){0,2}?(?:tell|say|determine|know|see|answer|confirm|identify|verify|be sure)"
+    r"|not (?:sure|certain|clear)|unclear|unsure|do ?n[o']t know)\b"
+)
+_WORD = re.compile(r"\b(yes|yeah|yep|yup|no|nope|nah)\b(?! (?:doubt|matter|longer|one else)\b)")
+_DENIED = re.compile(
+    r"\b(?:(?:there|it|they|this|that|he|she|we|i|image|picture|photo|scene|audio|clip|sound|recording)\b[^.!?;]{0,60}?"
+    r"\b(?:is|are|was|were|does|do|did|has|have|can|could)(?: not|n't)|there (?:is|are) no\b|cannot (?:see|hear)"
+    r"|can't (?:see|hear)|(?:contains?|shows?|has|have|see|hear|features?|depicts?|includes?) no\b"
+    r"|not (?:present|visible|audible|true|correct)"
+    r"|(?:absent|false|incorrect)\b|without (?:a|an|any)\b)"
+)
+_AFFIRMED = re.compile(
+    r"\b(?:there (?:is|are|appears? to be|seems? to be)|(?:image|picture|photo|scene|audio|clip|sound|recording|it)"
+    r" (?:contains?|shows?|has|includes?|features?|depicts?)|(?:is|are) (?:present|visible|audible|shown|seen|heard)"
+    r"|i (?:can )?(?:see|hear)|it (?:is|does)|they (?:are|do)|(?:true|correct"
+    r"|absolutely|definitely|certainly|indeed|of course)\b)"
+)
+
+
+def ours(text: str) -> str:
+    """ "yes", "no" or "unknown": the verdict of a free answer in any case and punctuation.
+
+    An opening "yes" or "no" decides. Otherwise the first sentence that decides counts: a doubt ("I cannot tell") is
+    unknown, then a yes or no as a word (both in one sentence: unknown). A denial or a statement of presence is
+    believed in the first sentence only; later ones describe other things.
+    """
+    text = text.lower().replace("\u2019", "'")
+    opening = _LEAD.sub("", text, count=1)
+    if (found := _WORD.match(opening)) and not re.match(r"(?:yes|no)\W{1,3}(?:or\W|/)?\W?(?:yes|no)\b", opening):
+        return _verdict(found.group(1))
+    for number, sentence in enumerate(re.split(r"(?<=[.!?;])\s+|\n+", text.strip())):
+        if _UNSURE.search(sentence):
+            return UNKNOWN
+        said = {_verdict(word) for word in _WORD.findall(re.sub(r"\b(?:is|are) no\b|\bno (?=[a-z])", " ", sentence))}
+        if said:
+            return said.pop() if len(said) == 1 else UNKNOWN
+        if number == 0 and _DENIED.search(sentence):
+            return NO
+        if number == 0 and _AFFIRMED.search(sentence):
+            return YES
+    return UNKNOWN
+
+
+def _verdict(word: str) -> str:
+    return YES if word.startswith("y") else NO
+
+
+def pope(text: str) -> str:
+    """POPE's evaluate.py: before the first full stop, "no" where a token is exactly No, not or no; else "yes"."""
+    words = text.split(".")[0].replace(",", "").split(" ")
+    return NO if any(word in ("No", "not", "no") for word in words) else YES
+
+
+def contains(text: str, verdict: str) -> bool:
+    """VCD's eval_pope.py: whether the lower-cased answer has "yes" (or "no") anywhere, inside other words too."""
+    return verdict in text.lower().strip()
+
+
+def amber(text: str) -> str:
+    """AMBER's inference.py: exactly "Yes" or "No"; anything else is neither."""
+    return {"Yes": YES, "No": NO}.get(text, UNKNOWN)
+
+
+def interspeech2024(text: str) -> str:
+    """The first scorer of the audio questions: "yes", "no", or "" (counted as not yes)."""
+    if "Yes" in text or "yes" in text:
+        return YES
+    if "No" in text or any(phrase in text for phrase in ("there is no", "does not contain", "doesn't contain")):
+        return NO
+    if "contain" in text:
+        return YES
+    return NO if any(word in text for word in ("not", "unable", "can't")) else ""
+
+
+def icassp2025(text: str) -> str:
+    """The second scorer of the audio questions: as the first, but "unknown" stands apart."""
+    return interspeech2024(text) or UNKNOWN
+
+
+PARSERS: dict[str, Callable[[str], str]] = {
+    "ours": ours,
+    "pope": pope,
+    "amber": amber,
+    "interspeech2024": interspeech2024,
+    "icassp2025": icassp2025,
+}

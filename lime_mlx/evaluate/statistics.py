@@ -1,0 +1,94 @@
+"""Whether a difference between two runs on the same questions is more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from math import ceil, comb, nan, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from ..scenes.score import bootstrap
+
+
+def interval(
+    numerators: Sequence[float], denominators: Sequence[float], pictures: Sequence[Hashable], seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of sum(numerators) / sum(denominators), drawing whole pictures (n entries each)."""
+    return bootstrap(_by_picture(numerators, pictures), _by_picture(denominators, pictures), seed=seed)
+
+
+def _by_picture(values: Sequence[float], pictures: Sequence[Hashable]) -> np.ndarray:
+    if len(values) != len(pictures):
+        raise ValueError(f"{len(values)} values for {len(pictures)} pictures")
+    places: dict[Hashable, int] = {}
+    rows = [places.setdefault(picture, len(places)) for picture in pictures]
+    return np.bincount(rows, weights=np.asarray(values, float), minlength=len(places)) if rows else np.zeros(0)
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Exact two-sided p of McNemar's test on right/wrong answers to the same n questions."""
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} answers against {len(second)}")
+    gained = sum(not a and b for a, b in zip(first, second, strict=True))
+    lost = sum(a and not b for a, b in zip(first, second, strict=True))
+    n, least = gained + lost, min(gained, lost)
+    return min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n)
+
+
+def paired_bootstrap(
+    first: tuple[Sequence[float], Sequence[float]],
+    second: tuple[Sequence[float], Sequence[float]],
+    pictures: Sequence[Hashable] | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+) -> dict:
+    """The difference second - first of two ratios (numerators, denominators) on the same pictures.
+
+    Returns difference, low and high (95 % interval) and p (two-sided, by the share of draws on the other side of 0;
+    at least 2 / (samples + 1)). nan where there is no data.
+    """
+    columns = [*first, *second]
+    names = range(len(columns[0])) if pictures is None else pictures
+    data = np.stack([_by_picture(column, names) for column in columns])
+    if not data.shape[1] or not data[1].sum() or not data[3].sum():
+        return {"difference": nan, "low": nan, "high": nan, "p": nan}
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(samples):
+        a, n, b, m = data[:, rng.integers(data.shape[1], size=data.shape[1])].sum(axis=1)
+        if n and m:
+            draws.append(b / m - a / n)
+    draws = np.array(draws)
+    a, n, b, m = data.sum(axis=1)
+    tail = min((draws <= 0).sum(), (draws >= 0).sum())
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return {
+        "difference": float(b / m - a / n),
+        "low": float(low),
+        "high": float(high),
+        "p": float(min(1.0, 2 * (tail + 1) / (len(draws) + 1))),
+    }
+
+
+def questions_needed(gained: int, lost: int, n: int, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """How many questions show the difference seen (McNemar; Connor, 1987); None where no difference was seen.
+
+    `gained` and `lost` are the questions of n that only the second and only the first run answered rightly.
+    """
+    if min(gained, lost) < 0 or gained + lost > n:
+        raise ValueError(f"{gained} gained and {lost} lost of {n} questions")
+    if gained == lost:
+        return None
+    changed, shift = (gained + lost) / n, abs(gained - lost) / n
+    size, strength = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
+    return ceil((size * sqrt(changed) + strength * sqrt(max(changed - shift**2, 0))) ** 2 / shift**2)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's corrected p of several comparisons, in their order."""
+    corrected, highest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        highest = max(highest, min(1.0, p[place] * (len(p) - rank)))
+        corrected[place] = highest
+    return corrected
