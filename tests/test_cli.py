@@ -165,7 +165,7 @@ def test_the_demo_model_is_announced_only_when_all_went_well(model, picture, mon
     monkeypatch.setattr(hub, "demos", lambda: {"picture": Path(model)})
     result = run("--image", picture, "--max-tokens", "2")
     assert "demo model" in result.stderr.splitlines()[0]
-    assert "mlx-community/llava-1.5-7b-4bit" in result.stderr.splitlines()[0]
+    assert "mlx-community/Qwen2.5-VL-3B-Instruct-4bit" in result.stderr.splitlines()[0]
     refused(run("--image", "missing.png"))
     refused(run("-p", "hello", "--method", "lime"))
 

@@ -59,6 +59,7 @@ class Idefics3(Model):
         (r"^model\.(vision_model|connector)\.", r"\1."),
         (r"^language_model\.(embed_tokens|layers|norm)\.", r"language_model.model.\1."),
     )
+    published_head = True
     published = ((r"^language_model\.model\.", "language_model."),)
     chat_template = TURNS
 
