@@ -1,4 +1,4 @@
-"""What lime-mlx inspect says of memory against measured peaks, on the demo and on random text models with a picture's span.
+"""What lime-mlx inspect says of memory, against measured peaks: the demo, and random text models with a span.
 
 python benchmarks/memory_needed.py
 """
