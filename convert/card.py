@@ -12,15 +12,15 @@ USAGE = {"image": " --image photo.jpg", "audio": " --audio sound.wav"}
 CARD = "README.md"
 
 
-def card(folder: Path, base: str | None, name: str, config: Mapping[str, Any]) -> str:
+def card(source: Path | None, base: str | None, name: str, config: Mapping[str, Any]) -> str:
     """README.md of the output; `base` is the repository that it came from, `name` what it is called.
 
-    What the card of the source in `folder` says in its head, its licence above all, stays.
+    What the card of the source says in its head, its licence above all, stays.
     """
     from huggingface_hub.repocard_data import ModelCardData
 
     kinds = takes(config["model_type"]) or ["text"]
-    head = {**_head(folder / CARD), "library_name": "mlx"}
+    head = {**_head(source), "library_name": "mlx"}
     head.setdefault("pipeline_tag", PIPELINES.get(kinds[0], "text-generation"))
     head["tags"] = list(dict.fromkeys([*(head.get("tags") or []), "mlx"]))
     if base is not None:
@@ -40,13 +40,25 @@ lime-mlx generate --model {name}{USAGE.get(kinds[0], "")} -p "{"What is there?" 
 """
 
 
-def _head(path: Path) -> dict[str, Any]:
+def find(folder: Path, base: str | None, revision: str | None, token: str | None) -> Path | None:
+    """The card of the source, which a download of the model leaves out; None where it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    if (folder / CARD).is_file() or base is None:
+        return folder / CARD
+    try:
+        return Path(hf_hub_download(base, CARD, revision=revision, token=token))
+    except Exception:  # offline, or no card: no reason to fail
+        return None
+
+
+def _head(path: Path | None) -> dict[str, Any]:
     """The metadata of a card; empty where there is none, or none that can be read."""
     from huggingface_hub import ModelCard
 
     try:
-        return ModelCard.load(path).data.to_dict()
-    except Exception:  # a card is no reason to fail, whatever YAML makes of it
+        return {} if path is None else ModelCard.load(path).data.to_dict()
+    except Exception:  # whatever YAML makes of it
         return {}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from lime_mlx.hub import INDEX, REPOSITORY, locate
 
 from .calibrate import Sensitivity
-from .card import CARD, card
+from .card import CARD, card, find
 from .options import Options
 from .plan import Plan, Progress, check_source, plan, signature
 from .schemes import Scheme
@@ -90,7 +90,7 @@ def convert(
         write_json(staging.folder / "config.json", made.config)
         copied = _copy(source, staging.folder)
         base = None if Path(hf_path).expanduser().exists() or not REPOSITORY.fullmatch(str(hf_path)) else str(hf_path)
-        text = card(source, base, upload_repo or out.name, made.config)
+        text = card(find(source, base, revision, token), base, upload_repo or out.name, made.config)
         (staging.folder / CARD).write_text(text, encoding="utf-8")
         check_structure(staging.folder, names)
         if compare_logits:

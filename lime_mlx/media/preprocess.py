@@ -1,6 +1,7 @@
 """What the preprocessing of pictures is made of: settings, resizing, and levels that become numbers."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ MAX_SIDE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessor:
+class Preprocessor(ABC):
     """How a level 0 to 255 becomes a number, (level * scale - mean) / std, and by which filter pictures are resized.
 
     The defaults of a subclass are those of its processor in transformers.
@@ -42,8 +43,9 @@ class Preprocessor:
             return cls._read(given_keys(settings), *given)
 
     @classmethod
+    @abstractmethod
     def _read(cls, settings: Mapping[str, Any], *given: int) -> Any:
-        raise NotImplementedError
+        """The preprocessor that the settings describe."""
 
     @classmethod
     def _levels(cls, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Perception of the World at Any Resolution" (arXiv 2409.12191).
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -170,7 +171,7 @@ class Merger(nn.Module):
         return linear(last, activation(linear(first, self.ln_q(h).reshape(-1, self.width))))
 
 
-class Tower(nn.Module):
+class Tower(nn.Module, ABC):
     """`config_class` reads `vision_config`; `__call__` runs the blocks between patches and merger."""
 
     config_class: type[VisionConfig] = VisionConfig
@@ -186,9 +187,9 @@ class Tower(nn.Module):
         """Type of the weights, and so of the pixels."""
         return self.patch_embed.proj.weight.dtype
 
+    @abstractmethod
     def __call__(self, pixels: mx.array, grids: np.ndarray) -> list[mx.array]:
         """Picture features (tokens, D) for the embeddings, then those for the first layers of the decoder, if any.
 
         pixels (N, C * T * P * P): flattened patches of all pictures; grids (pictures, 3).
         """
-        raise NotImplementedError
