@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import click
 
-from lime_mlx.cli.generate import note, prepare_backend
+from lime_mlx.cli.common import note, prepare_backend
 
 STAGES = {"calibrate": "Measuring layers", "write": "Writing", "compare": "Comparing logits"}
 MODES = ("affine", "mxfp4", "nvfp4", "mxfp8")
@@ -55,8 +55,12 @@ def command(hf_path, mlx_path, quiet, **options):
 
     from lime_mlx.convert import convert
 
-    with Bar(quiet) as bar:
-        report = convert(hf_path, mlx_path, progress=bar, **options)
+    try:
+        with Bar(quiet) as bar:
+            report = convert(hf_path, mlx_path, progress=bar, **options)
+    except KeyboardInterrupt:
+        note("Interrupted: the same command goes on behind the last finished file.")
+        raise
     if not quiet:
         for line in described(report, options["dry_run"], options["compare_logits"]):
             click.echo(line)
@@ -73,8 +77,11 @@ class Bar:
 
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         console = Console(stderr=True)
+        disabled = quiet or not console.is_terminal
         self.bars = {
-            stage: Progress(*columns, *([DownloadColumn()] if stage == "write" else []), console=console, disable=quiet)
+            stage: Progress(
+                *columns, *([DownloadColumn()] if stage == "write" else []), console=console, disable=disabled
+            )
             for stage in STAGES
         }
         self.tasks: dict[str, int] = {}

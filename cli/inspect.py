@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from lime_mlx.cli.generate import note, prepare_backend
+from lime_mlx.cli.common import note, prepare_backend
 from lime_mlx.errors import LimeError
 
 DOING = {

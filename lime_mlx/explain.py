@@ -1,13 +1,14 @@
 """From tokens to words: where each word of an answer came from."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from lime_mlx.lrp.relevance import Shares
-from lime_mlx.prompt import Span
+from lime_mlx.prompt import Prompt, Span
 
 
 class Piece(NamedTuple):
@@ -40,18 +41,28 @@ def words(pieces: Iterable[tuple]) -> Iterator[Word]:
     shares of its tokens with letters or digits, so that the comma behind it does not count; of all tokens if none has.
     An empty piece is the first part of a character, and goes with the next piece.
     """
+    yield from map(_merged, grouped(pieces))
+
+
+def grouped(pieces: Iterable[tuple]) -> Iterator[list[Piece]]:
+    """The pieces of each word, as `words` merges them."""
     word, waiting = [], []
     for piece in map(Piece._make, ((*given, None, None)[:4] for given in pieces)):
         waiting.append(piece)
         if not piece.text:
             continue
         if _starts(piece.text) and _text(word).strip():
-            yield _merged(word)
+            yield word
             word = []
         word += waiting
         waiting = []
     if _text(word).strip():
-        yield _merged(word + waiting)
+        yield word + waiting
+
+
+def telling(piece: Piece) -> bool:
+    """Whether a token counts in its word: it has letters or digits, or is the first part of a character."""
+    return not piece.text or any(map(str.isalnum, piece.text))
 
 
 def mean(shares: Iterable[Shares | None]) -> Shares | None:
@@ -75,6 +86,23 @@ def moments(relevance: np.ndarray, span: Span, seconds: float) -> tuple[float, f
     return float(first * seconds), float(stops[first] * seconds)
 
 
+def grids(prompt: Prompt, spans: Sequence[Span], pictures: int) -> list[tuple[int, int]] | None:
+    """Rows and columns of the positions of each picture; None where it is seen in parts, as tiles and crops are.
+
+    The positions of a span then go through the rows from left to right.
+    """
+    lengths = [len(span) for span in spans if span.kind == "image"]
+    if len(lengths) != pictures or "image_sizes" in prompt.media:
+        return None
+    given = prompt.media.get("image_grid_thw")
+    boxes = [(1, 1, 1)] * pictures if given is None else np.asarray(given).tolist()
+    found = [
+        tuple(side * math.isqrt(length) // math.isqrt(rows * columns) for side in (rows, columns))
+        for length, (_, rows, columns) in zip(lengths, boxes, strict=True)
+    ]
+    return found if [rows * columns for rows, columns in found] == lengths else None
+
+
 def _starts(piece: str) -> bool:
     return piece[0].isspace() or "\u3040" <= piece[0] <= "\u9fff"
 
@@ -84,8 +112,7 @@ def _text(tokens: list[Piece]) -> str:
 
 
 def _merged(tokens: list[Piece]) -> Word:
-    telling = [token.shares for token in tokens if not token.text or any(map(str.isalnum, token.text))]
-    shares = mean(telling) or mean(token.shares for token in tokens)
+    shares = mean(token.shares for token in tokens if telling(token)) or mean(token.shares for token in tokens)
     known = [token.relevance for token in tokens if token.relevance is not None]
     relevance = sum(array[: len(known[0])] for array in known) if known else None
     evidence = next((token.evidence for token in tokens if token.evidence is not None), None)

@@ -81,13 +81,15 @@ class Medium:
 
     token: id of the placeholder that the chat template writes. prepare: pictures or sounds to media arrays, and what
     stands in the prompt for each of them: how many times the placeholder, or a text. seconds: the time that one
-    placeholder stands for, in a sound.
+    placeholder stands for, in a sound. seen: the box of a picture (left, top, right, bottom), in its pixels, that the
+    placeholders stand for; None is all of it.
     """
 
     kind: str
     token: int
     prepare: Callable[[Sequence[Any]], tuple[dict[str, np.ndarray], list[int] | list[str]]]
     seconds: float | None = None
+    seen: Callable[[Image.Image], tuple[float, float, float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,11 @@ class Processor:
     def seconds(self) -> float | None:
         """The time that one position of a sound stands for."""
         return self._media["audio"].seconds if "audio" in self._media else None
+
+    def seen(self, image: Image.Image) -> tuple[float, float, float, float]:
+        """The box (left, top, right, bottom) of a picture, in its pixels, that its positions stand for."""
+        seen = self._media["image"].seen
+        return (0.0, 0.0, *map(float, image.size)) if seen is None else seen(image)
 
     def detokenizer(self) -> Any:
         """A fresh streaming detokenizer of mlx-lm: `add_token`, `finalize`, `last_segment`, `text`."""

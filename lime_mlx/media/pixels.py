@@ -62,6 +62,14 @@ class Pixels(Preprocessor):
         pixels = np.asarray(image)
         return self.channels(pixels if self.crop is None else _crop(pixels, *self.crop))[None]
 
+    def seen(self, image: Image.Image) -> tuple[float, float, float, float]:
+        """The box (left, top, right, bottom) that the crop leaves, in pixels of the picture; larger than it, maybe."""
+        height, width = (image.height, image.width) if self.resize is None else self._target(image.width, image.height)
+        tall, wide = self.crop or (height, width)
+        x, y = image.width / width, image.height / height
+        left, top = (width - wide) // 2, (height - tall) // 2
+        return left * x, top * y, (left + wide) * x, (top + tall) * y
+
     def _target(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) after the resize."""
         if isinstance(self.resize, tuple):

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -110,12 +111,31 @@ class Session:
     def scores(self, logits: mx.array) -> mx.array:
         return logits if self.process is None else self.process(logits)
 
+    @contextmanager
+    def observing(self, observers: Mapping[int, Callable[[mx.array], None]]) -> Iterator[None]:
+        """Observers of layers, beside those that there are, while this lasts."""
+        before = self.observers
+        both = {i: _both(before[i], new) if i in before else new for i, new in observers.items()}
+        self.observers = {**before, **both}
+        try:
+            yield
+        finally:
+            self.observers = before
+
     def _observed(self, edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
         """The edits, with the observers behind them."""
         edits = dict(edits or {})
         for index, observe in self.observers.items():
             edits[index] = _watched(edits.get(index, softmax), observe)
         return edits
+
+
+def _both(*observers: Callable[[mx.array], None]) -> Callable[[mx.array], None]:
+    def observe(weights):
+        for observer in observers:
+            observer(weights)
+
+    return observe
 
 
 def _watched(edit: Edit, observe: Callable[[mx.array], None]) -> Edit:

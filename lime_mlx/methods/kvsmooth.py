@@ -70,9 +70,8 @@ class KVSmooth(Wrapper):
             return self.inner.step(session)
         layers = layer_range("kvsmooth", self.layers, len(session.decoder.layers))
         found: dict[int, mx.array] = {}
-        session.observers = {index: self._watch(found, index) for index in layers}
-        forward = self.inner.step(session)
-        session.observers = {}
+        with session.observing({index: self._watch(found, index) for index in layers}):
+            forward = self.inner.step(session)
         entropies = mx.stack([found[index] for index in layers])
         queue = session.state[self.name] = [*session.state.get(self.name, ()), entropies][-self.window :]
         rank = (mx.stack(queue) < entropies).sum(axis=0) / self.window

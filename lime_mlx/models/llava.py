@@ -111,7 +111,7 @@ class Llava(Model):
         def prepare(images):
             return {"pixel_values": np.concatenate([pixels(image) for image in images])}, [count] * len(images)
 
-        return [Medium("image", image_token(config), prepare)]
+        return [Medium("image", image_token(config), prepare, seen=pixels.seen)]
 
     def sanitize(self, weights):
         weights = super().sanitize(weights)
