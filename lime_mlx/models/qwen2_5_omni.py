@@ -10,18 +10,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from lime_mlx.errors import PromptError
+from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.media.mel import Mel
-from lime_mlx.prompt import Medium, Prompt, Span, runs
+from lime_mlx.prompt import Prompt, Span, runs
 
 from .base import Inputs, media_array, merge
 from .layers import LayerNorm, linear
 from .qwen2_5_vl import Qwen25VL
-from .qwen2_audio import samples
-from .whisper import EPS, Block, WhisperConfig, pooled, positions, sinusoids
+from .qwen2_audio import audio_token, frames, hearing
+from .whisper import EPS, Block, WhisperConfig, laid_out, positions, sinusoids
 
-AUDIO, IMAGE = 151646, 151655
+POSITIONS_PER_SECOND = 25
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -39,6 +39,19 @@ class OmniAudioConfig(WhisperConfig):
 
     n_window: int = 100
     output_dim: int = 3584
+
+    @classmethod
+    def from_dict(cls, values):
+        kind = values.get("model_type", "qwen2_5_omni_audio_encoder")
+        if kind != "qwen2_5_omni_audio_encoder":
+            raise CheckpointError(f"The sound tower is {kind!r}; only qwen2_5_omni_audio_encoder is supported.")
+        config = super().from_dict(values)
+        if not 1 <= config.n_window <= config.max_source_positions:
+            raise CheckpointError(
+                f"n_window of audio_config is {config.n_window}; 1 to {config.max_source_positions} "
+                "(max_source_positions) fit."
+            )
+        return config
 
 
 class AudioTower(nn.Module):
@@ -90,45 +103,38 @@ class Qwen25Omni(Qwen25VL):
     chat_template = CHATML
 
     def __init__(self, config: dict[str, Any]):
-        super().__init__(thinker(config))
+        inner = thinker(config)
+        super().__init__(inner)
         self._config = config
-        self.audio_token = token_of(config, "audio", AUDIO)
-        self.audio_tower = AudioTower(OmniAudioConfig.from_dict(thinker(config).get("audio_config") or {}))
+        audio, width = hearing_config(inner), self.language_model.config.hidden_size
+        if audio.output_dim != width:
+            raise CheckpointError(
+                f"The audio tower of config.json gives features of width {audio.output_dim}, "
+                f"but the text part takes {width}."
+            )
+        self.step = step(inner)
+        self.audio_token = audio_token(inner)
+        self.audio_tower = AudioTower(audio)
 
     @classmethod
     def text(cls, config):
         inner = thinker(config)
-        text = {**super().text(inner), "model_type": "qwen2_5_omni_text"}
-        return {**text, "tie_word_embeddings": inner.get("tie_word_embeddings", False)}
+        return {**super().text(inner), "tie_word_embeddings": inner.get("tie_word_embeddings", False)}
 
     @classmethod
     def media(cls, config, settings):
-        (pictures,) = super().media(thinker(config), settings)
-        tower = OmniAudioConfig.from_dict(thinker(config).get("audio_config") or {})
-        mel = Mel.from_dict({"feature_size": tower.num_mel_bins, **settings.audio})
-
-        def prepare(sounds):
-            heard = [mel(samples(sound, mel)) for sound in sounds]
-            features, masks = (np.stack(arrays) for arrays in zip(*heard, strict=True))
-            return {"input_features": features, "feature_attention_mask": masks}, pooled(masks.sum(axis=1)).tolist()
-
-        audio = Medium("audio", token_of(config, "audio", AUDIO), prepare, 4 * mel.hop_length / mel.rate)
-        return [Medium("image", token_of(config, "image", IMAGE), pictures.prepare), audio]
+        inner = thinker(config)
+        mel = Mel.from_dict({"feature_size": hearing_config(inner).num_mel_bins, **settings.audio})
+        return [*super().media(inner, settings), hearing(audio_token(inner), mel)]
 
     def sanitize(self, weights):
-        weights = super().sanitize(weights)
-        weights = {name: weight for name, weight in weights.items() if not name.startswith(("talker.", "token2wav."))}
+        weights = laid_out(super().sanitize(weights), "audio_tower.", self.audio_tower.config)
         for index in range(len(self.vision_tower.blocks)):
             path = f"vision_tower.blocks.{index}.attn"
             for kind in ("weight", "bias", "scales", "biases"):
                 parts = [f"{path}.{part}.{kind}" for part in "qkv"]
                 if all(name in weights for name in parts):
                     weights[f"{path}.qkv.{kind}"] = mx.concatenate([weights.pop(name) for name in parts])
-        config = self.audio_tower.config
-        for name, channels in (("conv1", config.num_mel_bins), ("conv2", config.d_model)):
-            kernel = weights.get(f"audio_tower.{name}.weight")
-            if kernel is not None and channels != 3 and kernel.shape[1:] == (channels, 3):
-                weights[f"audio_tower.{name}.weight"] = kernel.swapaxes(1, 2)
         return weights
 
     def inputs(self, prompt: Prompt) -> Inputs:
@@ -142,16 +148,9 @@ class Qwen25Omni(Qwen25VL):
 
     def sounds(self, prompt: Prompt) -> list[mx.array]:
         """The mel frames (bins, frames) of each sound, without what fills them up."""
-        bins, mel = self.audio_tower.config.num_mel_bins, np.asarray(prompt.media["input_features"])
-        if mel.ndim != 3 or mel.shape[1] != bins or not mel.shape[2]:
-            raise PromptError(f"input_features must have shape (N, {bins}, frames), got {mel.shape}.")
-        mask = np.asarray(prompt.media.get("feature_attention_mask", np.ones((len(mel), mel.shape[2]))))
-        if mask.shape != (len(mel), mel.shape[2]):
-            raise PromptError(
-                f"feature_attention_mask must have shape {(len(mel), mel.shape[2])}, as the frames, got {mask.shape}."
-            )
+        mel, mask = frames(prompt.media, self.audio_tower.config.num_mel_bins)
         dtype = self.audio_tower.conv1.weight.dtype
-        return [media_array(sound[:, seen.astype(bool)], dtype) for sound, seen in zip(mel, mask, strict=True)]
+        return [media_array(sound[:, seen], dtype) for sound, seen in zip(mel, mask, strict=True)]
 
     def spans(self, prompt: Prompt) -> tuple[Span, ...]:
         if prompt.spans is not None:
@@ -163,10 +162,19 @@ class Qwen25Omni(Qwen25VL):
 def thinker(config: dict[str, Any]) -> dict[str, Any]:
     """The thinker's part of a whole config.json, under the names that Qwen2.5-VL has for the same things."""
     inner = config.get("thinker_config") or config
-    return {**inner, "model_type": "qwen2_5_omni", "image_token_id": token_of(config, "image", IMAGE)}
+    image = inner.get("image_token_id")
+    image = inner.get("image_token_index") if image is None else image
+    return {**inner, "model_type": "qwen2_5_omni", "image_token_id": image}
 
 
-def token_of(config: dict[str, Any], kind: str, default: int) -> int:
-    inner = config.get("thinker_config") or config
-    found = (inner.get(f"{kind}_token_id"), inner.get(f"{kind}_token_index"), default)
-    return next(token for token in found if token is not None)
+def hearing_config(inner: dict[str, Any]) -> OmniAudioConfig:
+    return OmniAudioConfig.from_dict(inner.get("audio_config") or {})
+
+
+def step(inner: dict[str, Any]) -> int:
+    """Positions between two frames of a picture, which count as a second apart."""
+    found = inner.get("position_id_per_seconds")
+    found = POSITIONS_PER_SECOND if found is None else found
+    if not isinstance(found, int) or found < 1:
+        raise CheckpointError(f"position_id_per_seconds of config.json is {found!r}; a number from 1 on is needed.")
+    return found

@@ -4,6 +4,7 @@ Paper: Chu et al. 2024, "Qwen2-Audio Technical Report" (arXiv 2407.10759).
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -71,14 +72,7 @@ class Qwen2Audio(Model):
 
     @classmethod
     def media(cls, config, settings):
-        mel = spectrogram(config, settings)
-
-        def prepare(sounds):
-            heard = [mel(samples(sound, mel)) for sound in sounds]
-            features, masks = (np.stack(arrays) for arrays in zip(*heard, strict=True))
-            return {"input_features": features, "feature_attention_mask": masks}, pooled(masks.sum(axis=1)).tolist()
-
-        return [Medium("audio", audio_token(config), prepare, 4 * mel.hop_length / mel.rate)]
+        return [hearing(audio_token(config), spectrogram(config, settings))]
 
     def sanitize(self, weights):
         return self.audio_tower.sanitize(super().sanitize(weights), "audio_tower.")
@@ -93,25 +87,12 @@ class Qwen2Audio(Model):
 
     def sounds(self, prompt: Prompt) -> mx.array:
         """What stands in the places of the prompt's sounds, (places, D)."""
-        mel, valid = self._mel(prompt)
+        mel, mask = frames(prompt.media, self.audio_tower.config.num_mel_bins, self.audio_tower.config.frames)
+        valid = mask.sum(axis=1).astype(np.int32)
         counts = pooled(valid)
         mel = mel[..., : 2 * positions(int(valid.max())) + 1]
         features = self.features(media_array(mel, self.audio_tower.dtype), mx.array(valid))
         return mx.concatenate([feature[:count] for feature, count in zip(features, counts.tolist(), strict=True)])
-
-    def _mel(self, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
-        """Mel frames (N, bins, frames), and how many of each are sound."""
-        config, mel = self.audio_tower.config, np.asarray(prompt.media["input_features"])
-        if mel.ndim != 3 or mel.shape[1] != config.num_mel_bins or not 0 < mel.shape[2] <= config.frames:
-            raise PromptError(
-                f"input_features must have shape (N, {config.num_mel_bins}, {config.frames}), got {mel.shape}."
-            )
-        mask = np.asarray(prompt.media.get("feature_attention_mask", np.ones((len(mel), mel.shape[2]))))
-        if mask.shape != (len(mel), mel.shape[2]):
-            raise PromptError(
-                f"feature_attention_mask must have shape {(len(mel), mel.shape[2])}, as the frames, got {mask.shape}."
-            )
-        return mel, mask.astype(bool).sum(axis=1).astype(np.int32)
 
     def embed(self, prompt: Prompt) -> mx.array:
         ids = self.ids(prompt)
@@ -149,6 +130,33 @@ def spectrogram(config: dict[str, Any], settings: Settings) -> Mel:
             f"but the model of config.json takes {wanted[0]} and {wanted[1]}."
         )
     return mel
+
+
+def hearing(token: int, mel: Mel) -> Medium:
+    """How sounds are taken of which the tower makes one feature of each four frames."""
+
+    def prepare(sounds):
+        heard = [mel(samples(sound, mel)) for sound in sounds]
+        features, masks = (np.stack(arrays) for arrays in zip(*heard, strict=True))
+        return {"input_features": features, "feature_attention_mask": masks}, pooled(masks.sum(axis=1)).tolist()
+
+    return Medium("audio", token, prepare, 4 * mel.hop_length / mel.rate)
+
+
+def frames(media: Mapping[str, Any], bins: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mel frames (N, bins, frames) of a prompt's sounds, and which of them are sound, (N, frames) bool."""
+    mel = np.asarray(media["input_features"])
+    if mel.ndim != 3 or mel.shape[1] != bins or not 0 < mel.shape[2] <= (most or mel.shape[2]):
+        raise PromptError(f"input_features must have shape (N, {bins}, {most or 'frames'}), got {mel.shape}.")
+    mask = np.asarray(media.get("feature_attention_mask", np.ones((len(mel), mel.shape[2]))))
+    if mask.shape != (len(mel), mel.shape[2]):
+        raise PromptError(
+            f"feature_attention_mask must have shape {(len(mel), mel.shape[2])}, as the frames, got {mask.shape}."
+        )
+    mask = mask.astype(bool)
+    if not pooled(mask.sum(axis=1)).all():
+        raise PromptError("feature_attention_mask leaves less than 3 frames of a sound; give longer sounds.")
+    return mel, mask
 
 
 def samples(sound: Sound, mel: Mel) -> np.ndarray:

@@ -27,7 +27,10 @@ CHATML = (
 
 
 class QwenVL(Model):
-    """A family sets `tower`, and which of the three coordinates each frequency follows where config.json is silent."""
+    """A family sets `tower`, and which of the three coordinates each frequency follows where config.json is silent.
+
+    step: see `coordinates`.
+    """
 
     renames = (
         (r"^model\.language_model\.", "language_model.model."),
@@ -39,6 +42,7 @@ class QwenVL(Model):
     chat_template = CHATML
 
     tower: type[Tower]
+    step: int | None = None
     sections = (16, 24, 24)
     interleaved = False
 
@@ -113,7 +117,7 @@ class QwenVL(Model):
         embeds = merge(embeds, features, positions, "image")
         added = [merge(mx.zeros_like(embeds), feature, positions, "image") for feature in later]
         tokens = grids // (1, self.vision_tower.config.spatial_merge_size, self.vision_tower.config.spatial_merge_size)
-        return Inputs(embeds, Layout(coordinates(ids, self.image_token, tokens), features=added))
+        return Inputs(embeds, Layout(coordinates(ids, self.image_token, tokens, self.step), features=added))
 
     def embed(self, prompt: Prompt) -> mx.array:
         return self.inputs(prompt).embeds
@@ -139,10 +143,11 @@ class QwenVL(Model):
         return runs(prompt.input_ids, self.image_token, "image")
 
 
-def coordinates(ids: np.ndarray, token: int, grids: np.ndarray) -> np.ndarray:
+def coordinates(ids: np.ndarray, token: int, grids: np.ndarray, step: int | None = None) -> np.ndarray:
     """M-RoPE positions (3, T): text moves on in all three; a picture of `grids` (time, rows, columns) is a box of them.
 
-    What follows a picture starts behind its longer side. Raises `PromptError` where `token` does not stand so often in
+    What follows a picture starts behind its longer side. With `step`, as far as its frames stand apart in time, it
+    starts behind the last of them, too (TMRoPE). Raises `PromptError` where `token` does not stand so often in
     a row as a picture needs.
     """
     places, found, stop, position = np.flatnonzero(ids == token), [], 0, 0
@@ -152,8 +157,9 @@ def coordinates(ids: np.ndarray, token: int, grids: np.ndarray) -> np.ndarray:
         if len(here) < count or here[-1] - here[0] != count - 1:
             raise PromptError(f"A picture needs {count} image tokens in a row, one for each of its places.")
         behind = position + here[0] - stop
-        found += [_count(position, behind), np.indices(grid).reshape(3, -1) + behind]
-        stop, position = here[-1] + 1, behind + max(grid[1:])
+        box = np.indices(grid).reshape(3, -1) * [[1 if step is None else step], [1], [1]]
+        found += [_count(position, behind), box + behind]
+        stop, position = here[-1] + 1, behind + (max(grid[1:]) if step is None else box.max() + 1)
     return np.concatenate([*found, _count(position, position + len(ids) - stop)], axis=1)
 
 

@@ -139,14 +139,20 @@ class WhisperTower(nn.Module):
 
     def sanitize(self, weights: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
         """MLX's layout of the convolutions, and positions where they are left out, as mlx-audio does."""
-        config, weights = self.config, dict(weights)
-        for name, channels in (("conv1", config.num_mel_bins), ("conv2", config.d_model)):
-            kernel = weights.get(f"{prefix}{name}.weight")
-            if kernel is not None and channels != 3 and kernel.shape[1:] == (channels, 3):
-                weights[f"{prefix}{name}.weight"] = kernel.swapaxes(1, 2)
+        weights = laid_out(weights, prefix, self.config)
         if f"{prefix}conv1.weight" in weights:
             weights.setdefault(f"{prefix}embed_positions.weight", self.embed_positions.weight)
         return weights
+
+
+def laid_out(weights: dict[str, mx.array], prefix: str, config: WhisperConfig) -> dict[str, mx.array]:
+    """The kernels of the two convolutions in MLX's layout."""
+    weights = dict(weights)
+    for name, channels in (("conv1", config.num_mel_bins), ("conv2", config.d_model)):
+        kernel = weights.get(f"{prefix}{name}.weight")
+        if kernel is not None and channels != 3 and kernel.shape[1:] == (channels, 3):
+            weights[f"{prefix}{name}.weight"] = kernel.swapaxes(1, 2)
+    return weights
 
 
 def positions(frames):
