@@ -183,6 +183,13 @@ class KVCache:
         for layer in self.layers:
             layer.trim(count)
 
+    def copy(self) -> "KVCache":
+        """The same entries; what is appended or overwritten in one is not in the other."""
+        other = KVCache(len(self))
+        if self.offset:
+            other.append([tuple(map(mx.array, layer.read())) for layer in self.layers])
+        return other
+
     def arrays(self) -> list[mx.array]:
         return [x for layer in self.layers if layer.keys is not None for x in (layer.keys, layer.values)]
 

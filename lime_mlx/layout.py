@@ -56,6 +56,12 @@ class Layout:
         known = self.features[layer][:, start : start + length]
         return mx.pad(known, [(0, 0), (0, length - known.shape[1]), (0, 0)])
 
+    def beginning(self, length: int) -> "Layout":
+        """That of a prompt which has the first `length` positions of this one, and after them only text."""
+        coordinates = None if self.coordinates is None else self.coordinates[:, :length]
+        blocks = None if self.blocks is None else self.blocks[:length]
+        return Layout(coordinates, blocks, [feature[:, :length] for feature in self.features])
+
     def cut(self, stop: int) -> int:
         """The first place from `stop` on at which the sequence can be cut without cutting a block."""
         if self.blocks is not None:

@@ -137,7 +137,17 @@ class Processor:
         A text that holds a placeholder itself, once for each picture or sound, says where these stand.
         Raises `PromptError` when the text is empty or does not fit the media, or these do not fit the model.
         """
-        if not text.strip():
+        return self.prompts([text], images, audio, system)[0]
+
+    def prompts(
+        self,
+        texts: Sequence[str],
+        images: Sequence[Image.Image] = (),
+        audio: Sequence[Any] = (),
+        system: str | None = None,
+    ) -> list[Prompt]:
+        """A prompt of each text about the same pictures and sounds, which are prepared once. As `prompt` otherwise."""
+        if not all(text.strip() for text in texts):
             raise PromptError("The prompt is empty: say what the model should do.")
         given = {kind: sources for kind, sources in (("image", images), ("audio", audio)) if len(sources)}
         for kind in given:
@@ -149,10 +159,19 @@ class Processor:
         for kind, sources in given.items():
             found, places[kind] = self._media[kind].prepare(sources)
             arrays |= found
-        rendered = self._render(text, {kind: len(given.get(kind, ())) for kind in self._media}, system)
-        for kind, put in places.items():
-            rendered = _expand(rendered, self._token(kind), put)
-        return Prompt(self._encode(rendered), arrays)
+        counts = {kind: len(given.get(kind, ())) for kind in self._media}
+        prompts = []
+        for text in texts:
+            rendered = self._render(text, counts, system)
+            for kind, put in places.items():
+                rendered = _expand(rendered, self._token(kind), put)
+            prompts.append(Prompt(self._encode(rendered), arrays))
+        return prompts
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """What the model takes beside text: "image", "audio"."""
+        return frozenset(self._media)
 
     @property
     def seconds(self) -> float | None:

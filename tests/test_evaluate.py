@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lime_mlx.errors import DataError
@@ -135,6 +136,8 @@ def test_amber_counts_are_the_official_ones():
 
 def test_statistics_against_values_by_hand():
     assert statistics.mcnemar([True] * 5 + [False], [False] * 5 + [True]) == pytest.approx(2 * 7 / 64)
+    many = np.array([True] * 70), np.array([False] * 70)  # 2**70 is no number of NumPy's
+    assert statistics.mcnemar(*many) == pytest.approx(2 / 2**70)
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.questions_needed(3, 3, 50) is None and statistics.questions_needed(20, 10, 100) == 234
     ones = [1.0] * 30

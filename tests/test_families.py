@@ -16,8 +16,9 @@ from mlx.utils import tree_flatten
 
 import lime_mlx
 from lime_mlx.checkpoint import load_model
+from lime_mlx.generate import steps
 from lime_mlx.lrp.rules import ATTN_LRP
-from lime_mlx.methods import base
+from lime_mlx.methods import base, parse_method
 from lime_mlx.models.base import Model
 from lime_mlx.models.layers import unpacked
 from lime_mlx.prompt import Prompt
@@ -47,6 +48,25 @@ def saved(folder: Path, config: dict, weights: dict[str, mx.array]) -> Model:
 
 def traced(case: str, options: str, tokens: int = 1) -> list:
     return list(lime_mlx.decode(*loaded(case), f"lime:steps=3,{options}", tokens, trace=True))
+
+
+@pytest.mark.parametrize("method", ["none", "lime:mode=fast,steps=3,words=all", "lime:mode=exact,steps=2"])
+@pytest.mark.parametrize("case", WITH_MEDIA)
+def test_a_branch_of_a_prefilled_prompt_goes_on_as_the_prompt_itself(case, method):
+    model, prompt = loaded(case)
+    common = int(np.flatnonzero(model.modality(prompt))[-1]) + 1
+    opening = base.Session.open(model, prompt)
+    opening.prefill(common)
+    before = [np.array(x) for pair in opening.cache.read() for x in pair]
+    for ending in ([5, 9, 7], [11, 3, 4, 2, 8]):
+        asked = Prompt(np.append(prompt.input_ids[:common], ending), prompt.media)
+        branched = list(steps(opening.branch(asked), parse_method(method), 3))
+        alone = list(steps(base.Session.open(model, asked), parse_method(method), 3))
+        assert [step.token for step in branched] == [step.token for step in alone]
+        assert distance(*(np.stack([s.logits for s in found]) for found in (branched, alone))) < 1e-5
+        assert distance(branched[0].relevance, alone[0].relevance) < 1e-4
+    after = [np.array(x) for pair in opening.cache.read() for x in pair]
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("reliance", [True, False])

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from math import ceil, comb, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
-from ..scenes.score import bootstrap
+SAMPLES = 2000
 
 
 def interval(
     numerators: Sequence[float], denominators: Sequence[float], pictures: Sequence[Hashable], seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of sum(numerators) / sum(denominators), drawing whole pictures (n entries each)."""
-    return bootstrap(_by_picture(numerators, pictures), _by_picture(denominators, pictures), seed=seed)
+    top, bottom = _by_picture(numerators, pictures), _by_picture(denominators, pictures)
+    if not bottom.any():
+        return nan, nan
+    above, below = (_drawn(len(top), SAMPLES, seed) @ column for column in (top, bottom))
+    low, high = np.percentile(above[below > 0] / below[below > 0], (2.5, 97.5))
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _drawn(count: int, samples: int, seed: int) -> np.ndarray:
+    """How often each of `count` pictures is drawn, (samples, count), `count` of them with replacement each time."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples).astype(np.float64)
 
 
 def _by_picture(values: Sequence[float], pictures: Sequence[Hashable]) -> np.ndarray:
@@ -30,8 +42,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Exact two-sided p of McNemar's test on right/wrong answers to the same n questions."""
     if len(first) != len(second):
         raise ValueError(f"{len(first)} answers against {len(second)}")
-    gained = sum(not a and b for a, b in zip(first, second, strict=True))
-    lost = sum(a and not b for a, b in zip(first, second, strict=True))
+    gained = sum(1 for a, b in zip(first, second, strict=True) if b and not a)
+    lost = sum(1 for a, b in zip(first, second, strict=True) if a and not b)
     n, least = gained + lost, min(gained, lost)
     return min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n)
 
@@ -40,7 +52,7 @@ def paired_bootstrap(
     first: tuple[Sequence[float], Sequence[float]],
     second: tuple[Sequence[float], Sequence[float]],
     pictures: Sequence[Hashable] | None = None,
-    samples: int = 2000,
+    samples: int = SAMPLES,
     seed: int = 0,
 ) -> dict:
     """The difference second - first of two ratios (numerators, denominators) on the same pictures.
@@ -53,13 +65,9 @@ def paired_bootstrap(
     data = np.stack([_by_picture(column, names) for column in columns])
     if not data.shape[1] or not data[1].sum() or not data[3].sum():
         return {"difference": nan, "low": nan, "high": nan, "p": nan}
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(samples):
-        a, n, b, m = data[:, rng.integers(data.shape[1], size=data.shape[1])].sum(axis=1)
-        if n and m:
-            draws.append(b / m - a / n)
-    draws = np.array(draws)
+    a, n, b, m = data @ _drawn(data.shape[1], samples, seed).T
+    known = (n > 0) & (m > 0)
+    draws = b[known] / m[known] - a[known] / n[known]
     a, n, b, m = data.sum(axis=1)
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
     low, high = np.percentile(draws, (2.5, 97.5))

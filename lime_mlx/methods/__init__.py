@@ -1,11 +1,10 @@
 """The decoding methods, by name, and the spec that chooses one or several: `kvsmooth+lime:mode=fast,steps=3`."""
 
 import re
-import types
-from dataclasses import fields, replace
-from typing import Any, get_args, get_type_hints
+from dataclasses import replace
 
 from lime_mlx.errors import MethodError
+from lime_mlx.spec import parse
 
 from .attention import Heads
 from .base import Forward, Method, Plain, Session, Wrapper
@@ -57,33 +56,7 @@ def _place(method: Method) -> str:
 
 
 def _parse_one(spec: str) -> Method:
-    name, _, options = spec.strip().partition(":")
-    if name not in METHODS:
-        raise MethodError(f"Unknown method {name!r}; choose one of {', '.join(METHODS)}.")
-    kind = METHODS[name]
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind) if not field.kw_only]
-    values: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in options.split(","))):
-        key, equals, text = (piece.strip() for piece in part.partition("="))
-        if key not in known or not equals:
-            listed = ", ".join(known) if known else "it has none"
-            raise MethodError(f"Unknown option {part!r} of {name}; options are key=value: {listed}.")
-        values[key] = _typed(name, key, text, hints[key])
-    return kind(**values)
-
-
-def _typed(name: str, key: str, text: str, hint: Any) -> Any:
-    (kind, *_) = [t for t in (get_args(hint) if isinstance(hint, types.UnionType) else (hint,)) if t is not type(None)]
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise MethodError(f"{name}: {key} is {text!r}; it must be true or false.")
-        return text.lower() == "true"
-    try:
-        return kind(text)
-    except ValueError as error:
-        word = {"int": "a whole number", "float": "a number"}[kind.__name__]
-        raise MethodError(f"{name}: {key} is {text!r}; it must be {word}.") from error
+    return parse(spec, METHODS, "method", MethodError)
 
 
 __all__ = ["METHODS", "Forward", "Method", "Plain", "Session", "compose", "parse_method"]

@@ -55,14 +55,21 @@ class Session:
             raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
         session = cls(model, embeds, model.modality(prompt), content, layout=layout, prompt=prompt)
         session.tokens = [int(token) for token in prompt.input_ids]
-        if processors:
+        session.process = _chained(session, processors)
+        return session
 
-            def process(logits: mx.array) -> mx.array:
-                for processor in processors:
-                    logits = processor(mx.array(session.tokens), logits[None])[0]
-                return logits
+    def branch(self, prompt: Prompt) -> "Session":
+        """A session of a prompt that begins with the tokens and media that this one's cache holds, and goes on as text.
 
-            session.process = process
+        The entries of the cache and the features of the media are taken over.
+        """
+        common = self.cache.offset
+        rest = self.decoder.embed(self.model.ids(prompt))[:, common:]
+        embeds = mx.concatenate([self.embeds[:, :common], rest], axis=1)
+        layout = self.layout.beginning(common)
+        session = Session(self.model, embeds, self.model.modality(prompt), self.content, layout=layout, prompt=prompt)
+        session.tokens = [int(token) for token in prompt.input_ids]
+        session.cache = self.cache.copy()
         return session
 
     @property
@@ -84,10 +91,11 @@ class Session:
         self.tokens.append(token)
         self.embeds = mx.concatenate([self.embeds, self.decoder.embed(mx.array([token]))], axis=1)
 
-    def prefill(self) -> None:
-        """Run what the cache lacks, up to but without the newest position."""
-        while (start := self.cache.offset) < self.embeds.shape[1] - 1:
-            stop = self.layout.cut(min(start + PREFILL, self.embeds.shape[1] - 1))
+    def prefill(self, end: int | None = None) -> None:
+        """Run what the cache lacks, up to but without position `end`; by default the newest."""
+        end = self.embeds.shape[1] - 1 if end is None else end
+        while (start := self.cache.offset) < end:
+            stop = self.layout.cut(min(start + PREFILL, end))
             if stop == self.embeds.shape[1]:
                 raise PromptError("The prompt ends with a picture; say something after it.")
             self.decoder(self.embeds[:, start:stop], self.cache, start, layout=self.layout)
@@ -128,6 +136,15 @@ class Session:
         for index, observe in self.observers.items():
             edits[index] = _watched(edits.get(index, softmax), observe)
         return edits
+
+
+def _chained(session: Session, processors: Processors) -> Callable[[mx.array], mx.array] | None:
+    def process(logits: mx.array) -> mx.array:
+        for processor in processors:
+            logits = processor(mx.array(session.tokens), logits[None])[0]
+        return logits
+
+    return process if processors else None
 
 
 def _both(*observers: Callable[[mx.array], None]) -> Callable[[mx.array], None]:

@@ -1,0 +1,18 @@
+"""The tasks, by name, and the spec that chooses one: `pope:set=aokvqa`."""
+
+from lime_mlx.errors import DataError
+from lime_mlx.spec import parse
+
+from .base import Item, Task
+from .pope import Pope
+from .scenes import Scenes, Sounds
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Scenes, Sounds, Pope)}
+
+
+def parse_task(spec: "str | Task") -> Task:
+    """The task of a spec `name` or `name:key=value,...`. Raises `DataError` that lists what is valid."""
+    return spec if isinstance(spec, Task) else parse(spec, TASKS, "task", DataError)
+
+
+__all__ = ["TASKS", "Item", "Task", "parse_task"]
