@@ -15,6 +15,7 @@ COMMANDS = {
     "generate": "Answer a question about a picture, with every word's share of picture on request.",
     "inspect": "What a checkpoint is: family, parts, quantisation, tokens of a picture, memory needed.",
     "models": "The supported families, the models in the local cache, and which of them fit in memory.",
+    "report": "One HTML page of an evaluation: which model and method to trust.",
     "score": "Score the stored answers of an evaluation again.",
 }
 INTERRUPTED = 130

@@ -32,10 +32,13 @@ from lime_mlx.errors import DataError
 @SCORER
 @click.option("--reliance/--no-reliance", default=True, show_default=True, help="Record what each answer rests on.")
 @click.option("--skip-missing", is_flag=True, help="Leave out questions whose picture or sound is not there.")
+@click.option("--calibrate", is_flag=True, help="Fit a detector of unsupported words for each model, and keep it.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON instead of tables.")
 @click.option("--quiet/--verbose", default=False, help="No progress.")
 @click.argument("stray", nargs=-1, callback=no_stray, expose_value=False, metavar="")
-def command(task, model, method, data, limit, seed, output_dir, scorer, reliance, skip_missing, as_json, quiet):
+def command(
+    task, model, method, data, limit, seed, output_dir, scorer, reliance, skip_missing, calibrate, as_json, quiet
+):
     """Compare hallucination rates of models and methods on benchmarks, offline.
 
     Kill it when you like: the same command goes on where it was. Several machines share the work under mlx.launch.
@@ -44,6 +47,7 @@ def command(task, model, method, data, limit, seed, output_dir, scorer, reliance
     lime-mlx evaluate --task scenes --method none --method lime
     lime-mlx evaluate --task pope --limit 100 --model A --model B --output-dir runs/pope
     mlx.launch -n 2 lime-mlx evaluate --task scenes --output-dir runs/x
+    lime-mlx evaluate --calibrate --model A --task chair
     """
     notes: list[str] = []
     prepare_backend(notes)
@@ -58,18 +62,24 @@ def command(task, model, method, data, limit, seed, output_dir, scorer, reliance
         TimeRemainingColumn,
     )
 
+    from lime_mlx.cli import calibrate as calibrating
+    from lime_mlx.evaluate.calibrate import SPECS
+    from lime_mlx.evaluate.data import home
     from lime_mlx.evaluate.hosts import Hosts
     from lime_mlx.evaluate.runner import Plan, run
     from lime_mlx.evaluate.store import Store
     from lime_mlx.evaluate.tasks import parse_task
 
-    tasks = task or ("scenes",)
+    tasks, hosts = task or ("scenes",), Hosts()
+    if calibrate:
+        calibrating.check(tasks, hosts)
+        tasks = [SPECS.get(spec, spec) for spec in tasks]
     media = {parse_task(spec).medium for spec in tasks}
     model = model or tuple(filter(None, [os.environ.get("LIME_MLX_MODEL")]))
     models = model or [name for name, kind in (("demo", "image"), ("demo-sound", "audio")) if kind in media]
     if not model:
         notes += [f"Using the bundled {name} model, which knows {BUNDLED[name][0]}." for name in models]
-    hosts, console = Hosts(), Console(stderr=True)
+    console = Console(stderr=True)
     if not hosts.first:
         quiet = True
     elif not quiet:
@@ -83,7 +93,10 @@ def command(task, model, method, data, limit, seed, output_dir, scorer, reliance
         TimeRemainingColumn(),
     )
     shown = nullcontext() if quiet else Progress(*columns, console=console)
-    plan = Plan(models, method or ("none", "lime"), tasks, data, limit, seed, reliance, skip_missing)
+    plan = Plan(models, method or ("none", "lime"), tasks, data or home(), limit, seed, reliance, skip_missing)
+    if calibrate:
+        calibrating.run(plan, output_dir, shown, as_json, quiet)
+        return
     with shown as progress:
         outcome = run(plan, output_dir, hosts, progress)
     if not hosts.first:

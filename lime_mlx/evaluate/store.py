@@ -137,8 +137,8 @@ class Store:
             except OSError:
                 file.seek(0)
                 raise DataError(
-                    f"Another evaluation (process {file.read().strip() or 'unknown'}) is at work in {self.folder}; "
-                    "wait for it, or choose another --output-dir."
+                    f"Another lime-mlx (process {file.read().strip() or 'unknown'}) is at work in {self.folder}; "
+                    "wait for it, or choose another folder."
                 ) from None
             file.truncate(0)
             file.write(str(os.getpid()))

@@ -9,7 +9,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Thread
 from typing import BinaryIO
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -154,31 +156,51 @@ class _KeepRedirects(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
-def _follow(url: str, max_bytes: int, deadline: float, max_redirects: int) -> tuple[bytes, str]:
+def open_url(
+    url: str, deadline: float, max_redirects: int = MAX_REDIRECTS, headers: Mapping[str, str] | None = None
+) -> http.client.HTTPResponse:
+    """The answer to a request with `headers`, redirects followed; who asks closes it.
+
+    deadline: by `time.monotonic`; what is left of it is also the longest silence while the answer is read.
+    Raises `MediaError` as `fetch` does; its cause is the error of the network.
+    """
     opener = urllib.request.build_opener(_KeepRedirects)
     seen: list[str] = []
     target = url
     while len(seen) <= max_redirects:
         seen.append(target)
-        try:
-            with opener.open(_request(target), timeout=_left(deadline)) as response:
-                if response.status not in _REDIRECTS:
-                    return _body(response, url, max_bytes, deadline), response.headers.get("Content-Type", "")
+        with network_errors(url):
+            response = opener.open(_request(target, headers or {}), timeout=_left(deadline))
+            if response.status not in _REDIRECTS:
+                return response
+            with response:
                 target = urljoin(target, response.headers.get("Location", ""))
-        except _NETWORK_ERRORS as error:
-            raise _error(url, _reason(error)) from error
         if target in seen:
             raise _error(url, "the server redirects in a loop; check the URL")
     raise _error(url, f"the server redirects more than {max_redirects} times; give the final URL")
 
 
-def _request(url: str) -> urllib.request.Request:
+@contextmanager
+def network_errors(url: str) -> Iterator[None]:
+    """What goes wrong with the network inside becomes a `MediaError` with that as its cause."""
+    try:
+        yield
+    except _NETWORK_ERRORS as error:
+        raise _error(url, _reason(error)) from error
+
+
+def _follow(url: str, max_bytes: int, deadline: float, max_redirects: int) -> tuple[bytes, str]:
+    with open_url(url, deadline, max_redirects) as response, network_errors(url):
+        return _body(response, url, max_bytes, deadline), response.headers.get("Content-Type", "")
+
+
+def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         raise _error(url, "only http and https URLs are read; download it and give its path")
     safe = "%/:=&?~#+!$,;'@()*[]"
     parts = parts._replace(path=quote(parts.path, safe), query=quote(parts.query, safe), fragment="")
-    return urllib.request.Request(urlunsplit(parts), headers={"User-Agent": _user_agent()})
+    return urllib.request.Request(urlunsplit(parts), headers={"User-Agent": _user_agent(), **headers})
 
 
 def _body(response: http.client.HTTPResponse, url: str, max_bytes: int, deadline: float) -> bytes:

@@ -60,11 +60,14 @@ class Scenes(Task):
             rng = random.Random(f"{strategy}/{number}")
             for question in questions(scene, strategy, rng):
                 name = f"{number}/{strategy}/{question.kind}"
-                asked.append(Item(name, medium, question.text, 2, strategy, question.label))
+                asked.append(Item(name, medium, question.text, 1, strategy, question.label))
         return asked
 
     def source(self, data, medium):
         return self.make(int(medium), self.regime).image
+
+    def objects(self, words, material):
+        return [(place, kind) for place, word in enumerate(words) for kind in mentions(word, self.world)]
 
     def metrics(self, records, scorer, material):
         def figures(part, split):
