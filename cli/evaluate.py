@@ -103,7 +103,7 @@ def command(
         return
     note(*outcome.notes)
     if outcome.answered:
-        present(Store(output_dir), scorer, as_json)
+        present(Store(output_dir), scorer, "json" if as_json else "table")
         if not quiet:
             note(f"Answers and scores are in {output_dir}; a page with plots: lime-mlx report {output_dir}")
     if outcome.failed:

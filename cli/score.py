@@ -10,8 +10,9 @@ from lime_mlx.cli.scores import SCORER, present
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @SCORER
-@click.option("--json", "as_json", is_flag=True, help="The figures as JSON instead of tables.")
-def command(folder, scorer, as_json):
+@click.option("--json", "form", flag_value="json", help="The figures as JSON instead of tables.")
+@click.option("--markdown", "form", flag_value="markdown", help="The tables as Markdown.")
+def command(folder, scorer, form):
     """Score the answers of an evaluation again.
 
     \b
@@ -20,4 +21,4 @@ def command(folder, scorer, as_json):
     """
     from lime_mlx.evaluate.store import Store
 
-    present(Store(folder), scorer, as_json)
+    present(Store(folder), scorer, form or "table")

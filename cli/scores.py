@@ -2,9 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import click
+from rich.markup import escape
 
 SCORER = click.option(
     "--scorer", default="ours", show_default=True, help="How answers are read: ours, official, or another of the task."
@@ -15,8 +17,8 @@ ASIDE = ("precision",)
 MARKS = {"better": "+", "worse": "-"}
 
 
-def present(store, scorer: str, as_json: bool) -> None:
-    """Print the figures by this scorer, and write those by every scorer beside the answers."""
+def present(store, scorer: str, form: str = "table") -> None:
+    """Print the figures by this scorer, as "table", "markdown" or "json", and keep those by all scorers."""
     from lime_mlx.errors import DataError
     from lime_mlx.evaluate.store import write
     from lime_mlx.evaluate.summary import rows, summarise
@@ -28,53 +30,90 @@ def present(store, scorer: str, as_json: bool) -> None:
     figures = {name: summarise(store, name) for name in names}
     found = {name: rows(listed) for name, listed in figures.items()}
     write(store.folder / SCORES, json.dumps(found, indent=1) + "\n")
-    if as_json:
+    if form == "json":
         click.echo(json.dumps(found[scorer], indent=2))
+    elif form == "markdown":
+        click.echo("\n".join(markdown(figures[scorer])))
     else:
-        tables(figures[scorer])
+        printed(figures[scorer])
 
 
-def tables(figures: Sequence) -> None:
-    from rich.console import Console
-    from rich.table import Table
+class Table(NamedTuple):
+    """The figures of one split: a row for each model and method, each figure in two lines."""
 
-    console = Console(highlight=False)
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def tables(figures: Sequence) -> list[Table]:
     parts: dict[tuple[str, str], list] = {}
     for figure in figures:
         if figure.metric.name not in ASIDE and not (figure.metric.name == "unknown" and not figure.value):
             parts.setdefault((figure.cell.task, figure.metric.split), []).append(figure)
+    found = []
     for (task, split), listed in parts.items():
         names = list(dict.fromkeys(figure.metric.name for figure in listed))
         several = len({figure.cell.model for figure in listed}) > 1
-        table = Table(title=f"{task}: {split}" if split != "all" else task, title_justify="left", title_style="bold")
-        for name in [*(["model"] if several else []), "method", "n"]:
-            table.add_column(name, overflow="fold")
-        for name in names:
-            table.add_column(name, justify="right")
-        cells: dict[tuple[str, str], dict[str, object]] = {}
+        cells: dict[tuple[str, str], dict[str, Any]] = {}
         for figure in listed:
             cells.setdefault((figure.cell.model, figure.cell.method), {})[figure.metric.name] = figure
-        for (model, method), known in cells.items():
-            count = str(max(figure.n for figure in known.values()))
-            texts = [shown(known[name]) if name in known else "" for name in names]
-            table.add_row(*([model] if several else []), method, count, *texts)
-        console.print(table)
+        first = {model: known for (model, _), known in reversed(cells.items())}
+        plain = {model: cells.get((model, "none"), known) for model, known in first.items()}
+        rows = [
+            [
+                *([model] if several else []),
+                method,
+                f"{max(figure.n for figure in known.values()):,}",
+                *(shown(known[name], plain[model].get(name)) if name in known else "" for name in names),
+            ]
+            for (model, method), known in cells.items()
+        ]
+        header = [*(["model"] if several else []), "method", "n", *names]
+        found.append(Table(task if split == "all" else f"{task}: {split}", header, rows))
+    return found
+
+
+def printed(figures: Sequence) -> None:
+    from rich import table
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for title, header, rows in tables(figures):
+        drawn = table.Table(title=title, title_justify="left", title_style="bold")
+        for name in header:
+            drawn.add_column(name, overflow="fold", justify="left" if name in ("model", "method") else "right")
+        for row in rows:
+            drawn.add_row(*map(escape, row))
+        console.print(drawn)
     for line in remarks(figures):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
 
 
-def shown(figure) -> str:
-    """A figure with its interval, and a mark where it differs from what it is compared with."""
+def markdown(figures: Sequence) -> Iterator[str]:
+    """The tables as Markdown, and what the marks mean."""
+    for title, header, rows in tables(figures):
+        yield f"**{title}**\n"
+        yield "| " + " | ".join(header) + " |"
+        yield "|---" * len(header) + "|"
+        for row in rows:
+            yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+        yield ""
+    yield from remarks(figures)
+
+
+def shown(figure, plain) -> str:
+    """A figure with its interval, and a mark where it differs; time also as so many x plain."""
     value, low, high = figure.value, figure.low, figure.high
     mark = MARKS.get(figure.comparison.verdict, "") if figure.comparison else ""
     if math.isnan(value):
         return "none"
     if figure.metric.unit == "s/token":
-        return f"{1e3 * value:.3g} ms/token"
+        return f"{1e3 * value:.3g} ms/token" + (f"\n{value / plain.value:.2f} x" if plain and plain.value else "")
     if figure.metric.unit == "GB":
         return f"{value:.3g} GB"
-    scale, digits = (100, 1) if figure.metric.unit == "%" else (1, 1)
-    return f"{scale * value:.{digits}f}{mark}\n{scale * low:.{digits}f}-{scale * high:.{digits}f}"
+    scale = 100 if figure.metric.unit == "%" else 1
+    return f"{scale * value:.1f}{mark}\n[{scale * low:.1f}, {scale * high:.1f}]"
 
 
 def remarks(figures: Sequence) -> list[str]:
@@ -83,7 +122,7 @@ def remarks(figures: Sequence) -> list[str]:
     if not compared:
         return []
     lines = [
-        "Shares in %, under each its 95 % interval by picture; + better and - worse than plain decoding (of the "
+        "Shares in %, each with its 95 % interval by picture; + better and - worse than plain decoding (of the "
         "first model, for plain decoding), p < 0.05 after Holm's correction."
     ]
     for figure in compared:
