@@ -3,7 +3,7 @@
     python benchmarks/bits_study.py --scenes 120           # convert, ask, and print the tables
     python benchmarks/bits_study.py --scenes 120 --table   # print what is there
 
-Captions and questions are those of benchmarks/demo_study.py on the test split, with the plain method. Only the decoder
+Captions and questions are those of `lime-mlx evaluate --task scenes`, decoded plainly. Only the decoder
 is quantised, in groups of 32. Answers go to JSON lines under --output and are not asked for twice. Intervals are
 bootstraps over scenes, 95 %; differences are paired by scene.
 """
@@ -11,20 +11,21 @@ bootstraps over scenes, 95 %; differences are paired by scene.
 import argparse
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from demo_study import DEMOS, FIRST_SEED, STRATEGIES, asked, stored
 from rich.progress import track
 
 from lime_mlx import load
 from lime_mlx.convert import convert
+from lime_mlx.evaluate.metrics import Metric, ratio
+from lime_mlx.evaluate.statistics import interval, paired_bootstrap
+from lime_mlx.evaluate.store import Answers
+from lime_mlx.evaluate.tasks import Task, parse_task
 from lime_mlx.generate import decode
 from lime_mlx.hub import demos
-from lime_mlx.scenes import bootstrap, chair, yes_no
 
-DEMO = DEMOS["picture"]
 GROUP = 32
 MIXED = ("mixed_2_6", "mixed_3_6")
 COLUMNS = ("name", "bits", "CHAIR_I", "recall", "POPE", "adversarial", "reliance")
@@ -68,71 +69,71 @@ def file_name(name: str) -> str:
     return re.sub("[^a-z0-9.]+", "_", name)
 
 
-def ask(kind: Kind, home: Path, scenes: list) -> None:
+def answers(kind: Kind, home: Path) -> Answers:
+    return Answers(home / f"{file_name(kind.name)}.jsonl")
+
+
+def ask(kind: Kind, home: Path, task: Task) -> None:
     """Captions with the reliance of their words, and answers to questions, to JSON lines."""
-    file = home / f"{file_name(kind.name)}.jsonl"
-    known = stored(file)
-    loaded = load(converted(kind, home)[0])
-    with file.open("a") as out:
-        for scene in track(scenes, description=kind.name):
-            for task in ("caption", *STRATEGIES):
-                for name, text, label, tokens in asked(DEMO, scene, task):
-                    if (name := f"{task}/{name}") in known:
-                        continue
-                    record = {"id": name, "task": task, "seed": scene.seed, "label": label}
-                    record |= answer(*loaded, text, DEMO.media(scene), tokens, task == "caption")
-                    out.write(json.dumps(record) + "\n")
-            out.flush()
+    held = answers(kind, home)
+    lacking = [item for item in task.items(None) if item.id not in held.records]
+    if not lacking:
+        return
+    model, processor = load(converted(kind, home)[0])
+    for item in track(lacking, description=kind.name):
+        prompt, caption = processor.prompt(item.text, images=[task.source(None, item.medium)]), item.label is None
+        stop = frozenset(processor.eos_token_ids)
+        said = list(decode(model, prompt, "none", item.max_tokens, reliance=caption, stop=stop))
+        record = {**asdict(item), "text": processor.tokenizer.decode([s.token for s in said if s.token not in stop])}
+        if caption:
+            record["reliance"] = [step.shares.media for step in said if processor.content[step.token]]
+        held.append(record)
 
 
-def answer(model, processor, text: str, media: dict, tokens: int, reliance: bool) -> dict:
-    prompt, stop = processor.prompt(text, **media), frozenset(processor.eos_token_ids)
-    said = list(decode(model, prompt, "none", tokens, reliance=reliance, content=processor.content, stop=stop))
-    ids = [step.token for step in said if step.token not in stop]
-    found = {"text": processor.tokenizer.decode(ids).strip()}
-    if reliance:
-        found["reliance"] = [step.shares.media for step in said if processor.content[step.token]]
-    return found
-
-
-def counts(kind: Kind, home: Path, scenes: dict) -> dict[str, np.ndarray]:
-    """(scenes, 2) of every measure: what is counted, out of what."""
-    records = [r for r in stored(home / f"{file_name(kind.name)}.jsonl").values() if r["seed"] in scenes]
-    said = {r["seed"]: r for r in records if r["task"] == "caption"}
-    captions = [said[seed] for seed in scenes]
-    scored = chair([r["text"] for r in captions], list(scenes.values()))
-    right = {name: {seed: [] for seed in scenes} for name in STRATEGIES}
-    for record in records:
-        if record["task"] in right:
-            right[record["task"]][record["seed"]].append(yes_no(record["text"]) == record["label"])
-    by_scene = {name: [[sum(x), len(x)] for x in right[name].values()] for name in STRATEGIES}
+def figures(kind: Kind, home: Path, task: Task) -> dict[str, Metric]:
+    """Every measure of one kind."""
+    known = answers(kind, home).records
+    records = [known[item.id] for item in task.items(None)]
+    found = {(metric.split, metric.name): metric for metric in task.metrics(records, "ours", {})}
+    yes_no = [metric for (_, name), metric in found.items() if name == "accuracy"]
+    captions = [record for record in records if record["label"] is None]
     return {
-        "CHAIR_I": np.stack([scored["hallucinated"], scored["mentioned"]], axis=1),
-        "recall": np.stack([scored["covered"], scored["present"]], axis=1),
-        "POPE": np.sum([by_scene[name] for name in STRATEGIES], axis=0),
-        "adversarial": np.array(by_scene["adversarial"]),
-        "reliance": np.array([[sum(r["reliance"]), len(r["reliance"])] for r in captions]),
+        "CHAIR_I": found["caption", "CHAIR_I"],
+        "recall": found["caption", "recall"],
+        "POPE": Metric(
+            "POPE",
+            "all",
+            [name for metric in yes_no for name in metric.ids],
+            [name for metric in yes_no for name in metric.media],
+            np.concatenate([metric.top for metric in yes_no]),
+            np.concatenate([metric.bottom for metric in yes_no]),
+        ),
+        "adversarial": found["adversarial", "accuracy"],
+        "reliance": ratio(
+            "reliance",
+            "caption",
+            captions,
+            [sum(record["reliance"]) for record in captions],
+            [len(record["reliance"]) for record in captions],
+        ),
     }
 
 
-def interval(pairs: np.ndarray) -> str:
-    low, high = bootstrap(pairs[:, 0], pairs[:, 1])
-    return f"{pairs[:, 0].sum() / max(1e-9, pairs[:, 1].sum()):.3f} [{low:.3f}, {high:.3f}]"
+def spread(metric: Metric) -> str:
+    low, high = interval(metric.top, metric.bottom, metric.media)
+    return f"{metric.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray, draws: int = 2000) -> str:
+def difference(ours: Metric, theirs: Metric) -> str:
     """Ours minus theirs, over the same scenes."""
-    picks = np.random.default_rng(0).integers(0, len(ours), (draws, len(ours)))
-    rate = lambda pairs: pairs[picks, 0].sum(axis=1) / np.maximum(1e-9, pairs[picks, 1].sum(axis=1))  # noqa: E731
-    low, high = np.percentile(rate(ours) - rate(theirs), [2.5, 97.5])
-    whole = lambda pairs: pairs[:, 0].sum() / max(1e-9, pairs[:, 1].sum())  # noqa: E731
-    return f"{whole(ours) - whole(theirs):+.3f} [{low:+.3f}, {high:+.3f}]"
+    found = paired_bootstrap((theirs.top, theirs.bottom), (ours.top, ours.bottom), ours.media)
+    return "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found)
 
 
-def tables(home: Path, chosen: list[Kind], scenes: dict) -> str:
-    found = {kind.name: counts(kind, home, scenes) for kind in chosen}
+def tables(home: Path, chosen: list[Kind], task: Task) -> str:
+    found = {kind.name: figures(kind, home, task) for kind in chosen}
     bits = {kind.name: converted(kind, home)[1] for kind in chosen}
-    rows = [[name, f"{bits[name]:.2f}", *map(interval, found[name].values())] for name in found]
+    rows = [[name, f"{bits[name]:.2f}", *map(spread, found[name].values())] for name in found]
     guided = [name for name in found if name.startswith(("relevance", "logits"))]
     pairs = [(a, b) for a in guided for b in set(found) - set(guided) if abs(bits[a] - bits[b]) < 0.03]
     versus = [
@@ -153,13 +154,12 @@ def main() -> None:
     arguments = parser.parse_args()
     home = arguments.output
     home.mkdir(parents=True, exist_ok=True)
-    first = FIRST_SEED["test"]
-    scenes = [DEMO.make(seed, arguments.regime) for seed in range(first, first + arguments.scenes)]
+    task = parse_task(f"scenes:regime={arguments.regime},count={arguments.scenes}")
     chosen = kinds(home)
     if not arguments.table:
         for kind in chosen:
-            ask(kind, home, scenes)
-    print(tables(home, chosen, {scene.seed: scene for scene in scenes}))
+            ask(kind, home, task)
+    print(tables(home, chosen, task))
 
 
 if __name__ == "__main__":
