@@ -3,11 +3,15 @@
 from lime_mlx.errors import DataError
 from lime_mlx.spec import parse
 
+from .amber import Amber
+from .audio import AudioQuestions
 from .base import Item, Task
+from .chair import Chair
+from .mme import Mme
 from .pope import Pope
 from .scenes import Scenes, Sounds
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Scenes, Sounds, Pope)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Scenes, Sounds, Pope, Chair, Amber, Mme, AudioQuestions)}
 
 
 def parse_task(spec: "str | Task") -> Task:

@@ -55,6 +55,13 @@ class Task(ABC):
     def metrics(self, records: Sequence[Record], scorer: str, material: Mapping[str, Any]) -> list[Metric]:
         """The figures of answers; `records` have what `Item` has, and `text`."""
 
+    def objects(self, words: Sequence[str], material: Mapping[str, Any]) -> list[tuple[int, str]]:
+        """What the words of a caption name: the place of the word that a name begins with, and the object.
+
+        Raises `DataError` for a task that has no captions of which the objects are known, as `Item.truth`.
+        """
+        raise DataError(f"{self.name} has no captions with known objects; choose scenes, sounds or chair.")
+
     def material(self, data: Path | None) -> dict[str, Any]:
         """What the figures need beside the records, as JSON: it is kept with the answers."""
         return {}
@@ -77,7 +84,7 @@ def folder(data: Path | None, task: str, holds: Iterable[str]) -> Path:
         raise DataError(f"There is no data folder {data}: lime-mlx data get {task}, or name another with --data.")
     tried = [data / task, data]
     for place in tried:
-        if any((place / name).exists() for name in holds):
+        if any(next(place.glob(name), None) for name in holds):
             return place
     names = " or ".join(holds)
     raise DataError(f"{data} has no {task}/{names}: lime-mlx data get {task} brings the files.")
