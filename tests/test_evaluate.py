@@ -144,6 +144,9 @@ def test_statistics_against_values_by_hand():
     worse = statistics.paired_bootstrap(([0.0] * 30, ones), (ones, ones))
     assert worse["difference"] == 1 and worse["p"] < 0.01
     assert statistics.paired_bootstrap((ones, ones), (ones, ones))["p"] == 1
+    for n in (1, 2, 5):  # all of n pictures got worse: 2 of the 2**n ways to swap are as extreme
+        few = statistics.paired_bootstrap(([0.0] * n, [1.0] * n), ([1.0] * n, [1.0] * n))
+        assert few["p"] == pytest.approx(2 / 2**n)
     by_picture = statistics.interval([1, 1, 0, 0] * 10, [1] * 40, [i // 2 for i in range(40)])
     by_answer = statistics.interval([1, 1, 0, 0] * 10, [1] * 40, range(40))
     assert by_picture[1] - by_picture[0] > by_answer[1] - by_answer[0]

@@ -113,7 +113,7 @@ def running(records: Sequence[Record]) -> list[Metric]:
     """
     timed = [record for record in records if record.get("seconds") is not None]
     timed = [record for record in timed if record["label"] is None] or timed
-    relied = [record for record in records if record.get("reliance")]
+    relied = [r for r in records if r.get("reliance") and None not in r["reliance"]]
     return [
         ratio(
             "time", "all", timed, [r["seconds"] for r in timed], [r["steps"] for r in timed], goal=LESS, unit="s/token"

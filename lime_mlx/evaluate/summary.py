@@ -25,7 +25,7 @@ class Comparison:
     """A figure against that of another cell, on the entries that both have.
 
     difference, low, high: of the ratios, with a 95 % interval by picture; p: McNemar's exact test for answers that are
-    right or wrong, else the paired bootstrap; corrected: p after Holm, over all comparisons of the task. verdict:
+    right or wrong, else the randomisation test; corrected: p after Holm, over all comparisons of the task. verdict:
     "better", "worse", "not enough questions to tell" or "no difference seen"; needed: how many entries would show the
     difference as it was seen, in four of five runs and among as many comparisons.
     """

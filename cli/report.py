@@ -1,0 +1,27 @@
+"""lime-mlx report: one HTML file of a run, with the verdict, the scores, plots, disagreements and settings."""
+
+from pathlib import Path
+
+import click
+
+from lime_mlx.cli.scores import SCORER
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: report.html in FOLDER]")
+@SCORER
+@click.option("--open", "shown", is_flag=True, help="Show it in the browser.")
+def command(folder, output, scorer, shown):
+    """Write the page of an evaluation: one HTML file that needs no network.
+
+    \b
+    lime-mlx report runs/x
+    lime-mlx report runs/x --scorer official --output pope.html --open
+    """
+    from lime_mlx.report import write_report
+
+    path = write_report(folder, output, scorer)
+    click.echo(path)
+    if shown:
+        click.launch(str(path))

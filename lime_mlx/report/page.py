@@ -1,0 +1,105 @@
+"""The page of a run, written at once."""
+
+import platform
+import shlex
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lime_mlx._version import __version__
+from lime_mlx.evaluate.store import Store, write
+
+from .charts import Look, Section, sections
+from .gallery import Gallery, gallery
+from .results import Names, Result, data_folder, remarks, results
+from .svg import COLOURS, drawing
+from .verdicts import Group, Table, groups, lowest, tables
+
+
+class Part(NamedTuple):
+    """What the page says about one task."""
+
+    result: Result
+    scorer: str
+    groups: list[Group]
+    lowest: str | None
+    tables: list[Table]
+    heads: dict[str, str]
+    sections: list[Section]
+    gallery: Gallery
+    prompts: dict[str, str]
+
+
+def write_report(folder: str | Path, output: str | Path | None = None, scorer: str = "ours") -> Path:
+    """Write the page of a run's folder, by default as report.html in it, and return where it is.
+
+    Raises `DataError` for a folder without answers or an unknown scorer, and `LimeError` without matplotlib.
+    """
+    store = Store(folder)
+    settings = store.settings
+    names, path = Names(settings), Path(output or store.folder / "report.html")
+    with drawing():
+        found = results(store, scorer)
+        parts = [_part(result, settings, names, scorer, f"t{place}") for place, result in enumerate(found)]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("page.html").render(
+        name=store.folder.resolve().name,
+        parts=parts,
+        remarks=remarks(found, settings, names),
+        settings=settings,
+        names=names,
+        colours=COLOURS,
+        commands=_commands(store.folder, settings, scorer),
+        versions=_versions(),
+    )
+    write(path, text)
+    return path
+
+
+def _part(result: Result, settings: Mapping[str, Any], names: Names, scorer: str, name: str) -> Part:
+    known = result.bench.scorers
+    units = {figure.metric.name: result.scale(figure.metric.unit)[0] for figure in result.figures}
+    answers = [record for known in (*result.answers.values(), *result.failed.values()) for record in known.values()]
+    return Part(
+        result,
+        scorer if scorer in known else known[0],
+        groups(result, names),
+        lowest(result, names),
+        tables(result, names),
+        {metric: f"{metric}, {unit}" for metric, unit in units.items()},
+        sections(result, Look(result, settings, names), name) if result.answers else [],
+        gallery(result, names, data_folder(settings)),
+        {record["split"]: record["prompt"] for record in reversed(answers)},
+    )
+
+
+def _commands(folder: Path, settings: Mapping[str, Any], scorer: str) -> list[str]:
+    """What makes the run and this page again."""
+    common = settings["common"]
+    words = ["lime-mlx", "evaluate"]
+    for option in ("task", "model", "method"):
+        for spec in settings[f"{option}s"]:
+            words += [f"--{option}", spec]
+    for option, value in (("data", settings["data"]), ("limit", common.get("limit")), ("seed", common.get("seed"))):
+        words += [f"--{option}", str(value)] if value is not None else []
+    words += [] if common.get("reliance", True) else ["--no-reliance"]
+    chosen = [] if scorer == "ours" else ["--scorer", scorer]
+    return [
+        shlex.join([*words, "--output-dir", str(folder)]),
+        shlex.join(["lime-mlx", "report", str(folder), *chosen]),
+    ]
+
+
+def _versions() -> dict[str, str]:
+    """What wrote the page."""
+    packages = {name: version(name) for name in ("mlx", "numpy", "matplotlib")}
+    return {"lime-mlx": __version__, **packages, "Python": platform.python_version(), "on": platform.platform()}
