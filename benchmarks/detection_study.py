@@ -10,7 +10,7 @@ twice.
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from demo_study import DEMOS, FIRST_SEED, stored
 from rich.progress import track
 
 from lime_mlx import load
+from lime_mlx.evaluate.calibrate import auroc, auroc_interval, fitted, measured
 from lime_mlx.evidence import attention, blanked, contrast
 from lime_mlx.generate import decode
 from lime_mlx.lrp.support import Detector, from_logits, from_relevance
@@ -64,53 +65,6 @@ def gather(model, prompt, steps) -> list[dict[str, float]]:
     ]
 
 
-def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Probability that a positive has the higher score, ties half."""
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    count = positive.sum()
-    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(scores) - count)))
-
-
-def interval(scores, positive, owner, samples: int = 1000) -> tuple[float, float]:
-    """95 % bootstrap interval of the AUROC, by scene."""
-    rng, groups = np.random.default_rng(0), [np.flatnonzero(owner == o) for o in np.unique(owner)]
-    values = []
-    for _ in range(samples):
-        rows = np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
-        if 0 < positive[rows].sum() < len(rows):
-            values.append(auroc(scores[rows], positive[rows]))
-    return tuple(np.percentile(values, (2.5, 97.5)))
-
-
-def fit(features: np.ndarray, positive: np.ndarray, penalty: float = 1e-2, rounds: int = 50) -> np.ndarray:
-    """Weights (F + 1,), the last the intercept, of a logistic regression by Newton's method."""
-    x, y = np.c_[features, np.ones(len(features))], positive.astype(float)
-    weights = np.zeros(x.shape[1])
-    for _ in range(rounds):
-        p = 1 / (1 + np.exp(-x @ weights))
-        slope = x.T @ (p - y) / len(y) + penalty * np.r_[weights[:-1], 0]
-        curve = (x * (p * (1 - p))[:, None]).T @ x / len(y) + penalty * np.diag(np.r_[np.ones(x.shape[1] - 1), 1e-9])
-        weights -= np.linalg.solve(curve, slope)
-    return weights
-
-
-def calibrate(rows: list[dict], names: list[str]) -> Detector:
-    """A detector on the statistics `names`, with the threshold of the best F1 on the same words."""
-    features = np.array([[row[name] for name in names] for row in rows])
-    positive = np.array([not row["there"] for row in rows])
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
-    *weights, intercept = fit((features - mean) / deviation, positive, penalty=1e-3)
-    weights = np.array(weights) / deviation
-    detector = Detector(dict(zip(names, weights.tolist(), strict=True)), float(intercept - weights @ mean), 0.5)
-    doubts = np.array([detector.doubt(row) for row in rows])
-    return replace(detector, threshold=float(max(np.unique(doubts), key=lambda t: f1(doubts >= t, positive))))
-
-
-def f1(flagged: np.ndarray, positive: np.ndarray) -> float:
-    return 2 * float((flagged & positive).sum()) / max(1, int(flagged.sum() + positive.sum()))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", choices=DEMOS, default="picture")
@@ -135,16 +89,14 @@ def main() -> None:
     scores = {name: -np.array([word[name] for word in words]) for name in STATISTICS}
     detector = Detector.from_config(loaded[0].config)
     if arguments.calibrate:
-        detector = calibrate(words, arguments.calibrate.split(","))
+        detector = fitted(words, arguments.calibrate.split(","))
         print(json.dumps(asdict(detector)))
     if detector:
         scores["detector"] = np.array([detector.doubt(word) for word in words])
-        flagged = scores["detector"] >= detector.threshold
-        right = (flagged & positive).sum()
-        precision, recall = right / max(1, flagged.sum()), right / max(1, positive.sum())
-        print(f"at the threshold {detector.threshold:.3f}: precision {precision:.3f}, recall {recall:.3f}")
+        found = measured(detector, words, owner)
+        print(f"at the threshold {detector.threshold:.3f}: precision {found.precision:.3f}, recall {found.recall:.3f}")
     for name, values in scores.items():
-        low, high = interval(values, positive, owner)
+        low, high = auroc_interval(values, positive, owner)
         print(f"| {name} | {auroc(values, positive):.3f} [{low:.3f}, {high:.3f}] |")
 
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "convert": "Convert a checkpoint of Hugging Face to MLX, quantised on request.",
     "data": "Get the files of the public benchmarks.",
     "evaluate": "Compare hallucination rates of models and methods on benchmarks.",
+    "explain": "Where each word of an answer came from, and which have no support: a table, JSON or a picture.",
     "generate": "Answer a question about a picture, with every word's share of picture on request.",
     "inspect": "What a checkpoint is: family, parts, quantisation, tokens of a picture, memory needed.",
     "models": "The supported families, the models in the local cache, and which of them fit in memory.",

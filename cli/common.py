@@ -9,6 +9,8 @@ import click
 
 from lime_mlx.errors import PromptError
 
+# Share of the input in the answer below which a warning is due.
+UNUSED = 0.02
 QUESTION, QUESTION_OF_SOUND = "What is in the picture?", "What do you hear?"
 # What the bundled models know, and a real one for the same medium.
 BUNDLED = {
@@ -198,6 +200,24 @@ def summary(responses: list, model: str, spec: str, detector=None, times: tuple 
         "peak_memory": last.peak_memory,
         "cost": last.cost and {"ratio": last.cost.ratio, "extra_bytes": last.cost.extra_bytes},
     }
+
+
+def ignored(model, prompt, responses: list) -> bool:
+    """Whether the answer is what the model says to a blank input, too."""
+    from lime_mlx.evidence import ignored
+
+    return bool(prompt.media) and ignored(model, prompt, answered(responses))
+
+
+def warnings_of(model, prompt, responses: list, check_input: bool) -> Iterator[str]:
+    """Signs that the picture or sound was not used."""
+    from lime_mlx.explain import mean
+
+    total = mean(response.shares for response in responses)
+    if prompt.media and total is not None and total.media < UNUSED:
+        yield f"Warning: only {100 * total.media:.1f} % of the answer came from the input; was it used at all?"
+    if check_input and ignored(model, prompt, responses):
+        yield "Warning: the model gives the same answer to a blank input of the same size; this one was not used."
 
 
 def note(*lines: str) -> None:

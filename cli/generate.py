@@ -11,9 +11,9 @@ import click
 from lime_mlx.cli import INTERRUPTED
 from lime_mlx.cli.common import (
     Stream,
-    answered,
     ask,
     default_method,
+    ignored,
     medium,
     note,
     pieces,
@@ -21,11 +21,10 @@ from lime_mlx.cli.common import (
     question,
     summary,
     takes_input,
+    warnings_of,
 )
 from lime_mlx.errors import LimeError, MethodError
 
-# Share of the input in the answer below which a warning is due.
-UNUSED = 0.02
 # Least and most of what is sampled with; NaN is in no range.
 RANGES = {"temperature": (0, math.inf), "top_p": (0, 1), "top_k": (0, math.inf), "min_p": (0, 1)}
 
@@ -94,7 +93,7 @@ def command(
     if on_unsupported == "retry":
         chosen = Retry(inner=chosen)
     elif on_unsupported == "drop" and detector is None:
-        raise MethodError("Words can be left out only with a model that was calibrated, such as the demo.")
+        raise MethodError("Words can be left out only with a model that was calibrated: lime-mlx evaluate --calibrate.")
     responses = stream_generate(
         loaded,
         asked.processor,
@@ -138,24 +137,6 @@ def command(
     note(*warnings_of(loaded, asked.prompt, stream.kept, check_input and not as_json))
     if not quiet:
         note(*statistics(stream.last, chosen.name))
-
-
-def ignored(model, prompt, responses: list) -> bool:
-    """Whether the answer is what the model says to a blank input, too."""
-    from lime_mlx.evidence import ignored
-
-    return bool(prompt.media) and ignored(model, prompt, answered(responses))
-
-
-def warnings_of(model, prompt, responses: list, check_input: bool) -> Iterator[str]:
-    """Signs that the picture or sound was not used."""
-    from lime_mlx.explain import mean
-
-    total = mean(response.shares for response in responses)
-    if prompt.media and total is not None and total.media < UNUSED:
-        yield f"Warning: only {100 * total.media:.1f} % of the answer came from the input; was it used at all?"
-    if check_input and ignored(model, prompt, responses):
-        yield "Warning: the model gives the same answer to a blank input of the same size; this one was not used."
 
 
 def drop_flagged(found: dict) -> list[str]:

@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 from tokenizers.decoders import ByteLevel
 
 from lime_mlx.backend import compute_dtype, memory_total
+from lime_mlx.detectors import calibrated
 from lime_mlx.errors import BackendError, CheckpointError
 from lime_mlx.hub import (
     IMAGE_TOKENS,
@@ -52,6 +53,7 @@ def load_model(folder: str | os.PathLike) -> Model:
     """
     folder = Path(folder)
     model, weights = open_model(folder)
+    model.config.update(calibrated(model.config, folder))
     _check_memory(folder, weights)
     _materialise(folder, model, weights)
     model.load_weights(list(weights.items()))

@@ -3,6 +3,7 @@
 No weights are read and MLX is not needed. Code in a checkpoint is never run.
 """
 
+import hashlib
 import importlib.resources
 import json
 import os
@@ -26,6 +27,8 @@ INDEX = "model.safetensors.index.json"
 # What the bundled checkpoints are called.
 DEMOS = {"demo": "picture", "demo-sound": "sound"}
 LONGEST_HEADER = 100_000_000
+# Files longer than the first are fingerprinted by as much of both ends as the second.
+WHOLE, EDGE = 1 << 26, 1 << 20
 
 
 def locate(path_or_repo: str | os.PathLike, *, revision: str | None = None, token: str | None = None) -> Path:
@@ -272,6 +275,22 @@ def header(path: Path) -> dict[str, tuple[str, int]]:
         }
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error) as error:
         raise CheckpointError(f"{path} cannot be read, download it again: {line(error)}.") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """What tells a checkpoint from another: of its settings and weights; of a large file, its length and both ends."""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safetensors")]):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}:".encode())
+        with file.open("rb") as opened:
+            if size <= WHOLE:
+                digest.update(opened.read())
+            else:
+                digest.update(opened.read(EDGE))
+                opened.seek(-EDGE, 2)
+                digest.update(opened.read())
+    return digest.hexdigest()[:16]
 
 
 def line(error: BaseException) -> str:

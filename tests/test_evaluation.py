@@ -78,7 +78,7 @@ def test_answers_are_those_of_generate(whole):
     for method in METHODS:
         for record in answers(whole, method=method)[:8]:
             image = make_scene(int(record["medium"]), "adversarial").image
-            tokens = 48 if record["split"] == "caption" else 2
+            tokens = 48 if record["split"] == "caption" else 1
             found = lime_mlx.generate(model, processor, record["prompt"], image, method=method, max_tokens=tokens)
             assert (record["text"], record["tokens"]) == (found.text.strip(), found.tokens)
             assert record["reliance"] == pytest.approx(found.reliance, abs=1e-4)
@@ -94,9 +94,9 @@ def test_one_prefill_for_all_questions_about_a_picture_gives_the_answers_of_one_
 
 def test_time_and_memory_are_of_decoding_without_reliance(whole, tmp_path):
     records = list(Store(whole).answers(Cell("demo", "none", SCENES)).records.values())
-    timed = [place for place, record in enumerate(records) if "seconds" in record]
-    assert timed == list(range(0, len(records), TIMED))
-    assert all(records[place]["seconds"] > 0 and records[place]["memory"] > 0 for place in timed)
+    timed = [record for record in records if "seconds" in record]
+    assert 0.5 < len(timed) / (len(records) / TIMED) < 2
+    assert all(record["seconds"] > 0 and record["memory"] > 0 for record in timed)
     run(Plan(["demo"], ["none"], ["scenes:count=1,ask=captions"], reliance=False), tmp_path)
     (record,) = Store(tmp_path).answers(Cell("demo", "none", "scenes:count=1,ask=captions")).records.values()
     assert record["seconds"] > 0 and "reliance" not in record

@@ -14,7 +14,8 @@ from lime_mlx.generate import decode, start
 from lime_mlx.lrp.relevance import cached, exact
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods import Plain, parse_method
-from lime_mlx.methods.lime import Adam, Exact, Fast
+from lime_mlx.methods.lime import Exact, Fast
+from lime_mlx.methods.updates import UPDATES, Adam
 from lime_mlx.models.layers import unpacked
 
 LENGTH, TOKENS = 12, 4
@@ -80,16 +81,23 @@ def same_steps(ours, wanted, tolerance=2e-6):
 
 
 def objective(relevance, logits, reference, spans, method):
-    """L in NumPy, from arXiv 2605.01766, with the code's direction of the divergence or the paper's."""
-    share = np.log(softmax(np.array(relevance, dtype=np.float64) / method.tau))
+    """L in NumPy, from arXiv 2605.01766, with the divergence of the code or the paper, and our variants."""
+    relevance = np.array(relevance, dtype=np.float64)
+    share = softmax(relevance / method.tau)
+    rel = {
+        "uniform": -np.log(share)[spans].mean(),
+        "mass": -np.log(share[spans].sum()),
+        "share": -relevance[spans].sum() / np.abs(relevance).sum(),
+    }[method.objective]
     pair = (reference, logits) if method.kl_direction == "code" else (logits, reference)
-    return -share[spans].mean() + method.kl * divergence(*pair)
+    return rel + method.kl * divergence(*pair)
 
 
+@pytest.mark.parametrize("goal", ["uniform", "mass", "share"])
 @pytest.mark.parametrize("direction", ["code", "paper"])
 @pytest.mark.parametrize("mode", MODES)
-def test_losses(model, mode, direction):
-    search = searching(model, f"lime:mode={mode},kl=0.7,tau=0.5,kl_direction={direction}")
+def test_losses(model, mode, direction, goal):
+    search = searching(model, f"lime:mode={mode},kl=0.7,tau=0.5,kl_direction={direction},objective={goal}")
     reference = search.read(search.zeros()).logits
     reading, rel, kl, _ = search.gradient(somewhere(search), reference)
     modality = np.flatnonzero(search.session.modality)
@@ -100,12 +108,20 @@ def test_losses(model, mode, direction):
     assert kl.item() == pytest.approx(divergence(*pair), rel=1e-3)
 
 
-@pytest.mark.parametrize("heads", ["kv", "query"])
-@pytest.mark.parametrize("direction", ["code", "paper"])
-def test_fast_gradient_is_that_of_the_objective(model, direction, heads):
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(f"kl_direction={direction},heads={heads}" for direction in ("code", "paper") for heads in ("kv", "query")),
+        *(
+            f"objective={goal},target={target}"
+            for goal in ("uniform", "mass", "share")
+            for target in ("argmax", "contrast")
+        ),
+    ],
+)
+def test_fast_gradient_is_that_of_the_objective(model, options):
     """Plain rules, in double precision: the relevance by finite differences, and those of the objective in turn."""
-    spec = f"lime:rules=plain,kl=0.7,tau=0.5,kl_direction={direction},heads={heads}"
-    search, reference = searching(model, spec), Reference(model)
+    search, reference = searching(model, f"lime:rules=plain,kl=0.7,tau=0.5,{options}"), Reference(model)
     session = search.session
     embed = np.array(session.newest[0, 0], dtype=np.float64)
     past = [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in session.cache.read()]
@@ -114,7 +130,10 @@ def test_fast_gradient_is_that_of_the_objective(model, direction, heads):
     def loss(deltas):
         arrays = [tuple(layer[name][0] for name in "kv") for layer in deltas]
         logits = reference.logits(embed, past, arrays)
-        relevance = reference.relevance(embed, past, logits.argmax(), arrays)
+        *_, rival, best = np.argsort(logits)
+        relevance = reference.relevance(embed, past, best, arrays)
+        if "contrast" in options:
+            relevance = relevance - reference.relevance(embed, past, rival, arrays)
         return objective(relevance, logits, undisturbed, modality, search.method)
 
     deltas = somewhere(search)
@@ -193,7 +212,10 @@ def test_gradient_is_the_nested_one(model, mode, rules, process):
     assert distance(flat(gradient), flat(naive.gradient(deltas, reference))) < 1e-4
 
 
-@pytest.mark.parametrize("options", ["deltas=k", "deltas=v", "layers=1", "layers=1-2", "kl_direction=paper"])
+@pytest.mark.parametrize(
+    "options",
+    ["deltas=k", "deltas=v", "layers=1", "layers=1-2", "kl_direction=paper", "objective=share", "target=contrast"],
+)
 def test_checkpoints_change_no_gradient(model, options):
     spec = f"lime:mode=exact,{options},kl=0.7"
     kept, again = (searching(model, f"{spec},checkpoint={choice}") for choice in ("off", "on"))
@@ -203,6 +225,42 @@ def test_checkpoints_change_no_gradient(model, options):
     assert distance(flat(second[3]), flat(first[3])) < 1e-4
     for a, b in zip((*second[0][:3], *second[1:3]), (*first[0][:3], *first[1:3]), strict=True):
         assert np.array(a) == pytest.approx(np.array(b), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("process", [None, lambda logits: logits - 3.0 * (mx.arange(logits.size) == mx.argmax(logits))])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_margin_is_explained_by_the_difference_of_both_explanations(model, mode, process):
+    search = searching(model, f"lime:mode={mode},target=contrast", process=process)
+    deltas = somewhere(search)
+    reading = search.read(deltas, contrast=True)
+    scores = np.array(search.session.scores(reading.logits))
+    *_, rival, best = np.argsort(scores)
+    assert (reading.target.item(), reading.rival.item()) == (best, rival)
+    apart = [np.array(search.read(deltas, mx.array(token)).relevance) for token in (best, rival)]
+    assert distance(reading.relevance, apart[0] - apart[1]) < 1e-5
+
+
+def test_other_step_rules_move_by_lr():
+    gradient, start = (
+        [{"k": mx.array([3.0, -4.0, 0.0])}, {"v": mx.array([12.0])}],
+        [{"k": mx.ones(3)}, {"v": mx.ones(1)}],
+    )
+    moved = flat(UPDATES["sign"](0.1).update(gradient, start))
+    assert moved == pytest.approx([0.9, 1.1, 1.0, 0.9])
+    moved = flat(UPDATES["normalised"](0.1).update(gradient, start)) - 1
+    assert np.sqrt((moved**2).mean()) == pytest.approx(0.1)
+    assert moved == pytest.approx(-0.2 * np.array([3, -4, 0, 12]) / 13)
+    still = [{"k": mx.zeros(3)}, {"v": mx.zeros(1)}]
+    assert flat(UPDATES["normalised"](0.1).update(still, start)) == pytest.approx([1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("update", ["adam", "sign", "normalised"])
+@pytest.mark.parametrize("goal", ["uniform", "mass", "share"])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_objective_falls_with_every_step_rule(model, mode, goal, update):
+    spec = f"lime:mode={mode},steps=6,lr=3e-3,kl=0,objective={goal},update={update},target=contrast"
+    for step in said(model, spec, trace=True)[:2]:
+        assert step.trace["rel_loss"][-1] < step.trace["rel_loss"][0]
 
 
 def test_checkpoints_by_themselves_follow_the_memory(model, monkeypatch):

@@ -167,7 +167,7 @@ def test_flags_in_json(picture):
 
 def test_an_unused_picture_is_said(picture, monkeypatch):
     monkeypatch.setattr("lime_mlx.evidence.ignored", lambda *_: True)
-    monkeypatch.setattr("lime_mlx.cli.generate.UNUSED", 1.1)
+    monkeypatch.setattr("lime_mlx.cli.common.UNUSED", 1.1)
     said = run("--image", picture, "--method", "none", "--check-input").stderr
     assert "the same answer to a blank input" in said
     assert "was it used at all?" in run("--image", picture, "--method", "none", "--explain").stderr

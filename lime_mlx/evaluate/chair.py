@@ -7,9 +7,11 @@ and every listed multi-word name.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 from ..errors import DataError
@@ -130,6 +132,20 @@ class Objects:
             if word in self.classes
         )
         return Reading(count, found)
+
+    def named(self, words: Sequence[str]) -> list[tuple[int, str]]:
+        """The classes that a text names, each with the place of the word in which its name begins.
+
+        words: the text in pieces, with the white space between them.
+        """
+        words = [word.lower() for word in words]
+        text, ends = "".join(words), list(accumulate(map(len, words)))
+        places, start = [], 0
+        for token in baseforms.tokens(text):
+            found = text.find(token, start)
+            places.append(bisect_right(ends, max(found, start)))
+            start = start if found < 0 else found + len(token)  # quotation marks are changed, and not found
+        return [(places[mention.index], mention.name) for mention in self.caption(text).mentions]
 
     def _lemmas(self, tokens: Sequence[str]) -> list[str]:
         """WordNet's base forms under a guess of the part of speech: words in -ed are verbs, some in -ing too."""

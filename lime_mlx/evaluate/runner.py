@@ -3,8 +3,10 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from rich.progress import Progress
 
 from lime_mlx._version import __version__
 from lime_mlx.checkpoint import load
+from lime_mlx.detectors import identity
 from lime_mlx.errors import DataError, LimeError
 from lime_mlx.generate import steps
 from lime_mlx.hub import locate
@@ -28,8 +31,7 @@ from .store import Answers, Cell, Store
 from .tasks import Item, Task, parse_task
 
 # Where reliance is recorded, one answer of so many is given once more without it, to be timed.
-TIMED = 10
-WHOLE, EDGE = 1 << 26, 1 << 20
+TIMED = 5
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def run(plan: Plan, folder: str | Path, hosts: Hosts | None = None, progress: Pr
     questions = {spec: task.items(plan.data, plan.limit, plan.seed) for spec, task in tasks.items()}
     for spec, items in questions.items():
         _check_ids(spec, items)
-    asked = {spec: _present(plan, tasks[spec], items, outcome) for spec, items in questions.items()}
+    asked = {spec: present(plan, tasks[spec], items, outcome) for spec, items in questions.items()}
     settings = {
         "common": {
             "lime-mlx": __version__,
@@ -81,7 +83,7 @@ def run(plan: Plan, folder: str | Path, hosts: Hosts | None = None, progress: Pr
             "seed": plan.seed,
             "reliance": plan.reliance,
         },
-        "models": {model: fingerprint(locate(model)) for model in dict.fromkeys(plan.models)},
+        "models": {model: identity(locate(model)) for model in dict.fromkeys(plan.models)},
         "methods": list(methods),
         "tasks": {spec: {"questions": len(items), "sha256": _digest(items)} for spec, items in questions.items()},
         "data": None if plan.data is None else str(plan.data.resolve()),
@@ -90,38 +92,23 @@ def run(plan: Plan, folder: str | Path, hosts: Hosts | None = None, progress: Pr
         store.begin(settings)
         for spec, task in tasks.items():
             store.keep(spec, task.material(plan.data))
+        rank = hosts.rank if hosts.size > 1 else None
+        answers = {
+            cell: store.answers(cell, rank)
+            for model in settings["models"]
+            for cell in (Cell(model, method, task) for task in tasks for method in methods)
+        }
+        _exchange(hosts, answers, questions)
+        advance = _shown(progress if hosts.first else None, answers, asked, hosts.size)
         for model in settings["models"]:
-            cells = {Cell(model, method, task): methods[method] for task in tasks for method in methods}
-            _run_model(plan, model, cells, tasks, questions, asked, store, hosts, progress, outcome)
-    return outcome
-
-
-def _run_model(plan, model, cells, tasks, questions, asked, store, hosts, progress, outcome) -> None:
-    rank = hosts.rank if hosts.size > 1 else None
-    answers = {cell: store.answers(cell, rank) for cell in cells}
-    _exchange(hosts, answers, questions)
-    loaded = None
-    for spec, task in tasks.items():
-        own = {cell: answers[cell] for cell in cells if cell.task == spec}
-        pending = [group for group in _groups(asked[spec]) if any(_lacking(group, held) for held in own.values())]
-        bar = None
-        if progress is not None and hosts.first:
-            total, missing = (len(own) * len(items) for items in (asked[spec], [i for group in pending for i in group]))
-            bar = progress.add_task(f"{model} · {spec}", total=total, completed=total - missing)
-        for group in pending[hosts.rank :: hosts.size]:
-            loaded = loaded or load(model)
-            if task.medium not in loaded[1].takes:
-                outcome.notes.append(f"{model} takes no {NOUNS[task.medium][1]}: {spec} is left out.")
-                break
-            _ask(plan, loaded, task, group, {cell: (cells[cell], held) for cell, held in own.items()}, asked[spec])
-            if bar is not None:
-                progress.advance(bar, len(own) * len(group) * hosts.size)
-    _exchange(hosts, answers, questions)
+            pending = _pending(model, tasks, answers, asked)
+            if pending:
+                _ask_model(plan, model, tasks, methods, pending[hosts.rank :: hosts.size], answers, advance, outcome)
+        _exchange(hosts, answers, questions)
     for cell, held in answers.items():
         outcome.answered += sum("error" not in record for record in held.records.values())
         outcome.failed += [(cell, name, r["error"]) for name, r in held.records.items() if "error" in r]
-    del loaded
-    mx.clear_cache()
+    return outcome
 
 
 def _exchange(hosts: Hosts, answers: dict[Cell, Answers], questions: dict[str, list[Item]]) -> None:
@@ -134,43 +121,78 @@ def _exchange(hosts: Hosts, answers: dict[Cell, Answers], questions: dict[str, l
     hosts.share(None)  # nobody appends before all have settled
 
 
-def _groups(items: Sequence[Item]) -> list[list[Item]]:
-    """The questions of each picture or sound."""
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.medium, []).append(item)
-    return list(groups.values())
+def _shown(progress: Progress | None, answers: dict, asked: dict, size: int) -> Callable[..., None]:
+    """The bar over all cells of the run; returns what moves it on, by as much as `size` processes answer."""
+    if progress is None:
+        return lambda *_, **__: None
+    total = sum(len(asked[cell.task]) for cell in answers)
+    lacking = sum(len(_lacking(asked[cell.task], held)) for cell, held in answers.items())
+    bar = progress.add_task("", total=total, completed=total - lacking)
+    return lambda cell, count=1: progress.update(bar, advance=count * size, description=f"{cell.model} · {cell.task}")
 
 
-def _lacking(group: Sequence[Item], held: Answers) -> list[Item]:
-    return [item for item in group if "text" not in held.records.get(item.id, {})]
+def _pending(model: str, tasks: Iterable[str], answers: dict, asked: dict) -> list[tuple[str, list[Item]]]:
+    """The questions, by task and picture or sound, of which some cell lacks an answer."""
+    found = []
+    for spec in tasks:
+        groups: dict[str, list[Item]] = {}
+        for item in asked[spec]:
+            groups.setdefault(item.medium, []).append(item)
+        own = [held for cell, held in answers.items() if (cell.model, cell.task) == (model, spec)]
+        found += [(spec, group) for group in groups.values() if any(_lacking(group, held) for held in own)]
+    return found
 
 
-def _ask(plan: Plan, loaded: tuple, task: Task, group: list[Item], cells: dict, items: list[Item]) -> None:
-    """Put the questions about one picture or sound with each method, where the answer is lacking."""
-    model, processor = loaded
-    places = {item.id: place for place, item in enumerate(items)}
+def _lacking(items: Iterable[Item], held: Answers) -> list[Item]:
+    return [item for item in items if "text" not in held.records.get(item.id, {})]
+
+
+def _ask_model(plan, name, tasks, methods, pending, answers, advance, outcome) -> None:
+    """Put the questions to one model, which is in memory only here."""
+    model, processor = load(name)
+    left = set()
+    for spec, group in pending:
+        task, cells = tasks[spec], [(Cell(name, method, spec), methods[method]) for method in methods]
+        if task.medium not in processor.takes:
+            left.add(f"{name} takes no {NOUNS[task.medium][1]}: {spec} is left out.")
+            for cell, _ in cells:
+                advance(cell, len(_lacking(group, answers[cell])))
+            continue
+        starts, problem = {}, None
+        try:
+            source = task.source(plan.data, group[0].medium)
+            media = {"images": [open_image(source)]} if task.medium == "image" else {"audio": [open_audio(source)]}
+            prompts = processor.prompts([item.text for item in group], **media)
+            opened = sessions(model, processor.content, prompts, plan.shared)
+            starts = dict(zip((item.id for item in group), opened, strict=True))
+        except Exception as error:  # whatever is wrong with one picture, the others can be asked about
+            problem = reason(error)
+        for cell, method in cells:
+            for item in _lacking(group, answers[cell]):
+                record = {"id": item.id, "medium": item.medium, "split": item.split, "prompt": item.text}
+                record |= {"label": item.label, "truth": item.truth}
+                if problem is None:
+                    timed = not plan.reliance or _timed(item.id)
+                    record |= _tried(starts[item.id], method, processor, item.max_tokens, plan.reliance, timed)
+                else:
+                    record["error"] = problem
+                answers[cell].append(record)
+                advance(cell)
+        mx.clear_cache()
+    outcome.notes += sorted(left)
+
+
+def _timed(name: str) -> bool:
+    """One question in TIMED, whichever are asked beside it."""
+    return zlib.crc32(name.encode()) % TIMED == 0
+
+
+def _tried(*question: Any) -> dict[str, Any]:
+    """The answer, or why there is none."""
     try:
-        media = _media(task, plan.data, group[0].medium)
-        prompts = processor.prompts([item.text for item in group], **media)
-        sessions = dict(
-            zip((item.id for item in group), _sessions(model, processor, prompts, plan.shared), strict=True)
-        )
-    except Exception as error:  # whatever is wrong with one picture, the others can be asked about
-        for _, held in cells.values():
-            for item in _lacking(group, held):
-                held.append(_record(item, error=_reason(error)))
-        return
-    for method, held in cells.values():
-        for item in _lacking(group, held):
-            timed = not plan.reliance or places[item.id] % TIMED == 0
-            try:
-                found = answer(sessions[item.id], method, processor, item.max_tokens, plan.reliance, timed)
-            except Exception as error:
-                held.append(_record(item, error=_reason(error)))
-            else:
-                held.append(_record(item, **found))
-    mx.clear_cache()
+        return answer(*question)
+    except Exception as error:
+        return {"error": reason(error)}
 
 
 def answer(start: Any, method: Method, processor: Any, max_tokens: int, reliance: bool, timed: bool) -> dict[str, Any]:
@@ -200,15 +222,18 @@ def answer(start: Any, method: Method, processor: Any, max_tokens: int, reliance
     return {"text": text, "tokens": tokens, "steps": len(said), **found}
 
 
-def _sessions(model: Any, processor: Any, prompts: Sequence[Prompt], shared: bool) -> Iterator[Any]:
-    """What opens a session of each prompt; what they have in common, with the picture, is prefilled once."""
+def sessions(model: Any, content: Any, prompts: Sequence[Prompt], shared: bool = True) -> Iterator[Any]:
+    """What opens a session of each prompt, as often as it is called.
+
+    With `shared`, what the prompts about one picture or sound have in common is prefilled once.
+    """
     common = _common(model, prompts) if shared else 0
     if not common:
-        yield from (lambda prompt=prompt: Session.open(model, prompt, content=processor.content) for prompt in prompts)
+        yield from (partial(Session.open, model, prompt, content=content) for prompt in prompts)
         return
-    opening = Session.open(model, prompts[0], content=processor.content)
+    opening = Session.open(model, prompts[0], content=content)
     opening.prefill(common)
-    yield from (lambda prompt=prompt: opening.branch(prompt) for prompt in prompts)
+    yield from (partial(opening.branch, prompt) for prompt in prompts)
 
 
 def _common(model: Any, prompts: Sequence[Prompt]) -> int:
@@ -224,22 +249,12 @@ def _common(model: Any, prompts: Sequence[Prompt]) -> int:
     return common if media.size and media[-1] < common else 0
 
 
-def _media(task: Task, data: Path | None, medium: str) -> dict[str, list]:
-    source = task.source(data, medium)
-    return {"images": [open_image(source)]} if task.medium == "image" else {"audio": [open_audio(source)]}
-
-
-def _record(item: Item, **found: Any) -> dict[str, Any]:
-    asked = {"id": item.id, "medium": item.medium, "split": item.split, "prompt": item.text, "label": item.label}
-    return {**asked, "truth": item.truth, **found}
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, (LimeError, OSError)) else f"{type(error).__name__}: {text}"
 
 
-def _present(plan: Plan, task: Task, items: list[Item], outcome: Outcome) -> list[Item]:
+def present(plan: Plan, task: Task, items: list[Item], outcome: Outcome) -> list[Item]:
     """The questions whose pictures or sounds are there."""
     lacking = []
     for medium in dict.fromkeys(item.medium for item in items):
@@ -271,19 +286,3 @@ def _check_ids(spec: str, items: list[Item]) -> None:
 
 def _digest(items: list[Item]) -> str:
     return hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()[:16]
-
-
-def fingerprint(folder: Path) -> str:
-    """What tells a checkpoint from another: of its settings and weights; of a large file, its length and both ends."""
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safetensors")]):
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}:".encode())
-        with file.open("rb") as opened:
-            if size <= WHOLE:
-                digest.update(opened.read())
-            else:
-                digest.update(opened.read(EDGE))
-                opened.seek(-EDGE, 2)
-                digest.update(opened.read())
-    return digest.hexdigest()[:16]

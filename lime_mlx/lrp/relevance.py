@@ -21,33 +21,39 @@ class Reading(NamedTuple):
     """One forward with its relevance. Arrays are lazy: what is not looked at is not computed.
 
     logits (V,) float32, before `process`; target () int32, the token explained; relevance (T,) float32, signed;
-    entries, every layer's new keys and values.
+    entries, every layer's new keys and values; rival () int32, the token whose logit was subtracted, if one was.
     """
 
     logits: mx.array
     target: mx.array
     relevance: mx.array
     entries: list
+    rival: mx.array | None = None
 
 
-def _explained(function, primals: list, size: int, process: Process | None, target) -> tuple[mx.array, mx.array, list]:
-    """Logits (size,) of `function`, the token explained, and the gradient of its logit for the primals.
+def _explained(function, primals: list, size: int, process: Process | None, target, contrast: bool) -> tuple:
+    """Logits (size,) of `function`, the token explained, its rival, and the gradient of its logit for the primals.
 
-    `process` decides which token that is; its logit is explained as it was before, as in LIME's official code.
+    `process` decides which token that is; its logit is explained as it was before, as in LIME's official code. With
+    `contrast` what is explained is its margin over the logit of its rival, the best of all other tokens.
 
     By `mx.vjp`: what `mx.value_and_grad` returns beside the value passes no gradient on to an enclosing one.
     """
-    chosen = None
+    chosen = rival = None
 
     def outputs(*arrays):
-        nonlocal chosen
+        nonlocal chosen, rival
         logits = function(*arrays)
         scores = logits if process is None else process(logits)
         chosen = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
-        return logits[chosen], logits
+        if not contrast:
+            return logits[chosen], logits
+        others = mx.where(mx.arange(size) == chosen, -mx.inf, scores)
+        rival = mx.stop_gradient(mx.argmax(others))
+        return logits[chosen] - logits[rival], logits
 
     (_, logits), gradients = mx.vjp(outputs, primals, [mx.array(1.0), mx.zeros((size,))])
-    return logits, chosen, gradients
+    return logits, chosen, rival, gradients
 
 
 def exact(
@@ -59,13 +65,15 @@ def exact(
     target=None,
     checkpoint: bool = True,
     layout: Layout = SEQUENCE,
+    contrast: bool = False,
 ) -> Reading:
     """Relevance sum_d e_id * (dz / de)_id of every input embedding; the whole sequence is run.
 
     `embeds` is (1, T, D); `deltas` a pair per layer, each (1, H, T, d) or None. z is the logit, at the last position,
-    of `target` or of the token that would be picked. What the layout adds to later layers (DeepStack) came from the
-    picture as the embeddings did: its gradient x input counts for the same positions. With `checkpoint`, blocks are run
-    again in the backward pass and memory grows with one block's attention, not with all.
+    of `target` or of the token that would be picked; with `contrast`, its margin over the runner-up's. What the layout
+    adds to later layers (DeepStack) came from the picture as the embeddings did: its gradient x input counts for the
+    same positions. With `checkpoint`, blocks are run again in the backward pass and memory grows with one block's
+    attention, not with all.
     """
     deltas = deltas or [(None, None)] * len(decoder.layers)
 
@@ -78,11 +86,11 @@ def exact(
         return _top(decoder, h[:, -1], rules)
 
     inputs = [embeds, *layout.features]
-    logits, chosen, gradients = _explained(logit, inputs, decoder.config.vocab_size, process, target)
+    logits, chosen, rival, gradients = _explained(logit, inputs, decoder.config.vocab_size, process, target, contrast)
     relevance, *later = (_inner(x, gradient)[0] for x, gradient in zip(inputs, gradients, strict=True))
     for part in later:
         relevance = relevance + mx.pad(part, (0, relevance.shape[0] - part.shape[0]))
-    return Reading(logits, chosen, relevance, [])
+    return Reading(logits, chosen, relevance, [], rival)
 
 
 def _top(decoder, hidden: mx.array, rules: Rules) -> mx.array:
@@ -147,12 +155,14 @@ def cached(
     target=None,
     layout: Layout = SEQUENCE,
     edits: Mapping | None = None,
+    contrast: bool = False,
 ) -> Reading:
     """Relevance of the newest token's logit at what it reads: the cached entries and its own embedding.
 
     `past` is what `KVCache.read` gives: T entries a layer; `embed` is (1, 1, D). R_i = sum over layers of
     <K_i, dz/dK_i> + <V_i, dz/dV_i>, with the rule's share for keys and values, and <e, dz/de> for the newest position.
-    relevance is (T + 1,). `edits` are those of the attention weights of some layers, as `overlays` takes them.
+    relevance is (T + 1,). `edits` are those of the attention weights of some layers, as `overlays` takes them;
+    `contrast` is that of `exact`.
     """
     position = past[0][0].shape[2] if past[0] is not None else 0
 
@@ -164,9 +174,10 @@ def cached(
 
     entries: list = []
     gates = [mx.zeros((position,)), mx.zeros((position,))]
-    logits, chosen, slopes = _explained(logit, [*gates, embed], decoder.config.vocab_size, process, target)
+    inputs, size = [*gates, embed], decoder.config.vocab_size
+    logits, chosen, rival, slopes = _explained(logit, inputs, size, process, target, contrast)
     arrived = rules.key_share * slopes[0] + rules.value_share * slopes[1]
-    return Reading(logits, chosen, mx.concatenate([arrived, _inner(embed, slopes[2])[0]]), entries)
+    return Reading(logits, chosen, mx.concatenate([arrived, _inner(embed, slopes[2])[0]]), entries, rival)
 
 
 def _inner(x: mx.array, gradient: mx.array) -> mx.array:

@@ -57,18 +57,23 @@ class Detector:
         """
         own = config.get("lime")
         values = own.get("detector") if isinstance(own, Mapping) else None
-        if values is None:
-            return None
+        return None if values is None else cls.read(values, "config.json")
+
+    @classmethod
+    def read(cls, values: Any, where: str) -> "Detector":
+        """From {"weights": {...}, "intercept": ..., "threshold": ...}. Raises `CheckpointError`, which says where."""
         try:
             weights = {str(name): float(value) for name, value in values["weights"].items()}
             detector = cls(weights, float(values["intercept"]), float(values["threshold"]))
+            if not np.isfinite([*weights.values(), detector.intercept, detector.threshold]).all():
+                raise ValueError("not finite")
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise CheckpointError(
-                'The "detector" in config.json cannot be used: it needs weights, an intercept and a threshold.'
+                f'The "detector" in {where} cannot be used: it needs weights, an intercept and a threshold.'
             ) from error
         unknown = weights.keys() - {*from_relevance(np.zeros(1), np.ones(1, bool)), *from_logits(np.zeros(1), 0)}
         if unknown:
-            raise CheckpointError(f"The detector in config.json has an unknown statistic {min(unknown)!r}.")
+            raise CheckpointError(f"The detector in {where} has an unknown statistic {min(unknown)!r}.")
         return detector
 
     def doubt(self, statistics: Mapping[str, float]) -> float:

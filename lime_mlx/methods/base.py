@@ -111,10 +111,11 @@ class Session:
         hidden = self.decoder(self.newest, memory, self.cache.offset, layout=self.layout)
         return self.decoder.head(hidden[0, -1])
 
-    def read(self, deltas=None, rules=ATTN_LRP, target=None, edits: Mapping[int, Edit] | None = None):
+    def read(self, deltas=None, rules=ATTN_LRP, target=None, edits: Mapping[int, Edit] | None = None, contrast=False):
         """A `Reading` of the newest position at the cache entries; the cache stays as it is."""
         past, edits = self.cache.read(), self._observed(edits)
-        return cached(self.decoder, past, self.newest, rules, deltas, self.process, target, self.layout, edits)
+        how = (rules, deltas, self.process, target, self.layout, edits, contrast)
+        return cached(self.decoder, past, self.newest, *how)
 
     def scores(self, logits: mx.array) -> mx.array:
         return logits if self.process is None else self.process(logits)

@@ -1,6 +1,6 @@
 """LIME: optimise deltas on the keys and values of one token so that its logit rests on the picture or the sound.
 
-Allouche and Keshet, arXiv 2605.01766. For every token, L = L_rel + lambda * L_KL is lowered by Adam, starting at zero:
+Allouche and Keshet, arXiv 2605.01766. For every token, L = L_rel + lambda * L_KL is lowered, starting at zero:
 L_rel = -mean over the modality positions of log softmax(R / tau), R the relevance of the token that would be picked;
 L_KL keeps the distribution near the undisturbed one. `exact` computes the official code's numbers over the whole
 sequence; `fast` runs the newest token only and reads R at the cache entries.
@@ -13,7 +13,6 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
 
 from lime_mlx.backend import memory_total
 from lime_mlx.cache import overlays
@@ -23,6 +22,7 @@ from lime_mlx.lrp.rules import rules
 from lime_mlx.lrp.support import Detector, from_logits, from_relevance
 
 from .base import Forward, Method, Session, layer_range, needs_media, parse_layers
+from .updates import UPDATES, norm
 
 # steps, lr, kl, tau of the official code (arXiv 2605.01766), by model_type; anything else takes "llava"'s.
 OFFICIAL = {
@@ -36,7 +36,9 @@ FAST_STEPS, FAST_STRETCH = 2, 6
 CHOICES = {
     "mode": ("fast", "exact"),
     "rules": ("attnlrp", "cplrp", "mlplrp", "plain"),
-    "objective": ("uniform", "mass"),
+    "objective": ("uniform", "mass", "share"),
+    "target": ("argmax", "contrast"),
+    "update": tuple(UPDATES),
     "kl_direction": ("code", "paper"),
     "deltas": ("kv", "k", "v"),
     "heads": ("kv", "query"),
@@ -55,6 +57,8 @@ class Lime(Method):
 
     steps: forwards per token, the last of which gives the token (7 means 6 updates, as in the official code).
     lr, kl (lambda), tau: None takes the checkpoint's own value or its family's.
+    objective: what is lowered, see `relevance_loss`. target: explained is the logit of the token that would be picked,
+    or its margin over the runner-up's. update: the step rule, see `updates`.
     layers: "all", "3", "0-15" (inclusive) or "3-". deltas: on keys, values or both. heads: one delta per key-value head
     or per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
     gate: only tokens whose reliance is below it. words: only tokens that name something, when the tokenizer is known,
@@ -73,6 +77,8 @@ class Lime(Method):
     layers: str = "all"
     rules: str = "attnlrp"
     objective: str = "uniform"
+    target: str = "argmax"
+    update: str = "adam"
     kl_direction: str = "code"
     deltas: str = "kv"
     heads: str | None = None
@@ -143,20 +149,21 @@ class Search(ABC):
         mask = np.zeros(self.length, dtype=np.float32)
         mask[: len(session.modality)] = session.modality
         self.weights = mx.array(mask / mask.sum())
+        self.contrast = method.target == "contrast"
 
     @abstractmethod
     def run(self) -> Forward:
         """Logits and what belongs to them."""
 
     @abstractmethod
-    def read(self, deltas: list, target: mx.array | None = None) -> Reading:
+    def read(self, deltas: list, target: mx.array | None = None, contrast: bool = False) -> Reading:
         """Logits, target and relevance under the deltas; `target` None is the token that would be picked."""
 
     def gradient(self, deltas: list, reference: mx.array | None) -> tuple[Reading, mx.array, mx.array, list]:
         """A reading under the deltas, L_rel, L_KL and the gradient of the whole objective; all lazy."""
 
         def loss(free):
-            reading = self.read(free)
+            reading = self.read(free, contrast=self.contrast)
             rel = self.relevance_loss(reading.relevance)
             kl = mx.array(0.0) if reference is None else self.divergence(reference, reading.logits)
             return rel + self.method.kl * kl, rel, kl, tuple(reading)
@@ -169,6 +176,11 @@ class Search(ABC):
         """Logits (V,) under the deltas."""
 
     def relevance_loss(self, relevance: mx.array) -> mx.array:
+        """uniform: cross-entropy of softmax(R / tau) to a uniform one over the picture or sound M, as published;
+        mass: minus the logarithm of its sum over M; share: minus sum over M of R_i, over sum over all of |R_k|.
+        """
+        if self.method.objective == "share":
+            return -mx.where(self.weights > 0, relevance, 0).sum() / mx.maximum(mx.abs(relevance).sum(), 1e-30)
         scaled = relevance / self.method.tau
         if self.method.objective == "mass":
             inside = mx.where(self.weights > 0, scaled, mx.finfo(scaled.dtype).min)
@@ -199,15 +211,17 @@ class Search(ABC):
         the deltas after it.
         """
         method, session = self.method, self.session
-        deltas, adam = self.zeros(), Adam(method.lr)
+        deltas, rule = self.zeros(), UPDATES[method.update](method.lr)
         reference, opening, trace = None, None, []
         for step in range(method.steps - 1):
             reading, rel, kl, gradient = self.gradient(deltas, reference)
             if step == 0:
-                opening, reference = reading, mx.stop_gradient(reading.logits)
-                if first is not None and first(reading):
-                    return Forward(reading.logits, self._relevance(reading)), reading.entries
-            deltas = adam.update(gradient, deltas)
+                # Gates and reports are about the token's own logit.
+                opening = self.read(deltas) if self.contrast else reading
+                reference = mx.stop_gradient(reading.logits)
+                if first is not None and first(opening):
+                    return Forward(opening.logits, self._relevance(opening)), opening.entries
+            deltas = rule.update(gradient, deltas)
             mx.eval(deltas, reading.logits, reading.relevance, rel, kl)
             if session.want_trace:
                 trace.append(_record(reading, rel, kl, method.kl, gradient, deltas))
@@ -222,7 +236,7 @@ class Search(ABC):
             raise NumericalError(f"lime gave logits that are not finite at lr {method.lr:g}; use a smaller lr.")
         recorded = _gathered(trace, reference, logits) if session.want_trace else None
         # The next token's arrays are one position longer: what the pool holds would not be used again.
-        del deltas, adam
+        del deltas, rule
         mx.clear_cache()
         said = mx.argmax(session.scores(logits))
         same = said.item() == opening.target.item()
@@ -257,8 +271,8 @@ class Fast(Search):
         session.cache.append(entries)
         return forward
 
-    def read(self, deltas, target=None):
-        return self.session.read(_pairs(deltas), self.rules, target)
+    def read(self, deltas, target=None, contrast=False):
+        return self.session.read(_pairs(deltas), self.rules, target, contrast=contrast)
 
     def last(self, deltas):
         memory = overlays(self.session.cache.read(), _pairs(deltas))
@@ -280,23 +294,25 @@ class Exact(Search):
                 return Forward(plain)
         return self.optimise(self.leave)[0]
 
-    def read(self, deltas, target=None):
+    def read(self, deltas, target=None, contrast=False):
         session, pairs = self.session, _pairs(deltas)
-        checkpoint = self.checkpointed()
-        return exact(
-            self.decoder, session.embeds, self.rules, pairs, session.process, target, checkpoint, session.layout
-        )
+        how = {"checkpoint": self.checkpointed(), "layout": session.layout, "contrast": contrast}
+        return exact(self.decoder, session.embeds, self.rules, pairs, session.process, target, **how)
 
     def gradient(self, deltas, reference):
         if not self.checkpointed():
             return super().gradient(deltas, reference)
-        embeds, layout, reading = self.session.embeds, self.session.layout, self.read(deltas)
+        embeds, layout = self.session.embeds, self.session.layout
+        reading = self.read(deltas, contrast=self.contrast)
         rel, weights = mx.value_and_grad(self.relevance_loss)(reading.relevance)
 
         def loss(free):
             logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, _pairs(free), layout)
             kl = mx.array(0.0) if reference is None else self.divergence(reference, logits)
-            return slope[reading.target] + self.method.kl * kl, kl
+            explained = slope[reading.target]
+            if self.contrast:
+                explained = explained - slope[reading.rival]
+            return explained + self.method.kl * kl, kl
 
         (_, kl), gradient = mx.value_and_grad(loss)(deltas)
         return reading, rel, kl, gradient
@@ -310,28 +326,6 @@ class Exact(Search):
         memory = overlays([None] * len(deltas), _pairs(deltas))
         hidden = self.decoder(self.session.embeds, memory, rules=self.rules, layout=self.session.layout)
         return self.decoder.head(hidden[0, -1], self.rules)
-
-
-class Adam:
-    """Adam with bias correction in double precision: MLX's is float32 there and 6e-6 off at the first update."""
-
-    def __init__(self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
-        self.lr, self.betas, self.eps = lr, betas, eps
-        self.count, self.moments = 0, None
-
-    def update(self, gradient: list, values: list) -> list:
-        """The values after one step down the gradient; trees of one shape."""
-        first, second = self.betas
-        self.count += 1
-        blend = lambda g, m: (first * m[0] + (1 - first) * g, second * m[1] + (1 - second) * g * g)  # noqa: E731
-        if self.count == 1:
-            # The corrections cancel the factors of the first moments: half the passes over large arrays.
-            self.moments = tree_map(lambda g: ((1 - first) * g, (1 - second) * g * g), gradient)
-            return tree_map(lambda x, g: x - (self.lr * g) / (mx.abs(g) + self.eps), values, gradient)
-        size = self.lr / (1 - first**self.count)
-        root = (1 - second**self.count) ** -0.5
-        self.moments = tree_map(blend, gradient, self.moments)
-        return tree_map(lambda x, m: x - (size * m[0]) / (mx.sqrt(m[1]) * root + self.eps), values, self.moments)
 
 
 def _pairs(deltas: Sequence[dict]) -> list[tuple]:
@@ -355,10 +349,6 @@ def _storable(key: str, value: Any) -> bool:
     return key in STORED and isinstance(value, int if key == "steps" else int | float)
 
 
-def _norm(tree) -> mx.array:
-    return mx.sqrt(sum((x.square().sum() for _, x in tree_flatten(tree)), mx.array(0.0)))
-
-
 def _record(reading, rel, kl, weight, gradient, deltas) -> dict[str, np.ndarray]:
     values = {
         "logits": reading.logits,
@@ -366,8 +356,8 @@ def _record(reading, rel, kl, weight, gradient, deltas) -> dict[str, np.ndarray]
         "kl": kl,
         "rel_loss": rel,
         "total_loss": rel + weight * kl,
-        "grad_norm": _norm(gradient),
-        "delta_norm": _norm(deltas),
+        "grad_norm": norm(gradient),
+        "delta_norm": norm(deltas),
     }
     return {key: np.array(value) for key, value in values.items()}
 

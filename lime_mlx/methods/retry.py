@@ -25,7 +25,9 @@ class Retry(Wrapper):
 
     def prepare(self, model) -> "Retry":
         if Detector.from_config(model.config) is None:
-            raise MethodError("Words can be tried again only with a model that was calibrated, such as the demo.")
+            raise MethodError(
+                "Words can be tried again only with a model that was calibrated: lime-mlx evaluate --calibrate."
+            )
         return replace(self, inner=self.inner.prepare(model), again=self.again.prepare(model))
 
     def step(self, session: Session) -> Forward:

@@ -61,7 +61,7 @@ class Model(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json as it was read."""
+        """config.json as it was read, with the detector that the user calibrated, if any."""
         return self._config
 
     @classmethod

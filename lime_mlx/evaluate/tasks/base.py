@@ -2,7 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,6 +61,10 @@ class Task(ABC):
         Raises `DataError` for a task that has no captions of which the objects are known, as `Item.truth`.
         """
         raise DataError(f"{self.name} has no captions with known objects; choose scenes, sounds or chair.")
+
+    def there(self, item: Item) -> Collection[str]:
+        """The objects that `objects` may name rightly."""
+        return item.truth
 
     def material(self, data: Path | None) -> dict[str, Any]:
         """What the figures need beside the records, as JSON: it is kept with the answers."""

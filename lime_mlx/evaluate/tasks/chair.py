@@ -65,6 +65,9 @@ class Chair(Task):
     def objects(self, words, material):
         return Objects(material["synonyms"]).named(words)
 
+    def there(self, item):
+        return item.truth.get("ours", item.truth["pattern"])
+
     def metrics(self, records, scorer, material):
         mode = {"official": "pattern"}.get(scorer, scorer)
         objects, counts, words = Objects(material["synonyms"], mode), [], []

@@ -1,0 +1,173 @@
+"""lime-mlx explain: the table, the JSON, the diagnostics and the files."""
+
+import json
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from families import FAMILY_OF, MODULES
+from helpers import fixture, parity_checkpoint, prompt_of
+from PIL import Image
+
+from lime_mlx import load
+from lime_mlx.checkpoint import load_model
+from lime_mlx.cli import main
+from lime_mlx.errors import PromptError
+from lime_mlx.evidence import Focus, Whole, focus, over_words
+from lime_mlx.methods import Session
+from lime_mlx.prompt import Prompt
+from lime_mlx.report import answer
+from lime_mlx.report.svg import drawing
+from lime_mlx.scenes import make_scene, make_sound, write_wav
+
+WITH_MEDIA = [next(iter(m.CASES)) for m in MODULES.values() if hasattr(m, "inputs")]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory) -> dict[str, str]:
+    """A picture that is not square, of a scene with an invented companion, and a sound."""
+    folder = tmp_path_factory.mktemp("media")
+    make_scene(200_004, "adversarial").image.resize((320, 200)).save(folder / "scene.png")
+    write_wav(make_sound(200_003, "adversarial"), folder / "sound.wav")
+    return {"--image": str(folder / "scene.png"), "--audio": str(folder / "sound.wav")}
+
+
+def explain(*arguments: str):
+    return CliRunner().invoke(main, ["explain", *arguments])
+
+
+@pytest.mark.parametrize("kind", ["--image", "--audio"])
+def test_the_table_has_a_row_a_word(kind, media):
+    result = explain(kind, media[kind])
+    assert result.exit_code == 0, result.output
+    found = json.loads(explain(kind, media[kind], "--json").stdout)
+    rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == [word["text"] for word in found["words"]]
+    for row, word in zip(rows, found["words"], strict=True):
+        shares = [100 * word[key] for key in ("reliance", "prompt", "own")]
+        assert [cell.strip() for cell in row.split("│")[2:5]] == [f"{share:.0f} %" for share in shares]
+        assert sum(shares) == pytest.approx(100)
+        assert ("noun" in word) == (row.split("│")[5].strip() != "")
+    assert found["warnings"] == [] and ("seconds" in str(found)) == (kind == "--audio")
+
+
+@pytest.mark.parametrize("kind", ["--image", "--audio"])
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf", "html"])
+def test_files_are_whole_and_say_the_words(kind, ending, media, tmp_path):
+    output = tmp_path / f"out.{ending}"
+    result = explain(kind, media[kind], "--output", str(output), "--diagnose", "--quiet", "--json")
+    assert result.exit_code == 0 and not result.stderr, result.output
+    found, content = json.loads(result.stdout), output.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    if ending == "png":
+        assert np.array(Image.open(output).convert("L")).std() > 20
+    elif ending == "svg":
+        assert ElementTree.fromstring(content).tag.endswith("svg")
+    elif ending == "pdf":
+        assert content.startswith(b"%PDF") and b"%%EOF" in content[-32:]
+    else:
+        assert found["text"] in content.decode() and b"http" not in content and content.count(b"<img") == 2
+
+
+def test_an_svg_has_a_map_for_each_noun_and_every_word(media, tmp_path):
+    output = tmp_path / "out.svg"
+    found = json.loads(explain("--image", media["--image"], "--output", str(output), "--json").stdout)
+    texts = [element.text for element in ElementTree.parse(output).iter() if element.tag.endswith("}text")]
+    labels = [word["text"].strip(".,") + (" ?" if word.get("flagged") else "") for word in found["words"]]
+    nouns = [label for label, word in zip(labels, found["words"], strict=True) if "noun" in word]
+    assert all(texts.count(label) >= labels.count(label) + nouns.count(label) for label in labels)
+
+
+@pytest.mark.parametrize("case", WITH_MEDIA)
+def test_focus_is_what_all_attention_weights_say(case, tmp_path):
+    model, prompt = load_model(parity_checkpoint(case, tmp_path)), prompt_of(fixture(case))
+    tokens = [5, 9, 7]
+    found = focus(model, prompt, tokens)
+    whole = Prompt(np.append(prompt.input_ids, tokens), prompt.media)
+    session = Session.open(model, whole)
+    memory = [Whole() for _ in session.decoder.layers]
+    mx.eval(session.decoder(session.embeds, memory, layout=session.layout))
+    seen = np.flatnonzero(model.modality(prompt))
+    for place, token in enumerate(found):
+        for layer, kept in enumerate(memory):
+            row = np.array(kept.weights.astype(mx.float32))[:, len(prompt) - 1 + place]
+            inside = row[:, seen]
+            assert token.iaf[layer] == pytest.approx(inside.sum(axis=1), abs=1e-4)
+            if (total := inside.mean(axis=0).sum()) > 1e-6:
+                share = inside.mean(axis=0) / total
+                entropy = -(share * np.log(np.maximum(share, 1e-12))).sum() / np.log(max(len(seen), 2))
+                assert token.liae[layer] == pytest.approx(entropy, abs=1e-3)
+
+
+def test_the_diagnosis_of_a_word_is_the_mean_of_its_tokens(media):
+    found = [Focus(np.full(2, float(n)), np.full((2, 3), float(n))) for n in range(4)]
+    one, two = over_words(found, [1, 5])  # the end of the answer counts in the last word's pieces
+    assert one.liae.tolist() == [0, 0] and two.iaf.tolist() == [[2, 2, 2]] * 2
+    result = json.loads(explain("--image", media["--image"], "--diagnose", "--json").stdout)
+    model, processor = load("demo")
+    layers, heads = len(model.language_model.layers), model.config["text_config"]["num_attention_heads"]
+    for word in result["words"]:
+        assert np.shape(word["liae"]) == (layers,) and np.shape(word["iaf"]) == (layers, heads)
+    prompt = processor.prompt("What is in the picture?", images=[Image.open(media["--image"])])
+    first = focus(model, prompt, result["tokens"])[0]
+    assert result["words"][0]["liae"] == pytest.approx(first.liae, abs=1e-4)
+    table = explain("--image", media["--image"], "--diagnose").stdout
+    assert "LIAE" in table and f"{first.liae[0]:.3f}" in table
+    with pytest.raises(PromptError, match="neither"):
+        focus(model, processor.prompt("Hello"), [5])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--output", "x.gif"], "must end in one of .png, .svg, .pdf, .html"),
+        (["--output", "nowhere/x.png"], "There is no folder nowhere"),
+        (["--max-tokens", "0"], "--max-tokens is 0; it must be at least 1"),
+        (["--method", "limes"], "Unknown method 'limes'"),
+        (["--audio", "x.wav"], "a picture or a sound, not both"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(arguments, problem, media, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_wav(make_sound(1, "ordinary"), tmp_path / "x.wav")
+    result = explain("--image", media["--image"], *arguments)
+    assert result.exit_code == 1 and problem in result.stderr and result.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
+
+
+def test_without_a_picture_or_matplotlib_it_says_what_to_do(media, tmp_path, monkeypatch):
+    assert "no picture or sound to explain" in explain("-p", "Hello").stderr
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = explain("--image", media["--image"], "--output", str(tmp_path / "x.png"))
+    assert result.exit_code == 1 and "pip install 'lime-mlx[plots]'" in result.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_failure_while_drawing_leaves_the_old_file(media, tmp_path, monkeypatch):
+    output = tmp_path / "x.png"
+    output.write_text("before")
+    monkeypatch.setattr(answer, "_rendered", lambda *_: 1 / 0)
+    assert explain("--image", media["--image"], "--output", str(output)).exit_code == 1
+    assert output.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_unused_picture_is_said(media, monkeypatch):
+    monkeypatch.setattr("lime_mlx.evidence.ignored", lambda *_: True)
+    assert "same answer to a blank input" in explain("--image", media["--image"], "--check-input").stderr
+    found = json.loads(explain("--image", media["--image"], "--check-input", "--json").stdout)
+    assert len(found["warnings"]) == 1 and "blank" in found["warnings"][0]
+
+
+def test_a_model_that_sees_parts_is_drawn_without_a_map(tmp_path):
+    with drawing():
+        figure = answer.plain([answer.Told("dog", (0.5, 0.3, 0.2)), answer.Told("<b>", None, True)], "input")
+        answer.save(Path(tmp_path / "x.html"), [figure], "<script>alert(1)</script>", ["in parts"])
+    page = (tmp_path / "x.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page and "in parts" in page
+
+
+def test_every_case_has_a_family():
+    assert all(case in FAMILY_OF for case in WITH_MEDIA)
