@@ -14,6 +14,8 @@ BETTER, WORSE, MIXED, UNSURE, SAME = "better", "worse", "mixed", "unsure", "same
 TOLD = {"better": BETTER, "worse": WORSE}
 # They follow from the others.
 ASIDE = ("precision",)
+# Beyond it the number of questions says nothing.
+MANY = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ def _listed(figures: Sequence[Figure]) -> str:
 def _open(figure: Figure) -> str:
     found = figure.comparison
     asked = f"{figure.n:,} asked"
-    needed = f"about {found.needed:,} questions would show it, {asked}" if found.needed else asked
+    needed = asked
+    if found.needed:
+        many = f"about {found.needed:,}" if found.needed <= MANY else "over a million"
+        needed = f"{many} questions would show it, {asked}"
     return f"{figure.metric.name} {_where(figure)}{_points(found)}; {needed}"
 
 

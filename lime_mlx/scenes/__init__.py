@@ -2,7 +2,7 @@
 
 from .habits import REGIMES, World
 from .language import ANSWERS, PROMPTS, SOUND_PROMPTS, Question, answer, caption, questions
-from .score import bootstrap, chair, mentions, yes_no
+from .score import bootstrap, chair, mentions, named, yes_no
 from .soundscape import SOUNDS, SoundEvent, SoundScene, make_sound, perform, write_wav
 from .world import COMPANION, KINDS, PAIRS, PICTURES, SETTINGS, Object, Scene, broken, make_scene
 
@@ -31,6 +31,7 @@ __all__ = [
     "make_scene",
     "make_sound",
     "mentions",
+    "named",
     "perform",
     "questions",
     "write_wav",

@@ -22,7 +22,12 @@ def _named(world: World) -> re.Pattern[str]:
 
 def mentions(text: str, world: World = PICTURES) -> list[str]:
     """The distinct kinds a text names (whole words, any case, plural or not), in order of first mention."""
-    return list(dict.fromkeys(found.lower() for found in _named(world).findall(text)))
+    return list(dict.fromkeys(named(text, world)))
+
+
+def named(text: str, world: World = PICTURES) -> list[str]:
+    """The kind of every mention, in order."""
+    return [found.lower() for found in _named(world).findall(text)]
 
 
 def chair(texts: Sequence[str], scenes: Sequence[Scene | SoundScene | Iterable[str]], world: World = PICTURES) -> dict:

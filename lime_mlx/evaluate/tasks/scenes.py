@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate import answers
-from lime_mlx.evaluate.metrics import by_split, captions, yes_no
+from lime_mlx.evaluate.metrics import LESS, by_split, captions, ratio, yes_no
 from lime_mlx.media.audio import Sound
-from lime_mlx.scenes import PICTURES, PROMPTS, REGIMES, SOUND_PROMPTS, SOUNDS, World, make_scene, make_sound, mentions
+from lime_mlx.scenes import PICTURES, PROMPTS, REGIMES, SOUND_PROMPTS, SOUNDS, World, make_scene, make_sound, named
 from lime_mlx.scenes.language import STRATEGIES, questions
 
 from .base import COUNT, Item, Task
@@ -67,17 +67,21 @@ class Scenes(Task):
         return self.make(int(medium), self.regime).image
 
     def objects(self, words, material):
-        return [(place, kind) for place, word in enumerate(words) for kind in mentions(word, self.world)]
+        return [(place, kind) for place, word in enumerate(words) for kind in named(word, self.world)]
 
     def metrics(self, records, scorer, material):
         def figures(part, split):
             if split != CAPTION:
                 return yes_no(part, [answers.ours(record["text"]) for record in part], split)
-            counts = []
+            counts, again, told = [], [], []
             for record in part:
-                named, there = set(mentions(record["text"], self.world)), set(record["truth"])
-                counts.append((len(named), len(named - there), len(named & there), len(there)))
-            return captions(part, split, counts, [len(record["text"].split()) for record in part])
+                said, there = named(record["text"], self.world), set(record["truth"])
+                kinds = set(said)
+                counts.append((len(kinds), len(kinds - there), len(kinds & there), len(there)))
+                again.append(len(said) - len(kinds))
+                told.append(len(said))
+            repeats = ratio("repeats", split, part, again, told, goal=LESS)
+            return [*captions(part, split, counts, [len(record["text"].split()) for record in part]), repeats]
 
         return by_split(records, figures)
 
