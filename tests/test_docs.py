@@ -10,7 +10,7 @@ from lime_mlx.cli import main
 from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.methods import parse_method
 
-PAGES = ("benchmarks/paper.md", "docs/explain.md", "docs/evaluate.md", "docs/methods.md", "README.md")
+PAGES = ("docs/explain.md", "docs/evaluate.md", "docs/methods.md", "README.md")
 HERE = Path(__file__).parents[1]
 
 
@@ -46,4 +46,4 @@ def _listed(value) -> list[str]:
 
 
 def test_the_pages_have_commands():
-    assert len(commands()) > 20 and sum("evaluate" in line for line in commands()) >= 8
+    assert len(commands()) > 15
