@@ -14,39 +14,41 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from demo_study import DEMOS, FIRST_SEED, stored
 from rich.progress import track
 
 from lime_mlx import load
 from lime_mlx.evaluate.calibrate import auroc, auroc_interval, fitted, measured
+from lime_mlx.evaluate.store import Answers
+from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.evidence import attention, blanked, contrast
 from lime_mlx.generate import decode
 from lime_mlx.lrp.support import Detector, from_logits, from_relevance
-from lime_mlx.scenes import mentions
+from lime_mlx.media.audio import open_audio
+from lime_mlx.media.image import open_image
+
+# The world of each bundled checkpoint, and its name.
+TASKS = {"picture": ("scenes", "demo"), "sound": ("sounds", "demo-sound")}
 
 STATISTICS = ("share", "signed", "positive", "peak", "logp", "certainty", "last", "rollout", "contrast")
 
 
-def records(demo, loaded, scenes, file: Path) -> list[dict]:
-    """One record a named object: its statistics and whether it is there."""
+def records(loaded, task, file: Path) -> list[dict]:
+    """One record a scene, with its named objects: their statistics and whether they are there."""
     model, processor = loaded
-    known = stored(file)
+    answers, items = Answers(file), task.items(None)
     stop = frozenset(processor.eos_token_ids)
-    with file.open("a") as out:
-        for scene in track(scenes, description=str(file)):
-            if str(scene.seed) in known:
-                continue
-            prompt = processor.prompt(demo.prompt, **demo.media(scene))
-            steps = [s for s in decode(model, prompt, "none", 48, stop=stop) if s.token not in stop]
-            words = []
-            for step, statistics in zip(steps, gather(model, prompt, steps), strict=True):
-                named = mentions(processor.tokenizer.decode([step.token]), scene.world)
-                words += [{"kind": kind, "there": kind in scene.kinds, **statistics} for kind in named]
-            record = {"id": str(scene.seed), "seed": scene.seed, "words": words}
-            out.write(json.dumps(record) + "\n")
-            out.flush()
-            known[record["id"]] = record
-    return [known[str(scene.seed)] for scene in scenes]
+    for item in track([item for item in items if item.medium not in answers.records], description=str(file)):
+        source = task.source(None, item.medium)
+        media = {"images": [open_image(source)]} if task.medium == "image" else {"audio": [open_audio(source)]}
+        prompt = processor.prompt(item.text, **media)
+        steps = [s for s in decode(model, prompt, "none", item.max_tokens, stop=stop) if s.token not in stop]
+        texts = [processor.tokenizer.decode([step.token]) for step in steps]
+        statistics = gather(model, prompt, steps)
+        words = [
+            {"kind": kind, "there": kind in item.truth, **statistics[place]} for place, kind in task.objects(texts, {})
+        ]
+        answers.append({"id": item.medium, "seed": int(item.medium), "text": "".join(texts), "words": words})
+    return [answers.records[item.medium] for item in items]
 
 
 def gather(model, prompt, steps) -> list[dict[str, float]]:
@@ -67,20 +69,19 @@ def gather(model, prompt, steps) -> list[dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", choices=DEMOS, default="picture")
+    parser.add_argument("--demo", choices=TASKS, default="picture")
     parser.add_argument("--model", help="another checkpoint than the bundled one")
-    parser.add_argument("--split", choices=FIRST_SEED, default="validation")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--regime", default="adversarial")
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--output", type=Path, default=Path("work/detection"))
     parser.add_argument("--calibrate", metavar="NAMES", help="fit a detector on these statistics, share,peak,...")
     arguments = parser.parse_args()
-    demo, first = DEMOS[arguments.demo], FIRST_SEED[arguments.split]
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    scenes = [demo.make(seed, arguments.regime) for seed in range(first, first + arguments.scenes)]
+    name, bundled = TASKS[arguments.demo]
+    spec = f"{name}:regime={arguments.regime},part={arguments.split},count={arguments.scenes},ask=captions"
     file = arguments.output / f"{arguments.demo}.{arguments.split}.{arguments.regime}.jsonl"
-    loaded = load(arguments.model or demo.model)
-    found = records(demo, loaded, scenes, file)
+    loaded = load(arguments.model or bundled)
+    found = records(loaded, parse_task(spec), file)
     rows = [(record["seed"], word) for record in found for word in record["words"]]
     words = [word for _, word in rows]
     owner = np.array([seed for seed, _ in rows])

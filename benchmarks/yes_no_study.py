@@ -6,8 +6,8 @@
 
 LIME is forced on the answer's one token. Kept is its margin, the logit of Yes minus that of No, for each question and
 method, so that flips, shifts and thresholds can be read off; `bias` is the shift of the margin toward yes that
-questions with both labels have in common, `sight` half of what they have not: the shift in the right direction. Margins go to JSON
-lines and are not computed twice. Tests are McNemar's against plain, after Holm's correction.
+questions with both labels have in common, `sight` half of what they have not: the shift in the right direction.
+Margins go to JSON lines and are not computed twice. Tests are McNemar's against plain, after Holm's correction.
 """
 
 import argparse
