@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate import amber, audio, pope
+from lime_mlx.evaluate import amber, audio, chair, pope
 from lime_mlx.evaluate.chair import Objects
 from lime_mlx.evaluate.tasks import TASKS, parse_task
 from lime_mlx.evaluate.tasks.mme import official
@@ -64,14 +64,17 @@ FILES = {
     "mme/count/000000000012.txt": "Are there two dogs? Answer yes or no.\tYes\nThree? Answer yes or no.\tNo\n",
     "mme/count/000000000012.png": "",
     "mme/existence/a b.txt": "Is there a dog?\tYes\nIs there a cat?\tNo\n",
-    "mme/position/p.txt": "Is the dog left?\tYes\n",
-    "mme/color/c.txt": "Is it red?\tNo\n",
+    "mme/position/p.txt": "Is the dog left?\tYes\nRight?\tNo\n",
+    "mme/color/c.txt": "Is it red?\tNo\nBlue?\tYes\n\n",
     "audio/random.tsv": TSV,
     "chair/synonyms.txt": SYNONYMS,
     "chair/coco2014_gt_objects.pattern.json": json.dumps(TABLE),
     "chair/coco2014_gt_objects.wordnet_overrides.json": json.dumps({**TABLE, "images": {"7": [0]}}),
     "images/more/000000000012.jpg": "",
+    "images/COCO_val2014_000000000012.jpg": "",
     "images/COCO_val2014_000000000099.jpg": "",
+    "images/AMBER_7.jpg": "",  # their numbers are no numbers of COCO
+    "images/IMG_0012.jpg": "",
 }
 CHOSEN = ("pope", "chair", "amber", "mme", "audio")
 
@@ -96,10 +99,10 @@ def values(metrics, split: str) -> dict[str, float]:
         ("pope", "random", "COCO_val2014_000000000007.jpg", "yes", 12),
         ("pope:split=popular", "popular", "0.jpg", "yes", 4),
         ("chair", "all", "COCO_val2014_000000000007.jpg", None, 2),
-        ("chair:pictures=all,tokens=64", "all", "more/000000000012.jpg", None, 1),
+        ("chair:pictures=all,tokens=64", "all", "COCO_val2014_000000000012.jpg", None, 1),
         ("amber", "generative", "AMBER_1.jpg", None, 4),
         ("amber:ask=discriminative", "attribute-state", "AMBER_1.jpg", "yes", 3),
-        ("mme", "existence", "existence/a b.jpg", "yes", 6),
+        ("mme", "existence", "existence/a b.jpg", "yes", 8),
         ("mme:part=count", "count", "count/000000000012.png", "yes", 2),
         ("audio", "random", "clip0.wav", "no", 4),
     ],
@@ -228,6 +231,19 @@ def test_chair_reads_each_scorer_with_its_own_objects(data):
     assert task.objects(["A", " man", " and", " a", " puppy", "."], material) == [(1, "person"), (4, "dog")]
 
 
+@pytest.mark.parametrize("scorer", ["official", "wordnet", "ours"])
+def test_chair_figures_are_those_of_its_score(scorer, data):
+    task, rng, mode = parse_task("chair"), random.Random(scorer), {"official": "pattern"}.get(scorer, scorer)
+    material = task.material(data)
+    said = ("A man and a puppy beside a bus.", "Two cars, one car.", "Men with dogs.", "Nothing.")
+    answered = records(task.items(data) * 20, rng, said)
+    objects = Objects(material["synonyms"], mode)
+    there = [set(r["truth"].get(mode, r["truth"]["pattern"])) for r in answered]
+    want = chair.score([objects.caption(r["text"]) for r in answered], there)
+    found = values(task.metrics(answered, scorer, material), "all")
+    assert found == pytest.approx({name: want[name.lower()] for name in ("CHAIR_S", "CHAIR_I", "recall", "length")})
+
+
 def test_objects_of_a_picture_are_its_categories_and_what_its_captions_name():
     objects = Objects([line.split(", ") for line in SYNONYMS.split("\n")])
     assert objects.ground_truth(["car"], ["Two men walk.", "A puppy."]) == {"car", "person", "dog"}
@@ -248,9 +264,23 @@ BAD = [
     (KNOWN, json.dumps([{"id": 1}]), "entry 1 has no id, type, truth"),
     (QUERY, json.dumps([QUERIES[0], QUERIES[0]]), "entry 2: id 1 was used before"),
     (QUERY, json.dumps([{**QUERIES[0], "id": 9}]), "entry 1: id 9 is not in annotations"),
+    (QUERY, "[]", "entry 1 has no id, image, query"),
+    (KNOWN, json.dumps([ANNOTATIONS[0]] * 2), "annotations.json: entry 2: id 1 was used before"),
+    (
+        KNOWN,
+        json.dumps([{**ANNOTATIONS[0], "type": ["x"]}]),
+        "annotations.json: entry 1: the type \\['x'\\] is unknown",
+    ),
+    (
+        KNOWN,
+        json.dumps([{**ANNOTATIONS[0], "truth": "sky"}]),
+        "entry 1: truth and hallu of a description must be lists",
+    ),
     (KNOWN, json.dumps([{**ANNOTATIONS[0], "type": "new"}]), "the type 'new' is unknown"),
     (KNOWN, json.dumps([{**ANNOTATIONS[1], "id": 1, "truth": "?"}]), "'\\?' is neither"),
     (COUNT, "Two?\tYes\nThree? No\n", "000000000012.txt:2: expected a question, a tab"),
+    (COUNT, "Two?\tYes\n", "expected two questions, not 1"),
+    (COUNT, "Two?\tYes\n".encode("utf-16"), "000000000012.txt: cannot be read as UTF-8"),
     (COUNT, "Two?\tMaybe\n", "000000000012.txt:1: expected a question, a tab, and Yes or No"),
     (SOUNDS, TSV.replace("2\tclip1", "1\tclip1"), "random.tsv:4: entry_id 1 was used before"),
     (SOUNDS, TSV.replace("\tNo\t", "\tPerhaps\t"), "random.tsv:2: label 'Perhaps'"),
@@ -262,7 +292,7 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "text", "problem"), BAD)
 def test_malformed_files_are_refused_by_name_and_line(name, text, problem, data):
-    (data / name).write_text(text)
+    (data / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=problem):
         parse_task(name.partition("/")[0]).items(data)
 
@@ -280,10 +310,19 @@ def test_what_is_missing_is_named_with_how_to_get_it(spec, data):
 
 @pytest.mark.parametrize(
     "spec",
-    ["pope:set=x", "pope:split=x", "chair:pictures=x", "chair:tokens=0", "amber:ask=x", "amber:tokens=0", "mme:part=x"],
+    [
+        "pope:set=x",
+        "pope:split=x",
+        "chair:pictures=x",
+        "chair:tokens=0",
+        "amber:ask=x",
+        "amber:tokens=0",
+        "mme:part=x",
+        "audio:file=/x.tsv",
+    ],
 )
 def test_options_out_of_range_name_what_is_valid(spec):
-    with pytest.raises(DataError, match="choose one of|at least 1"):
+    with pytest.raises(DataError, match="choose one of|at least 1|as it stands"):
         parse_task(spec)
 
 

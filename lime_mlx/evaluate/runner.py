@@ -128,7 +128,12 @@ def _shown(progress: Progress | None, answers: dict, asked: dict, size: int) -> 
     total = sum(len(asked[cell.task]) for cell in answers)
     lacking = sum(len(_lacking(asked[cell.task], held)) for cell, held in answers.items())
     bar = progress.add_task("", total=total, completed=total - lacking)
-    return lambda cell, count=1: progress.update(bar, advance=count * size, description=f"{cell.model} · {cell.task}")
+
+    def advance(cell: Cell, count: int = 1) -> None:
+        completed = min(total, progress.tasks[bar].completed + count * size)
+        progress.update(bar, completed=completed, description=f"{cell.model} · {cell.task}")
+
+    return advance
 
 
 def _pending(model: str, tasks: Iterable[str], answers: dict, asked: dict) -> list[tuple[str, list[Item]]]:

@@ -50,24 +50,23 @@ class Amber(Task):
 
     def items(self, data, limit=None, seed=0):
         home = folder(data, self.name, [ANNOTATIONS])
-        known = {entry["id"]: entry for entry in _entries(home / ANNOTATIONS, ("id", "type", "truth"))}
-        found, seen = [], set()
-        for place, query in enumerate(_entries(home / QUERIES, ("id", "image", "query")), start=1):
-            where, name = f"{home / QUERIES}: entry {place}", query["id"]
-            if name in seen or name not in known:
-                problem = "was used before" if name in seen else f"is not in {ANNOTATIONS}"
-                raise DataError(f"{where}: id {name} {problem}.")
-            seen.add(name)
-            found.append(self._item(where, query, known[name]))
+        known, found = _entries(home / ANNOTATIONS, ("id", "type", "truth")), []
+        for name, (where, query) in _entries(home / QUERIES, ("id", "image", "query")).items():
+            if name not in known:
+                raise DataError(f"{where}: id {name} is not in {ANNOTATIONS}.")
+            found.append(self._item(name, query, *known[name]))
         return drawn([item for item in found if self._wanted(item)], limit, seed)
 
-    def _item(self, where: str, query: dict, entry: dict) -> Item:
-        split = SPLITS.get(entry["type"])
+    def _item(self, name: str, query: dict, where: str, entry: dict) -> Item:
+        split = SPLITS.get(str(entry["type"]))
         if split is None:
             raise DataError(f"{where}: the type {entry['type']!r} is unknown; known are {', '.join(SPLITS)}.")
-        asked = (str(query["id"]), query["image"], query["query"])
+        asked = (name, query["image"], query["query"])
         if split == GENERATIVE:
-            return Item(*asked, self.tokens, split, truth={key: entry.get(key, []) for key in ("truth", "hallu")})
+            truth = {key: entry.get(key, []) for key in ("truth", "hallu")}
+            if not all(isinstance(words, list) for words in truth.values()):
+                raise DataError(f"{where}: truth and hallu of a description must be lists of words.")
+            return Item(*asked, self.tokens, split, truth=truth)
         if entry["truth"] not in (YES, NO):
             raise DataError(f"{where}: the truth {entry['truth']!r} is neither yes nor no.")
         return Item(*asked, 16, split, entry["truth"])
@@ -82,8 +81,11 @@ class Amber(Task):
         home = folder(data, self.name, [RELATION])
         try:
             relation = json.loads((home / RELATION).read_text(encoding="utf-8"))
-            return {"relation": dict(relation), "safe": (home / SAFE).read_text(encoding="utf-8").split()}
-        except (OSError, ValueError, TypeError) as error:
+            return {
+                "relation": {word: [*others] for word, others in relation.items()},
+                "safe": (home / SAFE).read_text(encoding="utf-8").split(),
+            }
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{RELATION} or {SAFE} in {home} cannot be read ({error}).") from None
 
     def metrics(self, records, scorer, material):
@@ -110,12 +112,18 @@ class Amber(Task):
         ]
 
 
-def _entries(file: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+def _entries(file: Path, keys: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Where each entry stands, and the entry, by id."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as JSON ({error}): lime-mlx data get amber brings it.") from None
-    for place, entry in enumerate(entries if isinstance(entries, list) else [None], start=1):
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for place, entry in enumerate(entries if isinstance(entries, list) and entries else [None], start=1):
+        where = f"{file}: entry {place}"
         if not isinstance(entry, dict) or any(key not in entry for key in keys):
-            raise DataError(f"{file}: entry {place} has no {', '.join(keys)}.")
-    return entries
+            raise DataError(f"{where} has no {', '.join(keys)}.")
+        if (name := str(entry["id"])) in found:
+            raise DataError(f"{where}: id {name} was used before.")
+        found[name] = where, entry
+    return found

@@ -1,6 +1,7 @@
 """Is there the sound of a ...? Object questions on AudioCaps (Kuan et al. 2024, arXiv 2406.08402)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate import answers, audio
@@ -22,6 +23,10 @@ class AudioQuestions(Task):
     scorers = ("ours", "official", "icassp2025")
 
     file: str | None = None
+
+    def __post_init__(self):
+        if self.file and Path(self.file).is_absolute():
+            raise DataError(f"audio: file is {self.file}; name it as it stands in the data folder's audio/.")
 
     def items(self, data, limit=None, seed=0):
         home = folder(data, self.name, [self.file or "*.tsv"])

@@ -22,9 +22,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 class Chair(Task):
     """`chair:pictures=pope,tokens=512`: each picture is described in detail.
 
-    pictures: pope, the 500 of POPE's COCO questions; all, those in DATA/images with a number of COCO in their name and
-    known objects. tokens: the longest description. The official scorer is the first program (pattern's base forms),
-    wordnet that of later papers; each has its own sets of objects.
+    pictures: pope, the 500 of POPE's COCO questions; all, those in DATA/images that are named as COCO names them and
+    have known objects. tokens: the longest description. The official scorer is the first program (with the base forms
+    of pattern), wordnet that of later papers; each has its own sets of objects.
     """
 
     name = "chair"
@@ -46,7 +46,10 @@ class Chair(Task):
         else:
             home = data / "images"
             files = sorted(path for path in home.rglob("*") if path.suffix.lower() in SUFFIXES)
-            names = [path.relative_to(home).as_posix() for path in files if number(path.name) in truths]
+            first: dict[str, str] = {}
+            for path in files:
+                first.setdefault(number(path.name), path.relative_to(home).as_posix())
+            names = [name for image, name in first.items() if image in truths]
             if not names:
                 raise DataError(f"{home} has no picture of COCO: lime-mlx data get chair brings them.")
         if unknown := [name for name in names if number(name) not in truths]:
@@ -81,8 +84,8 @@ class Chair(Task):
 
 
 def number(name: str) -> str:
-    """The number of a picture of COCO, from COCO_val2014_000000123456.jpg or 000000123456.jpg; "" without one."""
-    found = re.search(r"(\d+)$", name.rsplit(".", 1)[0])
+    """The number of a picture of COCO, from COCO_val2014_000000123456.jpg or 000000123456.jpg; "" for other names."""
+    found = re.fullmatch(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})", Path(name).stem)
     return str(int(found.group(1))) if found else ""
 
 

@@ -4,7 +4,9 @@ DATA/mme/<part>/ has pictures and, for each, a text file of its name with two li
 official reading takes an answer that is "yes" or "no", else either word in its first four characters.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -41,16 +43,17 @@ class Mme(Task):
         for part in parts:
             files = sorted((home / part).glob("*.txt"))
             if not files:
-                raise DataError(f"There is no text file with questions in {home / part}.")
+                raise DataError(f"There is no text file with questions in {home / part}: lime-mlx data get mme.")
             for file in files:
                 pictures = [path.name for path in (file.with_suffix(ending) for ending in SUFFIXES) if path.is_file()]
                 medium = f"{part}/{pictures[0] if pictures else file.with_suffix('.jpg').name}"
-                for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-                    question, tab, label = line.rpartition("\t")
-                    if not tab or not question.strip() or label.strip().lower() not in (YES, NO):
-                        raise DataError(f"{file}:{number}: expected a question, a tab, and Yes or No.")
-                    name = f"{part}/{file.stem}/{number}"
-                    found.append(Item(name, medium, question.strip(), 16, part, label.strip().lower()))
+                pair = list(_questions(file))
+                if len(pair) != 2:
+                    raise DataError(f"{file}: expected two questions, not {len(pair)}.")
+                found += [
+                    Item(f"{part}/{file.stem}/{number}", medium, question, 16, part, label)
+                    for number, (question, label) in enumerate(pair, start=1)
+                ]
         return drawn(found, limit, seed)
 
     def source(self, data, medium):
@@ -67,6 +70,18 @@ class Mme(Task):
             return [score(accuracy, plus), accuracy, plus, *others]
 
         return by_split(records, figures)
+
+
+def _questions(file: Path) -> Iterator[tuple[str, str]]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as UTF-8 text ({error}).") from None
+    for number, line in enumerate(lines, start=1):
+        question, tab, label = line.rpartition("\t")
+        if not tab or not question.strip() or label.strip().lower() not in (YES, NO):
+            raise DataError(f"{file}:{number}: expected a question, a tab, and Yes or No.")
+        yield question.strip(), label.strip().lower()
 
 
 def score(accuracy: Metric, plus: Metric) -> Metric:
