@@ -329,7 +329,7 @@ def test_few_questions_cannot_tell_and_as_many_as_needed_can(binary):
     after = [1] * 7 + [0] * 3
     few = compare(figure("none", metric(before, binary=binary)), figure("lime", metric(after, binary=binary)))
     assert few.p > 0.05 and few.needed > 10
-    times = -(-few.needed // 10)
+    times = -(-few.needed // 10) + 2  # an estimate, and few of the pictures differ
     many = compare(
         figure("none", metric(before * times, binary=binary)), figure("lime", metric(after * times, binary=binary))
     )

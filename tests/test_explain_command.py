@@ -75,11 +75,12 @@ def test_files_are_whole_and_say_the_words(kind, ending, media, tmp_path):
 
 def test_an_svg_has_a_map_for_each_noun_and_every_word(media, tmp_path):
     output = tmp_path / "out.svg"
-    found = json.loads(explain("--image", media["--image"], "--output", str(output), "--json").stdout)
+    found = json.loads(explain("--image", media["--image"], "--output", str(output), "--diagnose", "--json").stdout)
     texts = [element.text for element in ElementTree.parse(output).iter() if element.tag.endswith("}text")]
     labels = [word["text"].strip(".,") + (" ?" if word.get("flagged") else "") for word in found["words"]]
     nouns = [label for label, word in zip(labels, found["words"], strict=True) if "noun" in word]
     assert all(texts.count(label) >= labels.count(label) + nouns.count(label) for label in labels)
+    assert "LIAE" in texts and "head" in texts
 
 
 @pytest.mark.parametrize("case", WITH_MEDIA)
