@@ -23,8 +23,6 @@ from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.evidence import attention, blanked, contrast
 from lime_mlx.generate import decode
 from lime_mlx.lrp.support import Detector, from_logits, from_relevance
-from lime_mlx.media.audio import open_audio
-from lime_mlx.media.image import open_image
 
 # The world of each bundled checkpoint, and its name.
 TASKS = {"picture": ("scenes", "demo"), "sound": ("sounds", "demo-sound")}
@@ -38,9 +36,7 @@ def records(loaded, task, file: Path) -> list[dict]:
     answers, items = Answers(file), task.items(None)
     stop = frozenset(processor.eos_token_ids)
     for item in track([item for item in items if item.medium not in answers.records], description=str(file)):
-        source = task.source(None, item.medium)
-        media = {"images": [open_image(source)]} if task.medium == "image" else {"audio": [open_audio(source)]}
-        prompt = processor.prompt(item.text, **media)
+        prompt = processor.prompt(item.text, **task.opened(None, item.medium))
         steps = [s for s in decode(model, prompt, "none", item.max_tokens, stop=stop) if s.token not in stop]
         texts = [processor.tokenizer.decode([step.token]) for step in steps]
         statistics = gather(model, prompt, steps)

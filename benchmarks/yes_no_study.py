@@ -1,20 +1,26 @@
 """What LIME does to yes and no: which way answers flip, and why.
 
     python benchmarks/yes_no_study.py --demo demo --scenes 150                     # settings on validation scenes
+    python benchmarks/yes_no_study.py --demo demo --scenes 60 --why                # where the relevance is
     python benchmarks/yes_no_study.py --demo demo --part test --scenes 500 --method lime:words=all,...
-    python benchmarks/yes_no_study.py --demo demo --table
 
 LIME is forced on the answer's one token. Kept is its margin, the logit of Yes minus that of No, for each question and
 method, so that flips, shifts and thresholds can be read off; `bias` is the shift of the margin toward yes that
 questions with both labels have in common, `sight` half of what they have not: the shift in the right direction.
-Margins go to JSON lines and are not computed twice. Tests are McNemar's against plain, after Holm's correction.
+The last lines are plain decoding with the bias of the last method and nothing else, and with `--above`. Margins go to
+JSON lines and are not computed twice. Tests are McNemar's against plain on distinct questions (the three splits ask
+some of them again), after Holm's correction.
 """
 
 import argparse
 import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 from rich.progress import track
 
 from lime_mlx import load
@@ -23,9 +29,8 @@ from lime_mlx.evaluate.statistics import holm, interval, mcnemar
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.generate import steps
-from lime_mlx.media.audio import open_audio
-from lime_mlx.media.image import open_image
 from lime_mlx.methods import parse_method
+from lime_mlx.methods.lime import Fast
 
 TASKS = {"demo": "scenes", "demo-sound": "sounds"}
 FORCED = "lime:words=all"
@@ -43,7 +48,27 @@ SETTINGS = [
     "update=normalised",
     "mode=exact",
     "mode=exact,target=contrast",
+    "target=contrast,layers=3,deltas=v,lr=0.5",
 ]
+
+
+def opened(loaded: tuple, task, items: list) -> Iterator[tuple]:
+    """Every item with what opens a session of its question; the media of a scene is read once."""
+    model, processor = loaded
+    groups: dict[str, list] = {}
+    for item in items:
+        groups.setdefault(item.medium, []).append(item)
+    for group in track(list(groups.values()), description=task.name):
+        media = task.opened(None, group[0].medium)
+        prompts = processor.prompts([item.text for item in group], **media)
+        yield from zip(group, prompts, sessions(model, processor.content, prompts), strict=True)
+
+
+def answers_of(loaded: tuple) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """All tokens as text, and which of them say Yes and which No."""
+    model, processor = loaded
+    texts = [processor.tokenizer.decode([token]).strip() for token in range(model.language_model.config.vocab_size)]
+    return texts, *(np.flatnonzero([text == word for text in texts]) for word in ("Yes", "No"))
 
 
 def margins(name: str, task, methods: list[str], file: Path) -> dict[str, dict]:
@@ -52,33 +77,68 @@ def margins(name: str, task, methods: list[str], file: Path) -> dict[str, dict]:
         method: Answers(file.with_name(f"{file.name}.{re.sub('[^a-z0-9.=-]+', '_', method)}.jsonl"))
         for method in methods
     }
-    groups: dict[str, list] = {}
-    for item in task.items(None):
-        groups.setdefault(item.medium, []).append(item)
-    lacking = [group for group in groups.values() if any(i.id not in h.records for i in group for h in held.values())]
+    lacking = [item for item in task.items(None) if any(item.id not in h.records for h in held.values())]
     if lacking:
-        model, processor = load(name)
-        ids = range(model.language_model.config.vocab_size)
-        texts = [processor.tokenizer.decode([token]).strip() for token in ids]
-        yes, no = (np.flatnonzero([text == word for text in texts]) for word in ("Yes", "No"))
+        loaded = load(name)
+        texts, yes, no = answers_of(loaded)
         chosen = {method: parse_method(method) for method in methods}
-        for group in track(lacking, description=name):
-            source = task.source(None, group[0].medium)
-            media = {"images": [open_image(source)]} if task.medium == "image" else {"audio": [open_audio(source)]}
-            prompts = processor.prompts([item.text for item in group], **media)
-            for item, start in zip(group, sessions(model, processor.content, prompts), strict=True):
-                for method, answers in held.items():
-                    if item.id not in answers.records:
-                        session = start()
-                        session.want_relevance = False
-                        (step,) = steps(session, chosen[method], 1)
-                        margin = float(step.logits[yes].max() - step.logits[no].max())
-                        answers.append({"id": item.id, "text": texts[step.token], "margin": margin})
-    known = {item.id: {"medium": item.medium, "split": item.split, "label": item.label} for item in task.items(None)}
+        for item, _, start in opened(loaded, task, lacking):
+            for method, answers in held.items():
+                if item.id not in answers.records:
+                    session = start()
+                    session.want_relevance = False
+                    (step,) = steps(session, chosen[method], 1)
+                    margin = float(step.logits[yes].max() - step.logits[no].max())
+                    answers.append({"id": item.id, "text": texts[step.token], "margin": margin})
+    known = {
+        item.id: {"medium": item.medium, "text": item.text, "split": item.split, "label": item.label}
+        for item in task.items(None)
+    }
     for method, answers in held.items():
         for key, found in known.items():
             found[method] = answers.records[key]["margin"]
     return known
+
+
+def why(name: str, task) -> None:
+    """Where the relevance of the answer is, and what a small step of each objective does to the answer's own margin."""
+    loaded = load(name)
+    texts, yes, no = answers_of(loaded)
+    goals = [f"objective={g},target={t}" for g in ("uniform", "mass", "share") for t in ("argmax", "contrast")]
+    methods = [parse_method(f"{FORCED},{goal}").prepare(loaded[0]) for goal in goals]
+    places, inside, slopes = Counter(), [], {"Yes": [], "No": []}
+    distinct = {(item.medium, item.text): item for item in task.items(None)}
+    for item, prompt, start in opened(loaded, task, list(distinct.values())):
+        session = start()
+        session.prefill()
+        search = Fast(methods[0], session)
+        zeros, reading = search.zeros(), search.read(search.zeros())
+        share = np.array(mx.softmax(reading.relevance / methods[0].tau))
+        media = np.flatnonzero(session.modality)
+        inside.append(share[media].sum())
+        peak = int(share.argmax())
+        word = texts[int(prompt.input_ids[peak])]
+        if peak in media:
+            place = "the picture or sound"
+        elif peak == len(share) - 1:
+            place = "the newest position"
+        else:
+            place = "the thing asked for" if word and word in item.id.split("/")[-1] else repr(word)
+        places[place] += 1
+        best, least = (int(x[np.array(reading.logits)[x].argmax()]) for x in (yes, no))
+        side = 1 if reading.logits[best].item() > reading.logits[least].item() else -1
+        own = mx.grad(lambda d, f=search, a=best, b=least, s=side: s * (f.last(d)[a] - f.last(d)[b]))(zeros)
+        found = []
+        for method in methods:
+            *_, gradient = Fast(method, session).gradient(zeros, None)
+            pairs = zip(tree_flatten(gradient), tree_flatten(own), strict=True)
+            found.append(-0.01 * sum((mx.sign(g) * m).sum().item() for (_, g), (_, m) in pairs))
+        slopes["Yes" if side > 0 else "No"].append(found)
+    print(f"{len(distinct)} distinct questions; the largest share is on:", dict(places.most_common()))
+    print(f"share on the picture or sound: mean {np.mean(inside):.3f}, median {np.median(inside):.3f}")
+    print("change of the margin of the answer itself by a step of 0.01 against the gradient's sign, to first order:")
+    for said, rows in slopes.items():
+        print(f"{said} ({len(rows)}):", {g: f"{x:+.2f}" for g, x in zip(goals, np.mean(rows, axis=0), strict=True)})
 
 
 def row(known: dict[str, dict], method: str) -> dict:
@@ -88,6 +148,7 @@ def row(known: dict[str, dict], method: str) -> dict:
     label = np.array([question["label"] == "yes" for question in questions])
     before, after = (np.array([question[name] for question in questions]) for name in ("none", method))
     right, was = (after > 0) == label, (before > 0) == label
+    _, distinct = np.unique([f"{q['medium']} {q['text']}" for q in questions], return_index=True)
     low, high = interval(right, np.ones(len(right)), media)
     shift = after - before
     toward_yes, toward_no = (after > 0) & (before <= 0), (after <= 0) & (before > 0)
@@ -102,8 +163,15 @@ def row(known: dict[str, dict], method: str) -> dict:
         "margin": f"{np.abs(after).mean() / np.abs(before).mean():.2f} x",
         "bias": f"{(shift[label].mean() + shift[~label].mean()) / 2:+.2f}",
         "sight": f"{(shift[label].mean() - shift[~label].mean()) / 2:+.2f}",
-        "p": mcnemar(was, right),
+        "p": mcnemar(was[distinct], right[distinct]),
     }
+
+
+def best(known: dict[str, dict]) -> float:
+    """The threshold with which plain decoding is right most often, to a quarter."""
+    margin, label = (np.array([q[name] for q in known.values()]) for name in ("none", "label"))
+    thresholds = np.arange(-3, 9.01, 0.25)
+    return float(thresholds[np.argmax([((margin > c) == (label == "yes")).mean() for c in thresholds])])
 
 
 def table(rows: list[dict]) -> str:
@@ -121,12 +189,22 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=150)
     parser.add_argument("--method", action="append", default=[], help="instead of the settings that are listed here")
     parser.add_argument("--output", type=Path, default=Path("work/yes_no"))
+    parser.add_argument("--above", type=float, help="a line for plain decoding that says yes above this margin only")
+    parser.add_argument("--why", action="store_true", help="where the relevance is, instead of the table")
     arguments = parser.parse_args()
     methods = ["none", *(arguments.method or [FORCED, *(f"{FORCED},{setting}" for setting in SETTINGS[1:])])]
     spec = f"{TASKS[arguments.demo]}:part={arguments.part},ask=questions,count={arguments.scenes}"
+    if arguments.why:
+        why(arguments.demo, parse_task(spec))
+        return
     known = margins(arguments.demo, parse_task(spec), methods, arguments.output / f"{arguments.demo}.{arguments.part}")
     print(f"{len(known)} questions about {arguments.scenes} scenes")
-    print(table([row(known, method) for method in methods]))
+    rows = [row(known, method) for method in methods]
+    for question in known.values():
+        question["none, as biased"] = question["none"] + float(rows[-1]["bias"])
+        question["none, above"] = question["none"] - (arguments.above or 0)
+    print(table([*rows, *(row(known, name) for name in ("none, as biased", "none, above"))]))
+    print("best margin to say yes above, for plain decoding on these questions:", best(known))
 
 
 if __name__ == "__main__":

@@ -174,8 +174,14 @@ class Naive:
         return self.decoder.head(hidden[0, -1])
 
     def relevance(self, deltas):
-        target = mx.stop_gradient(mx.argmax(self.session.scores(self.logits(self.inputs, deltas))))
-        slopes = mx.grad(lambda inputs: self.logits(inputs, deltas)[target])(self.inputs)
+        rival, best = mx.argsort(mx.stop_gradient(self.session.scores(self.logits(self.inputs, deltas))))[-2:]
+        against = self.method.target == "contrast"
+
+        def explained(inputs):
+            logits = self.logits(inputs, deltas)
+            return logits[best] - against * logits[rival]
+
+        slopes = mx.grad(explained)(self.inputs)
         if "embeds" in slopes:
             return (self.inputs["embeds"] * slopes["embeds"])[0].sum(-1)
         entries = sum(
@@ -187,10 +193,16 @@ class Naive:
 
     def gradient(self, deltas, reference):
         def loss(free):
-            share = self.relevance(free) / self.method.tau
+            relevance = self.relevance(free)
+            share = mx.softmax(relevance / self.method.tau)[self.modality]
+            rel = {
+                "uniform": -mx.log(share).mean(),
+                "mass": -mx.log(share.sum()),
+                "share": -relevance[self.modality].sum() / mx.abs(relevance).sum(),
+            }[self.method.objective]
             p, q = (x - mx.logsumexp(x) for x in (reference, self.logits(self.inputs, free)))
             divergence = (mx.exp(p) * (p - q)).sum()
-            return -(share - mx.logsumexp(share))[self.modality].mean() + self.method.kl * divergence
+            return rel + self.method.kl * divergence
 
         return mx.grad(loss)(deltas)
 
@@ -199,12 +211,14 @@ PENALTY = [None, lambda logits: mx.where(mx.arange(logits.shape[0]) % 2 == 0, lo
 
 
 @pytest.mark.parametrize("process", PENALTY, ids=["plain", "penalty"])
-@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize(
+    "options", [*(f"rules={rules}" for rules in RULES), "objective=mass", "objective=share,target=contrast"]
+)
 @pytest.mark.parametrize(
     "mode", ["mode=fast,heads=kv", "mode=fast,heads=query", "mode=exact,checkpoint=off", "mode=exact,checkpoint=on"]
 )
-def test_gradient_is_the_nested_one(model, mode, rules, process):
-    search = searching(model, f"lime:{mode},rules={rules},kl=0.7", process=process)
+def test_gradient_is_the_nested_one(model, mode, options, process):
+    search = searching(model, f"lime:{mode},{options},tau=0.5,kl=0.7", process=process)
     deltas, reference = somewhere(search), search.read(search.zeros()).logits
     reading, *_, gradient = search.gradient(deltas, reference)
     naive = Naive(search)
@@ -464,6 +478,26 @@ def test_a_target_is_found_after_the_penalty(model, mode):
         arguments = session.cache.read(), session.newest, rules_by_name("attnlrp")
         wanted = cached(model.language_model, *arguments, target=second)
     assert distance(ours.relevance, wanted.relevance) < 1e-5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gates_and_reports_are_about_the_tokens_own_logit_with_either_target(model, mode):
+    spec = f"lime:mode={mode},steps=2,lr=1e-9"
+    ours, wanted = (said(model, f"{spec},target={target}", trace=True) for target in ("contrast", "argmax"))
+    for step, plain in zip(ours, wanted, strict=True):
+        assert step.token == plain.token
+        assert distance(step.relevance, plain.relevance) < 1e-5
+        assert distance(step.trace["relevance"][0], plain.trace["relevance"][0]) > 0.1
+    gate = np.sort([step.reliance for step in wanted])[1:3].mean()
+    gated = said(model, f"{spec},target=contrast,gate={gate}")
+    assert [step.optimised for step in gated] == [step.reliance < gate for step in wanted]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_update_knows_no_divergence(model, mode):
+    """Its gradient is zero where the deltas are."""
+    tied, free = (said(model, f"lime:mode={mode},steps=2,lr=0.05,kl={kl}", 1)[0] for kl in (1e3, 0))
+    assert distance(tied.logits, free.logits) < 1e-4
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------

@@ -24,10 +24,27 @@ def problem(spec: str) -> str:
 def test_every_option_is_read():
     spec = (
         "lime: mode = exact, steps=5, lr=1e-3, kl=0.2, tau=0.3, layers=1-2, rules=cplrp, objective=mass, "
-        "kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, doubt=0.3, checkpoint=on,"
+        "target=contrast, update=sign, kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, doubt=0.3, "
+        "checkpoint=on,"
     )
     assert parse_method(spec) == Lime(
-        "exact", 5, 1e-3, 0.2, 0.3, "1-2", "cplrp", "mass", "paper", "k", "query", 0.4, "all", 0.3, "on"
+        "exact",
+        5,
+        1e-3,
+        0.2,
+        0.3,
+        "1-2",
+        "cplrp",
+        "mass",
+        "contrast",
+        "sign",
+        "paper",
+        "k",
+        "query",
+        0.4,
+        "all",
+        0.3,
+        "on",
     )
     assert parse_method("lime") == parse_method("lime:") == Lime()
     assert parse_method(" none ") == Plain()
@@ -44,7 +61,7 @@ def test_an_unknown_method_lists_the_known():
 def test_an_unknown_option_lists_the_known(part):
     assert problem(f"lime:lr=1,{part}") == (
         f"Unknown option {part!r} of lime; options are key=value: mode, steps, lr, kl, tau, layers, rules, "
-        "objective, kl_direction, deltas, heads, gate, words, doubt, checkpoint."
+        "objective, target, update, kl_direction, deltas, heads, gate, words, doubt, checkpoint."
     )
 
 
@@ -66,6 +83,9 @@ def test_plain_decoding_has_no_options():
         ("tau=0", "tau is 0; it divides the relevance and must be positive."),
         ("mode=quick", "mode is 'quick'; choose one of fast, exact."),
         ("rules=lrp", "rules is 'lrp'; choose one of attnlrp, cplrp, mlplrp, plain."),
+        ("objective=sum", "objective is 'sum'; choose one of uniform, mass, share."),
+        ("target=second", "target is 'second'; choose one of argmax, contrast."),
+        ("update=sgd", "update is 'sgd'; choose one of adam, sign, normalised."),
         ("kl_direction=both", "kl_direction is 'both'; choose one of code, paper."),
         ("deltas=vk", "deltas is 'vk'; choose one of kv, k, v."),
         ("heads=key", "heads is 'key'; choose one of kv, query."),

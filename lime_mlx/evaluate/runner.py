@@ -21,8 +21,6 @@ from lime_mlx.detectors import identity
 from lime_mlx.errors import DataError, LimeError
 from lime_mlx.generate import steps
 from lime_mlx.hub import locate
-from lime_mlx.media.audio import open_audio
-from lime_mlx.media.image import open_image
 from lime_mlx.methods import Method, Session, parse_method
 from lime_mlx.prompt import NOUNS, Prompt
 
@@ -165,8 +163,7 @@ def _ask_model(plan, name, tasks, methods, pending, answers, advance, outcome) -
             continue
         starts, problem = {}, None
         try:
-            source = task.source(plan.data, group[0].medium)
-            media = {"images": [open_image(source)]} if task.medium == "image" else {"audio": [open_audio(source)]}
+            media = task.opened(plan.data, group[0].medium)
             prompts = processor.prompts([item.text for item in group], **media)
             opened = sessions(model, processor.content, prompts, plan.shared)
             starts = dict(zip((item.id for item in group), opened, strict=True))

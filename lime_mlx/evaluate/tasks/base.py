@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.metrics import Metric, Record
+from lime_mlx.media.audio import open_audio
+from lime_mlx.media.image import open_image
 
 # How many pictures or sounds of the built-in worlds are asked about.
 COUNT = 100
@@ -50,6 +52,11 @@ class Task(ABC):
     @abstractmethod
     def source(self, data: Path | None, medium: str) -> Any:
         """What `open_image` or `open_audio` takes: a path, or the picture or sound itself."""
+
+    def opened(self, data: Path | None, medium: str) -> dict[str, list]:
+        """The picture or sound, as `Processor.prompt` takes it. Raises `MediaError` where it cannot be read."""
+        source = self.source(data, medium)
+        return {"images": [open_image(source)]} if self.medium == "image" else {"audio": [open_audio(source)]}
 
     @abstractmethod
     def metrics(self, records: Sequence[Record], scorer: str, material: Mapping[str, Any]) -> list[Metric]:
