@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -14,6 +14,7 @@ SCORER = click.option(
 SCORES = "scores.json"
 # Not in the tables: they follow from the others.
 ASIDE = ("precision",)
+TEXTS = ("task", "split", "model", "method")
 MARKS = {"better": "+", "worse": "-"}
 
 
@@ -35,7 +36,7 @@ def present(store, scorer: str, form: str = "table") -> None:
     elif form == "markdown":
         click.echo("\n".join(markdown(figures[scorer])))
     else:
-        printed(figures[scorer])
+        printed(figures[scorer], figures)
 
 
 class Table(NamedTuple):
@@ -74,15 +75,28 @@ def tables(figures: Sequence) -> list[Table]:
     return found
 
 
-def printed(figures: Sequence) -> None:
+def by_scorer(figures: Mapping[str, Sequence]) -> Table | None:
+    """The accuracy of yes/no answers by every way to read them, where there are several."""
+    rows: dict[tuple, dict[str, str]] = {}
+    for name, listed in figures.items():
+        for figure in (figure for figure in listed if figure.metric.name == "accuracy"):
+            key = (figure.cell.task, figure.metric.split, figure.cell.model, figure.cell.method)
+            rows.setdefault(key, {})[name] = f"{100 * figure.value:.1f}"
+    if len(figures) < 2 or not rows:
+        return None
+    cells = [[*key, *(found.get(name, "") for name in figures)] for key, found in rows.items()]
+    return Table("accuracy by scorer", ["task", "split", "model", "method", *figures], cells)
+
+
+def printed(figures: Sequence, all_scorers: Mapping[str, Sequence]) -> None:
     from rich import table
     from rich.console import Console
 
     console = Console(highlight=False)
-    for title, header, rows in tables(figures):
+    for title, header, rows in filter(None, [*tables(figures), by_scorer(all_scorers)]):
         drawn = table.Table(title=title, title_justify="left", title_style="bold")
         for name in header:
-            drawn.add_column(name, overflow="fold", justify="left" if name in ("model", "method") else "right")
+            drawn.add_column(name, overflow="fold", justify="left" if name in TEXTS else "right")
         for row in rows:
             drawn.add_row(*map(escape, row))
         console.print(drawn)

@@ -237,6 +237,7 @@ def test_an_empty_picture_fails_alone_and_is_tried_again(data, tmp_path):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1 and "6 of 18 answers failed, such as random/2" in result.stderr
     assert "1.png" in result.stderr and result.stderr.count("Error:") == 1 and "accuracy" in result.stdout
+    assert "accuracy by scorer" in result.stdout and "official" in result.stdout
     shutil.copy(mended / "images" / "0.png", mended / "images" / "1.png")
     assert CliRunner().invoke(main, arguments).exit_code == 0
     records = answers(tmp_path / "run", task="pope")

@@ -273,7 +273,7 @@ def test_command(real, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = runner.invoke(main, ["report", str(real), "--output", str(page)])
     assert done.exit_code == 1
-    assert done.stderr.strip() == "Error: The plots need matplotlib: pip install 'lime-mlx[plots]'."
+    assert done.stderr.strip() == "Error: The plots need matplotlib: pip install matplotlib."
     assert page.read_bytes() == before and os.listdir(page.parent) == ["page.html"]
     with pytest.raises(LimeError):
         write_report(real)

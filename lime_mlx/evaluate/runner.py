@@ -80,6 +80,7 @@ def run(plan: Plan, folder: str | Path, hosts: Hosts | None = None, progress: Pr
             "limit": plan.limit,
             "seed": plan.seed,
             "reliance": plan.reliance,
+            "decoding": "greedy",
         },
         "models": {model: identity(locate(model)) for model in dict.fromkeys(plan.models)},
         "methods": list(methods),

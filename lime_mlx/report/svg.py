@@ -61,7 +61,7 @@ def drawing() -> Iterator[None]:
     try:
         import matplotlib
     except ImportError:
-        raise LimeError("The plots need matplotlib: pip install 'lime-mlx[plots]'.") from None
+        raise LimeError("The plots need matplotlib: pip install matplotlib.") from None
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page has fonts of its own
         yield
