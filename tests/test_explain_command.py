@@ -2,7 +2,7 @@
 
 import json
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import mlx.core as mx
@@ -16,12 +16,14 @@ from PIL import Image
 from lime_mlx import load
 from lime_mlx.checkpoint import load_model
 from lime_mlx.cli import main
+from lime_mlx.cli.explain import drawn, shares_apart
 from lime_mlx.errors import PromptError
 from lime_mlx.evidence import Focus, Whole, focus, over_words
+from lime_mlx.explain import Word
+from lime_mlx.lrp.relevance import Shares
 from lime_mlx.methods import Session
-from lime_mlx.prompt import Prompt
+from lime_mlx.prompt import Prompt, Span
 from lime_mlx.report import answer
-from lime_mlx.report.svg import drawing
 from lime_mlx.scenes import make_scene, make_sound, write_wav
 
 WITH_MEDIA = [next(iter(m.CASES)) for m in MODULES.values() if hasattr(m, "inputs")]
@@ -163,11 +165,24 @@ def test_an_unused_picture_is_said(media, monkeypatch):
 
 
 def test_a_model_that_sees_parts_is_drawn_without_a_map(tmp_path):
-    with drawing():
-        figure = answer.plain([answer.Told("dog", (0.5, 0.3, 0.2)), answer.Told("<b>", None, True)], "input")
-        answer.save(Path(tmp_path / "x.html"), [figure], "<script>alert(1)</script>", ["in parts"])
+    """Tiles and crops have no single grid: the shares are drawn, and a note says so; text is never run."""
+    prompt = Prompt([1, 2, 3, 4], {"image_sizes": np.array([[8, 8]])})
+    asked = SimpleNamespace(prompt=prompt, pictures=[Image.new("RGB", (8, 8))], processor=None)
+    said = [Word(" dog", Shares(0.5, 0.3, 0.2), np.ones(4)), Word(" <b>", None)]
+    found = {"text": "<script>alert(1)</script>"}
+    notes = drawn(asked, said, [None, None], [], [Span("image", 1, 3)], found, tmp_path / "x.html")
     page = (tmp_path / "x.html").read_text()
-    assert "<script>" not in page and "&lt;script&gt;" in page and "in parts" in page
+    assert notes == ["Note: this model sees a picture in parts, so there is no map of it; the shares are shown."]
+    assert "<script>" not in page and "&lt;script&gt;" in page and "in parts" in page and page.count("<img") == 1
+
+
+def test_pictures_and_sounds_have_shares_apart():
+    spans = [Span("image", 0, 2), Span("audio", 3, 4), Span("image", 5, 6)]
+    entries, word = [{}], Word("dog", Shares(0.9, 0.1, 0.0), np.array([1.0, -2.0, 1.0, 4.0, 0.0, 2.0]))
+    shares_apart(entries, [word], spans)
+    assert entries == [{"picture": 0.5, "sound": 0.4}]
+    shares_apart(alone := [{}], [word], spans[:1])
+    assert alone == [{}]
 
 
 def test_every_case_has_a_family():
