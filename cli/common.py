@@ -1,5 +1,6 @@
 """What the commands share that let a model answer: its input, the model, the answer as it comes and as JSON."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -132,22 +133,39 @@ def chosen_model(model: str | None, image: tuple, audio: tuple) -> str:
 
 
 class Stream:
-    """Responses as they come; Ctrl-C ends them. `kept` are those so far, `last` the latest."""
+    """Responses as they come; Ctrl-C ends them. `kept` are those so far, `last` the latest.
+
+    What is being computed is given up at once; what is being printed is printed, so that nothing said is lost.
+    """
 
     def __init__(self, responses: Iterable):
-        self.responses, self.kept, self.interrupted = responses, [], False
+        self.responses, self.kept, self.interrupted, self._computing = iter(responses), [], False, False
 
     @property
     def last(self):
         return self.kept[-1]
 
     def __iter__(self) -> Iterator:
+        before = signal.signal(signal.SIGINT, self._interrupt)
         try:
-            for response in self.responses:
+            while not self.interrupted:
+                self._computing = True
+                response = next(self.responses, None)
+                self._computing = False
+                if response is None:
+                    return
                 self.kept.append(response)
                 yield response
         except KeyboardInterrupt:
             self.interrupted = True
+        finally:
+            self._computing = False
+            signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, *_) -> None:
+        if self._computing or self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
 
 
 def pieces(responses: Iterable) -> Iterator[tuple]:

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from lime_mlx import checkpoint, hub
-from lime_mlx.cli import display, main
+from lime_mlx.cli import common, display, main
 from lime_mlx.explain import Word
 from lime_mlx.lrp.relevance import Shares
 
@@ -378,6 +378,35 @@ def test_interrupted_keeps_what_was_said(model, picture, output):
     assert err == b""
     if output:
         assert json.loads(out)["finish_reason"] is None
+
+
+@pytest.mark.parametrize("where", ["computing", "printing"])
+def test_an_interrupt_ends_the_stream_and_loses_nothing(where):
+    def responses():
+        for number in range(1, 9):
+            if number == 3 and where == "computing":
+                os.kill(os.getpid(), signal.SIGINT)
+            yield number
+
+    before, stream, printed = signal.getsignal(signal.SIGINT), common.Stream(responses()), []
+    for number in stream:
+        if number == 2 and where == "printing":
+            os.kill(os.getpid(), signal.SIGINT)
+        printed.append(number)
+    assert printed == stream.kept == [1, 2] and stream.interrupted
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_interrupt_ends_what_is_printed():
+    def impatient():
+        for _ in common.Stream(iter([1, 2])):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        impatient()
+    stream = common.Stream(iter([1, 2]))
+    assert list(stream) == [1, 2] and not stream.interrupted
 
 
 def test_a_reader_that_goes_away_is_no_error(model, picture):
