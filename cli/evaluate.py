@@ -93,7 +93,8 @@ def command(
         TimeRemainingColumn(),
     )
     shown = nullcontext() if quiet else Progress(*columns, console=console)
-    plan = Plan(models, method or ("none", "lime"), tasks, data or home(), limit, seed, reliance, skip_missing)
+    data = data or (home() if home().is_dir() else None)
+    plan = Plan(models, method or ("none", "lime"), tasks, data, limit, seed, reliance, skip_missing)
     if calibrate:
         calibrating.run(plan, output_dir, shown, as_json, quiet)
         return

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from families import FAMILY_OF, MODULES
+from families import MODULES
 from helpers import fixture, parity_checkpoint, prompt_of
 from PIL import Image
 
@@ -183,7 +183,3 @@ def test_pictures_and_sounds_have_shares_apart():
     assert entries == [{"picture": 0.5, "sound": 0.4}]
     shares_apart(alone := [{}], [word], spans[:1])
     assert alone == [{}]
-
-
-def test_every_case_has_a_family():
-    assert all(case in FAMILY_OF for case in WITH_MEDIA)

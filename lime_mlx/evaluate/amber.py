@@ -113,8 +113,3 @@ def discriminative(texts: Sequence[str], labels: Sequence[str], existence: bool 
         "Recall": recall,
         "F1": round(2 * precision * recall / (precision + recall + (0.001 if existence else 0.0001)), 1),
     }
-
-
-def amber_score(chair: float, f1: float) -> float:
-    """(100 - CHAIR + F1) / 2, all in percent (the paper's summary)."""
-    return (100 - chair + f1) / 2

@@ -114,7 +114,7 @@ def keep(found: Calibration) -> Path:
 
 def _ask(plan, model, task: Task, items: list[Item], material, held: Answers, progress: Progress | None) -> None:
     """Caption what was not captioned yet."""
-    pending = [item for item in items if "text" not in held.records.get(item.id, {})]
+    pending = held.lacking(items)
     bar = progress and progress.add_task(
         f"{model} · {task.name}", total=len(items), completed=len(items) - len(pending)
     )

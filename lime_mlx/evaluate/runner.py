@@ -125,7 +125,7 @@ def _shown(progress: Progress | None, answers: dict, asked: dict, size: int) -> 
     if progress is None:
         return lambda *_, **__: None
     total = sum(len(asked[cell.task]) for cell in answers)
-    lacking = sum(len(_lacking(asked[cell.task], held)) for cell, held in answers.items())
+    lacking = sum(len(held.lacking(asked[cell.task])) for cell, held in answers.items())
     bar = progress.add_task("", total=total, completed=total - lacking)
 
     def advance(cell: Cell, count: int = 1) -> None:
@@ -143,12 +143,8 @@ def _pending(model: str, tasks: Iterable[str], answers: dict, asked: dict) -> li
         for item in asked[spec]:
             groups.setdefault(item.medium, []).append(item)
         own = [held for cell, held in answers.items() if (cell.model, cell.task) == (model, spec)]
-        found += [(spec, group) for group in groups.values() if any(_lacking(group, held) for held in own)]
+        found += [(spec, group) for group in groups.values() if any(held.lacking(group) for held in own)]
     return found
-
-
-def _lacking(items: Iterable[Item], held: Answers) -> list[Item]:
-    return [item for item in items if "text" not in held.records.get(item.id, {})]
 
 
 def _ask_model(plan, name, tasks, methods, pending, answers, advance, outcome) -> None:
@@ -160,7 +156,7 @@ def _ask_model(plan, name, tasks, methods, pending, answers, advance, outcome) -
         if task.medium not in processor.takes:
             left.add(f"{name} takes no {NOUNS[task.medium][1]}: {spec} is left out.")
             for cell, _ in cells:
-                advance(cell, len(_lacking(group, answers[cell])))
+                advance(cell, len(answers[cell].lacking(group)))
             continue
         starts, problem = {}, None
         try:
@@ -171,7 +167,7 @@ def _ask_model(plan, name, tasks, methods, pending, answers, advance, outcome) -
         except Exception as error:  # whatever is wrong with one picture, the others can be asked about
             problem = reason(error)
         for cell, method in cells:
-            for item in _lacking(group, answers[cell]):
+            for item in answers[cell].lacking(group):
                 record = {"id": item.id, "medium": item.medium, "split": item.split, "prompt": item.text}
                 record |= {"label": item.label, "truth": item.truth}
                 if problem is None:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from lime_mlx.errors import DataError
 
+from .tasks import Item
+
 SETTINGS, ANSWERS, MATERIAL = "settings.json", "answers", "material"
 # Common settings hold for every answer and must not change; where the data are may.
 KEYS = ("common", "models", "methods", "tasks", "data")
@@ -45,6 +47,10 @@ class Answers:
         known = self.records.get(record["id"])
         if known is None or "error" in known:
             self.records[record["id"]] = record
+
+    def lacking(self, items: Iterable[Item]) -> list[Item]:
+        """The questions that have no answer yet, or a failure."""
+        return [item for item in items if "text" not in self.records.get(item.id, {})]
 
     def append(self, record: dict) -> None:
         """Write one record to the end of the own file. A torn line that a kill left there is cut off first."""
@@ -180,6 +186,7 @@ class Store:
                 )
             for group in ("models", "tasks"):
                 settings[group] = {**before[group], **settings[group]}
+            settings["data"] = settings["data"] or before["data"]
             settings["methods"] = list(dict.fromkeys([*before["methods"], *settings["methods"]]))
         elif (self.folder / ANSWERS).exists():
             raise DataError(f"{self.folder} has answers but no {SETTINGS}; choose another --output-dir.")
