@@ -18,13 +18,13 @@ import numpy as np
 from rich.progress import track
 
 from lime_mlx import load
+from lime_mlx.checkpoint.hub import demos
 from lime_mlx.convert import convert
 from lime_mlx.evaluate.metrics import Metric, ratio
 from lime_mlx.evaluate.statistics import interval, paired_bootstrap
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import Task, parse_task
-from lime_mlx.generate import decode
-from lime_mlx.hub import demos
+from lime_mlx.generation import decode
 
 GROUP = 32
 MIXED = ("mixed_2_6", "mixed_3_6")

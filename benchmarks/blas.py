@@ -1,4 +1,4 @@
-"""Time float32 products on the CPU with the BLAS that `backend.load_blas` finds.
+"""Time float32 products on the CPU with the BLAS that `blas.load_blas` finds.
 
 python benchmarks/blas.py
 LIME_MLX_BLAS=off python benchmarks/blas.py
@@ -10,7 +10,7 @@ import time
 import mlx.core as mx
 import numpy as np
 
-from lime_mlx import backend
+from lime_mlx import blas
 
 SHAPES = [(600, 512, 1536), (128, 128, 512), (1, 512, 1536)]
 
@@ -33,7 +33,7 @@ def measure(rows: int, inner: int, columns: int, seconds: float = 1.0) -> tuple[
 
 def main() -> None:
     mx.set_default_device(mx.cpu)
-    print(backend.load_blas() or "the BLAS of MLX")
+    print(blas.load_blas() or "the BLAS of MLX")
     for shape in SHAPES:
         milliseconds, difference = measure(*shape)
         print(f"{'x'.join(map(str, shape)):>14} {milliseconds:9.3f} ms   off by {difference:.1e}")

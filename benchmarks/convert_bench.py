@@ -70,7 +70,7 @@ def generate(folder: Path, config: dict, limit: int = 5 << 30) -> Path:
     """Random bfloat16 weights of a config.json, written file by file."""
     from mlx.utils import tree_flatten
 
-    from lime_mlx.checkpoint import build
+    from lime_mlx.checkpoint.load import build
     from lime_mlx.convert.tensors import shard
 
     folder.mkdir(parents=True)

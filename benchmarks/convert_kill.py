@@ -18,7 +18,7 @@ from pathlib import Path
 
 from convert_bench import CONFIG, generate
 
-from lime_mlx.checkpoint import load_model
+from lime_mlx.checkpoint.load import load_model
 from lime_mlx.convert import convert
 
 SMALL = {**CONFIG, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 12, "vocab_size": 4096}

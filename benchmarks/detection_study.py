@@ -20,9 +20,11 @@ from lime_mlx import load
 from lime_mlx.evaluate.calibrate import auroc, auroc_interval, fitted, measured
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import parse_task
-from lime_mlx.evidence import attention, blanked, contrast
-from lime_mlx.generate import decode
-from lime_mlx.lrp.support import Detector, from_logits, from_relevance
+from lime_mlx.generation import decode
+from lime_mlx.probes.attention import attention
+from lime_mlx.probes.blank import blanked, contrast
+from lime_mlx.support.detector import Detector
+from lime_mlx.support.statistics import from_logits, from_relevance
 
 # The world of each bundled checkpoint, and its name.
 TASKS = {"picture": ("scenes", "demo"), "sound": ("sounds", "demo-sound")}
@@ -89,7 +91,7 @@ def main() -> None:
         detector = fitted(words, arguments.calibrate.split(","))
         print(json.dumps(asdict(detector)))
     if detector:
-        scores["detector"] = np.array([detector.doubt(word) for word in words])
+        scores["detector"] = np.array([detector.p_unsupported(word) for word in words])
         found = measured(detector, words, owner)
         print(f"at the threshold {detector.threshold:.3f}: precision {found.precision:.3f}, recall {found.recall:.3f}")
     for name, values in scores.items():

@@ -13,18 +13,18 @@ import time
 
 import numpy as np
 
-from lime_mlx import backend
+from lime_mlx import blas
 
-backend.load_blas()
+blas.load_blas()
 
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_map  # noqa: E402
 
 from lime_mlx import load  # noqa: E402
-from lime_mlx.checkpoint import build  # noqa: E402
+from lime_mlx.checkpoint.load import build  # noqa: E402
 from lime_mlx.evaluate.runner import sessions  # noqa: E402
 from lime_mlx.evaluate.tasks import parse_task  # noqa: E402
-from lime_mlx.generate import steps  # noqa: E402
+from lime_mlx.generation import steps  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
 from lime_mlx.prompt import Prompt  # noqa: E402
 

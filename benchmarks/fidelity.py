@@ -11,12 +11,12 @@ import argparse
 import numpy as np
 from rich.progress import track
 
-from lime_mlx import backend
+from lime_mlx import blas
 
-backend.load_blas()
+blas.load_blas()
 
 from lime_mlx import load  # noqa: E402
-from lime_mlx.generate import start  # noqa: E402
+from lime_mlx.generation import start  # noqa: E402
 from lime_mlx.lrp.relevance import cached, exact, grounding, reliance  # noqa: E402
 from lime_mlx.lrp.rules import rules  # noqa: E402
 from lime_mlx.scenes import PROMPTS, make_scene  # noqa: E402
@@ -52,7 +52,7 @@ def main() -> None:
         span = session.modality
         for _ in range(48):
             session.prefill()
-            fast = cached(session.decoder, session.cache.read(), session.newest, chosen)
+            fast = cached(session.decoder, session.cache.entries(), session.newest, chosen)
             slow = exact(session.decoder, session.embeds, chosen, target=fast.target)
             a, b, token = np.array(fast.relevance), np.array(slow.relevance), int(fast.target)
             if token in processor.eos_token_ids:
@@ -67,7 +67,7 @@ def main() -> None:
                 inside = patches(where[kind], scene.image.width, int(span.sum() ** 0.5))
                 boxes.append((grounding(a, span, inside), grounding(b, span, inside), inside.mean()))
             session.extend()
-            session.say(token)
+            session.append(token)
     shares, boxes = np.array(shares), np.array(boxes)
     for name, values in (("all tokens", everything), ("content words", content)):
         low, middle, high = np.percentile(values, [5, 50, 95])

@@ -6,14 +6,14 @@ python benchmarks/memory_needed.py
 import mlx.core as mx
 import numpy as np
 
-from lime_mlx import backend
+from lime_mlx import blas
 
-backend.load_blas()
+blas.load_blas()
 
 from mlx.utils import tree_flatten  # noqa: E402
 
 from lime_mlx import decode, load  # noqa: E402
-from lime_mlx.checkpoint import build  # noqa: E402
+from lime_mlx.checkpoint.load import build  # noqa: E402
 from lime_mlx.convert.memory import needed  # noqa: E402
 from lime_mlx.prompt import Prompt, Span  # noqa: E402
 from lime_mlx.scenes import make_scene  # noqa: E402

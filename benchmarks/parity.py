@@ -83,9 +83,9 @@ def ours(fixture: dict, config: str, folder: Path) -> tuple[np.ndarray, list[int
     import mlx.core as mx
     from helpers import prompt_of
 
-    from lime_mlx import backend, decode, load_model
+    from lime_mlx import blas, decode, load_model
 
-    backend.load_blas()
+    blas.load_blas()
     weights = {path: mx.array(draw(path, tuple(shape))) for path, shape in json.loads(str(fixture["weights"])).items()}
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     (folder / "config.json").write_text(config)

@@ -12,16 +12,16 @@ import time
 
 import numpy as np
 
-from lime_mlx import backend
+from lime_mlx import backend, blas
 
-backend.load_blas()
+blas.load_blas()
 
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 from mlx_lm.models import llama  # noqa: E402
 
-from lime_mlx.generate import start, steps  # noqa: E402
+from lime_mlx.generation import start, steps  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
 from lime_mlx.prompt import Prompt, Span  # noqa: E402
@@ -113,7 +113,7 @@ class Token:
         mx.eval(self.method.step(self.session).logits)
         taken = time.perf_counter() - began
         peak = mx.get_peak_memory() - held
-        self.session.say(7)
+        self.session.append(7)
         return taken, peak
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import demo_folder
 import numpy as np
 
-from lime_mlx import backend
+from lime_mlx import blas
 
-backend.load_blas()
+blas.load_blas()
 
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402

@@ -28,7 +28,7 @@ from lime_mlx.evaluate.runner import sessions
 from lime_mlx.evaluate.statistics import holm, interval, mcnemar
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import parse_task
-from lime_mlx.generate import steps
+from lime_mlx.generation import steps
 from lime_mlx.methods import parse_method
 from lime_mlx.methods.lime import Fast
 

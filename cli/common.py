@@ -72,12 +72,12 @@ def question(prompt: str | None, image: tuple, audio: tuple) -> str:
 
 def prepare_backend(notes: list[str]) -> None:
     """MLX, and under it the BLAS; a warning becomes a note."""
-    from lime_mlx import backend
+    from lime_mlx import backend, blas
 
     backend.require_mlx()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        backend.load_blas()
+        blas.load_blas()
     notes.extend(f"Note: {warning.message}" for warning in caught)
 
 
@@ -103,7 +103,7 @@ def ask(
     text: str, image: tuple, audio: tuple, system: str | None, model: str | None, revision: str | None, notes: list
 ):
     """Open what is given and the model, and put them into a prompt; what is worth saying goes to `notes`."""
-    from lime_mlx.checkpoint import load
+    from lime_mlx.checkpoint.load import load
     from lime_mlx.media.audio import open_audio
     from lime_mlx.media.image import open_image
 
@@ -170,7 +170,7 @@ class Stream:
 
 def pieces(responses: Iterable) -> Iterator[tuple]:
     """A `Piece` of every token, without the white space before the answer and what belongs to its end."""
-    from lime_mlx.explain import Piece
+    from lime_mlx.words import Piece
 
     started = False
     for response in responses:
@@ -189,8 +189,7 @@ def summary(responses: list, model: str, spec: str, detector=None, times: tuple 
 
     detector: adds the verdicts on the words. times: spans and seconds a position, adds when words were heard.
     """
-    from lime_mlx.explain import moments, words
-    from lime_mlx.flags import judge
+    from lime_mlx.words import judge, moments, words
 
     last, said = responses[-1], list(words(pieces(responses)))
     entries = []
@@ -222,14 +221,14 @@ def summary(responses: list, model: str, spec: str, detector=None, times: tuple 
 
 def ignored(model, prompt, responses: list) -> bool:
     """Whether the answer is what the model says to a blank input, too."""
-    from lime_mlx.evidence import ignored
+    from lime_mlx.probes.blank import ignored
 
     return bool(prompt.media) and ignored(model, prompt, answered(responses))
 
 
 def warnings_of(model, prompt, responses: list, check_input: bool) -> Iterator[str]:
     """Signs that the picture or sound was not used."""
-    from lime_mlx.explain import mean
+    from lime_mlx.words import mean
 
     total = mean(response.shares for response in responses)
     if prompt.media and total is not None and total.media < UNUSED:

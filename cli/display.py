@@ -6,10 +6,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from lime_mlx.explain import Word, mean, moments, words
-from lime_mlx.flags import judge
-from lime_mlx.lrp.support import Detector
 from lime_mlx.prompt import Span
+from lime_mlx.support.detector import Detector
+from lime_mlx.words import Word, judge, mean, moments, words
 
 # Reliance from which a word has this style. Orange rests on words, blue on the picture; both colours have the luminance
 # that black and white backgrounds leave about equally legible.

@@ -49,18 +49,17 @@ def command(
     if max_tokens < 1:
         raise PromptError(f"--max-tokens is {max_tokens}; it must be at least 1.")
     if output is not None:
-        from lime_mlx.report import answer
+        from lime_mlx.render import answer
 
         answer.check(output)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     notes: list[str] = []
     prepare_backend(notes)
 
-    from lime_mlx.evidence import focus, over_words
-    from lime_mlx.explain import grouped, words
-    from lime_mlx.flags import judge
-    from lime_mlx.generate import stream_generate
-    from lime_mlx.lrp.support import Detector
+    from lime_mlx.generation import stream_generate
+    from lime_mlx.probes.attention import focus, over_words
+    from lime_mlx.support.detector import Detector
+    from lime_mlx.words import grouped, judge, words
 
     spec = method or default_method(image, audio)
     asked = ask(text, image, audio, system, model, revision, notes)
@@ -176,9 +175,9 @@ def focus_table(entries: list, looked: list):
 
 def drawn(asked, said, verdicts, looked, spans, found, output: Path) -> list[str]:
     """Write the file; returns what it could not show."""
-    from lime_mlx.explain import grids, moments
-    from lime_mlx.report import answer
-    from lime_mlx.report.svg import drawing
+    from lime_mlx.render import answer
+    from lime_mlx.render.svg import drawing
+    from lime_mlx.words import grids, moments
 
     def told(span=None, shape=(-1,)) -> list:
         heats = [

@@ -80,10 +80,10 @@ def command(
     notes: list[str] = []
     prepare_backend(notes)
 
-    from lime_mlx.generate import stream_generate
-    from lime_mlx.lrp.support import Detector
+    from lime_mlx.generation import stream_generate
     from lime_mlx.methods import parse_method
     from lime_mlx.methods.retry import Retry
+    from lime_mlx.support.detector import Detector
 
     spec = method or default_method(image, audio)
     chosen = parse_method(spec)
@@ -141,7 +141,7 @@ def command(
 
 def drop_flagged(found: dict) -> list[str]:
     """Take flagged words out of the lists of `found["text"]`; returns them. Others stay, and stay marked."""
-    from lime_mlx.flags import drop
+    from lime_mlx.words import drop
 
     dropped = []
     for word in found["words"]:

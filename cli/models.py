@@ -35,7 +35,7 @@ def command(as_json):
 
     Nothing is downloaded. The cache is where HF_HUB_CACHE or HF_HOME say.
     """
-    from lime_mlx.hub import demos
+    from lime_mlx.checkpoint.hub import demos
     from lime_mlx.models import FAMILIES, takes
 
     machine = this_machine()
@@ -87,21 +87,23 @@ def size_of(folder: Path) -> int:
 
 def describe(name: str, folder: Path, size: int, machine: Machine | None) -> dict:
     """What --json prints for one model; `problem` says why it cannot be used. Reads no weights."""
-    from lime_mlx import hub
+    from lime_mlx.checkpoint import files
     from lime_mlx.models import FAMILIES
 
     entry = {"name": name, "path": str(folder), "size": size, "family": None, "supported": False, "weights": None}
     entry |= {"complete": False, "missing": [], "text_only": False, "needs": None, "fits": None, "problem": None}
     try:
-        config = hub.read_config(folder)
+        config = files.read_config(folder)
         entry["family"] = config["model_type"]
         entry["supported"] = config["model_type"] in FAMILIES
-        entry["missing"] = hub.missing(folder)
-        hub.check_supported(config)
-        if foreign := hub.foreign_weights([path.name for path in folder.iterdir()]):
+        entry["missing"] = files.missing(folder)
+        files.check_supported(config)
+        if foreign := files.foreign_weights([path.name for path in folder.iterdir()]):
             raise CheckpointError(f"{name} {foreign}.")
-        settings = hub.quantization(config)
-        tensors = {} if entry["missing"] else {k: v for path in hub.shards(folder) for k, v in hub.header(path).items()}
+        settings = files.quantization(config)
+        tensors = (
+            {} if entry["missing"] else {k: v for path in files.shards(folder) for k, v in files.header(path).items()}
+        )
         entry["weights"] = spelled(settings, tensors)
         if tensors:
             entry["complete"] = True
@@ -116,7 +118,7 @@ def describe(name: str, folder: Path, size: int, machine: Machine | None) -> dic
 
 def takes_media(config: dict) -> bool:
     """Whether a model is one of pictures or sounds, by its config.json."""
-    from lime_mlx.hub import IMAGE_TOKENS
+    from lime_mlx.checkpoint.files import IMAGE_TOKENS
     from lime_mlx.models import takes
 
     return bool(takes(config["model_type"])) or any(config.get(key) is not None for key in IMAGE_TOKENS)
@@ -128,7 +130,7 @@ def spelled(settings: dict | None, tensors: dict) -> str | None:
         room = {kind: sum(size for other, size in tensors.values() if other == kind) for kind, _ in tensors.values()}
         kind = max(room, key=room.get, default=None)
         return FLOATS.get(kind, kind)
-    from lime_mlx.hub import MODES
+    from lime_mlx.checkpoint.files import MODES
 
     mode = settings.get("mode", "affine")
     group, bits = MODES[mode]

@@ -21,9 +21,9 @@ MARKS = {"better": "+", "worse": "-"}
 def present(store, scorer: str, form: str = "table") -> None:
     """Print the figures by this scorer, as "table", "markdown" or "json", and keep those by all scorers."""
     from lime_mlx.errors import DataError
-    from lime_mlx.evaluate.store import write
     from lime_mlx.evaluate.summary import rows, summarise
     from lime_mlx.evaluate.tasks import parse_task
+    from lime_mlx.files import write
 
     names = dict.fromkeys(name for task in store.settings["tasks"] for name in parse_task(task).scorers)
     if scorer not in names:

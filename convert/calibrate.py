@@ -15,15 +15,16 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from lime_mlx.checkpoint import load_model, load_processor
+from lime_mlx.checkpoint.files import read_config
+from lime_mlx.checkpoint.load import load_model, load_processor
 from lime_mlx.errors import ConversionError
-from lime_mlx.generate import decode
-from lime_mlx.hub import read_config
+from lime_mlx.generation import decode
 from lime_mlx.lrp.relevance import relevance, reliance
 from lime_mlx.media.audio import Sound
 from lime_mlx.media.image import open_image
 from lime_mlx.models import takes
-from lime_mlx.prompt import Processor, Prompt
+from lime_mlx.processor import Processor
+from lime_mlx.prompt import Prompt
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, make_scene, make_sound
 
 from .schemes import BITS, RECIPES, Scheme, dequantize, quantize

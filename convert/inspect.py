@@ -8,9 +8,10 @@ from pathlib import Path
 import mlx.core as mx
 from PIL import Image
 
-from lime_mlx.checkpoint import held, load_processor, open_model, read_weights
+from lime_mlx.checkpoint.hub import locate
+from lime_mlx.checkpoint.load import held, load_processor, open_model, read_weights
 from lime_mlx.errors import LimeError
-from lime_mlx.hub import locate, read_json
+from lime_mlx.files import read_json
 from lime_mlx.models import takes
 from lime_mlx.models.base import Model
 from lime_mlx.prompt import Prompt

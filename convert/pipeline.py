@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lime_mlx.hub import INDEX, REPOSITORY, locate
+from lime_mlx.checkpoint.files import INDEX
+from lime_mlx.checkpoint.hub import REPOSITORY, locate
 
 from .calibrate import Sensitivity
 from .card import CARD, card, find

@@ -8,9 +8,9 @@ from typing import Any
 import mlx.core as mx
 
 from lime_mlx._version import __version__
-from lime_mlx.checkpoint import open_model
+from lime_mlx.checkpoint.files import check_supported, header, quantization, read_config, shards
+from lime_mlx.checkpoint.load import open_model
 from lime_mlx.errors import ConversionError
-from lime_mlx.hub import check_supported, header, quantization, read_config, shards
 
 from .calibrate import Sensitivity, calibrate
 from .options import Options

@@ -8,8 +8,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from lime_mlx.checkpoint.files import MODES
 from lime_mlx.errors import ConversionError
-from lime_mlx.hub import MODES
 from lime_mlx.models.base import Model
 
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)  # of mode affine; every other mode has one of each

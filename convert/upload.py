@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lime_mlx.errors import ConversionError
-from lime_mlx.hub import REPOSITORY, line
+from lime_mlx.checkpoint.hub import REPOSITORY
+from lime_mlx.errors import ConversionError, line
 
 
 def upload(folder: Path, repo: str, *, token: str | None = None) -> str:

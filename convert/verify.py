@@ -7,15 +7,15 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.backend import memory_total
-from lime_mlx.checkpoint import held, load_model, load_processor, open_model
+from lime_mlx.checkpoint.files import header, read_config, shards
+from lime_mlx.checkpoint.load import held, load_model, load_processor, open_model
 from lime_mlx.errors import ConversionError, LimeError
-from lime_mlx.hub import header, read_config, shards
-from lime_mlx.lrp.support import log_softmax
 from lime_mlx.media.audio import Sound
 from lime_mlx.models import family, takes
 from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.prompt import Prompt
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, make_scene, make_sound
+from lime_mlx.support.statistics import log_softmax
 
 COMFORTABLE = 0.7  # of the memory, for the larger of the two models
 FARTHEST = 0.1  # relative distance of the logits of a conversion that only copies and casts

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from lime_mlx.checkpoint import finite
+from lime_mlx.checkpoint.load import finite
 from lime_mlx.errors import ConversionError
 
 NAMES = {

@@ -13,8 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from lime_mlx import generate, load
-from lime_mlx.explain import words
 from lime_mlx.media.image import open_image
+from lime_mlx.words import words
 
 here = Path(__file__).parent
 arguments = dict(enumerate(sys.argv[1:]))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lime_mlx._version import __version__
 
 if TYPE_CHECKING:
-    from lime_mlx.checkpoint import load, load_model
-    from lime_mlx.generate import Answer, Response, decode, generate, stream_generate
+    from lime_mlx.checkpoint.load import load, load_model
+    from lime_mlx.generation import Answer, Response, decode, generate, stream_generate
     from lime_mlx.lrp.relevance import relevance
     from lime_mlx.prompt import Prompt, Span
 
@@ -30,16 +28,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "generate",
+    "Answer": "generation",
     "Prompt": "prompt",
-    "Response": "generate",
+    "Response": "generation",
     "Span": "prompt",
-    "decode": "generate",
-    "generate": "generate",
-    "load": "checkpoint",
-    "load_model": "checkpoint",
+    "decode": "generation",
+    "generate": "generation",
+    "load": "checkpoint.load",
+    "load_model": "checkpoint.load",
     "relevance": "lrp.relevance",
-    "stream_generate": "generate",
+    "stream_generate": "generation",
 }
 
 
@@ -53,14 +51,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(globals().keys() | _HOMES.keys())
-
-
-class _Package(ModuleType):
-    """Keeps `lime_mlx.generate` the function: importing the submodule of that name would take its place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

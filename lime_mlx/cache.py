@@ -27,13 +27,13 @@ class LayerCache:
         self._reserve(k, v)
         self.keys[:, :, start : self.offset] = k
         self.values[:, :, start : self.offset] = v
-        return self.read()
+        return self.entries()
 
     def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
         """Append `k`, `v` and attend to all entries."""
         return rules.attention(q, *self.extend(k, v), scale, mask)
 
-    def read(self) -> tuple[mx.array, mx.array]:
+    def entries(self) -> tuple[mx.array, mx.array]:
         return self.keys[:, :, : self.offset], self.values[:, :, : self.offset]
 
     def overwrite(self, position: int, k: mx.array | None = None, v: mx.array | None = None) -> None:
@@ -170,9 +170,9 @@ class KVCache:
         for layer, (k, v) in zip(self.layers, entries, strict=True):
             layer.extend(k, v)
 
-    def read(self) -> list[tuple[mx.array, mx.array]] | list[None]:
+    def entries(self) -> list[tuple[mx.array, mx.array]] | list[None]:
         """Every layer's keys and values as plain arrays; None for a layer that holds none yet."""
-        return [layer.read() if layer.offset else None for layer in self.layers]
+        return [layer.entries() if layer.offset else None for layer in self.layers]
 
     def overwrite(self, position: int, entries: Sequence[tuple[mx.array | None, mx.array | None]]) -> None:
         for layer, (k, v) in zip(self.layers, entries, strict=True):
@@ -187,7 +187,7 @@ class KVCache:
         """The same entries; what is appended or overwritten in one is not in the other."""
         other = KVCache(len(self))
         if self.offset:
-            other.append([tuple(map(mx.array, layer.read())) for layer in self.layers])
+            other.append([tuple(map(mx.array, layer.entries())) for layer in self.layers])
         return other
 
     def arrays(self) -> list[mx.array]:

@@ -35,3 +35,8 @@ class BackendError(LimeError):
 
 class DataError(LimeError):
     """A benchmark file is missing, malformed or does not fit the others."""
+
+
+def line(error: BaseException) -> str:
+    """The first line of an error, without its full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from lime_mlx.checkpoint import build
+from lime_mlx.checkpoint.load import build
 from lime_mlx.prompt import Prompt
 
 IMAGE, VOCABULARY, SIDE, PATCHES = 3, 320, 28, 4

@@ -11,7 +11,7 @@ from families import FAMILY_OF, spell
 from mlx.utils import tree_flatten
 
 from lime_mlx.cache import Overlay
-from lime_mlx.checkpoint import build, load_model
+from lime_mlx.checkpoint.load import build, load_model
 from lime_mlx.models.base import Model
 from lime_mlx.prompt import Prompt, Span
 

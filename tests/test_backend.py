@@ -8,11 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from lime_mlx import backend
+from lime_mlx import backend, blas
 from lime_mlx.errors import BackendError
 
-load_blas = backend.load_blas.__wrapped__
-loaded = pytest.mark.skipif(backend.load_blas() is None, reason="MLX brings its own BLAS here, or none is installed")
+load_blas = blas.load_blas.__wrapped__
+loaded = pytest.mark.skipif(blas.load_blas() is None, reason="MLX brings its own BLAS here, or none is installed")
 
 
 @pytest.mark.parametrize(
@@ -58,20 +58,20 @@ def test_activations_are_float32_on_the_cpu_and_bfloat16_on_a_gpu(monkeypatch):
 def reference(monkeypatch):
     """Linux, MLX on the CPU with its reference BLAS, and no other library."""
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(backend, "is_cpu", lambda: True)
-    monkeypatch.setattr(backend, "_mapped", lambda name: (name, 0))
-    monkeypatch.setattr(backend, "_libraries", lambda: iter(["/nowhere/libopenblas.so.0"]))
+    monkeypatch.setattr(blas, "is_cpu", lambda: True)
+    monkeypatch.setattr(blas, "_mapped", lambda name: (name, 0))
+    monkeypatch.setattr(blas, "_libraries", lambda: iter(["/nowhere/libopenblas.so.0"]))
     monkeypatch.delenv("LIME_MLX_BLAS", raising=False)
-    backend.load_blas.cache_clear()
+    blas.load_blas.cache_clear()
     yield
-    backend.load_blas.cache_clear()
+    blas.load_blas.cache_clear()
 
 
 def test_no_blas_warns_once_with_the_remedy(reference):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert backend.load_blas() is None
-        assert backend.load_blas() is None
+        assert blas.load_blas() is None
+        assert blas.load_blas() is None
     (warning,) = caught
     assert "no optimised BLAS found" in str(warning.message)
     assert 'pip install "lime-mlx[cpu]"' in str(warning.message)
@@ -80,7 +80,7 @@ def test_no_blas_warns_once_with_the_remedy(reference):
 def test_a_library_that_does_not_serve_is_named(reference, monkeypatch):
     monkeypatch.setenv("LIME_MLX_BLAS", "/nowhere/libmine.so")
     with pytest.warns(UserWarning, match=r"LIME_MLX_BLAS=/nowhere/libmine\.so is no usable BLAS"):
-        assert backend.load_blas() is None
+        assert blas.load_blas() is None
 
 
 @pytest.mark.parametrize("change", ["off", "macos", "gpu", "own blas"])
@@ -90,27 +90,27 @@ def test_silence_where_there_is_nothing_to_do(reference, monkeypatch, change):
     elif change == "macos":
         monkeypatch.setattr(sys, "platform", "darwin")
     elif change == "gpu":
-        monkeypatch.setattr(backend, "is_cpu", lambda: False)
+        monkeypatch.setattr(blas, "is_cpu", lambda: False)
     else:
-        monkeypatch.setattr(backend, "_mapped", {"libmlx.so": ("libmlx.so", 0)}.get)
-    assert backend.load_blas() is None
+        monkeypatch.setattr(blas, "_mapped", {"libmlx.so": ("libmlx.so", 0)}.get)
+    assert blas.load_blas() is None
 
 
 @loaded
 def test_every_routine_that_mlx_asks_for_is_led_to_the_library():
     library = ctypes.CDLL(load_blas())
-    path, base = backend._mapped("libmlx.so")
-    slots = dict(backend._jump_slots(path))
-    assert {name for name in slots if re.fullmatch(r"cblas_\w+|[sdcz][a-z0-9]{4,5}_", name)} == backend._ROUTINES
-    for name in backend._ROUTINES:
-        function = ctypes.cast(backend._find(library, name), ctypes.c_void_p)
+    path, base = blas._mapped("libmlx.so")
+    slots = dict(blas._jump_slots(path))
+    assert {name for name in slots if re.fullmatch(r"cblas_\w+|[sdcz][a-z0-9]{4,5}_", name)} == blas._ROUTINES
+    for name in blas._ROUTINES:
+        function = ctypes.cast(blas._find(library, name), ctypes.c_void_p)
         assert ctypes.c_void_p.from_address(base + slots[name]).value == function.value
 
 
 @loaded
 def test_a_library_without_the_routines_is_refused():
-    path, base = backend._mapped("libmlx.so")
-    assert not backend._redirect(path, base, ctypes.CDLL("libm.so.6"))
+    path, base = blas._mapped("libmlx.so")
+    assert not blas._redirect(path, base, ctypes.CDLL("libm.so.6"))
 
 
 @pytest.mark.parametrize("shape", [(600, 512, 1536), (128, 128, 512), (1, 64, 40), (7, 3, 5)])
@@ -139,7 +139,7 @@ def test_decompositions_equal_those_of_numpy():
 )
 def test_one_core_is_left_free_unless_the_user_says_otherwise(monkeypatch, environment, cores, threads):
     asked = []
-    monkeypatch.setattr(backend.os, "environ", environment)
-    monkeypatch.setattr(backend.os, "sched_getaffinity", lambda _: range(cores), raising=False)
-    backend._leave_a_core(SimpleNamespace(openblas_set_num_threads=asked.append))
+    monkeypatch.setattr(blas.os, "environ", environment)
+    monkeypatch.setattr(blas.os, "sched_getaffinity", lambda _: range(cores), raising=False)
+    blas._leave_a_core(SimpleNamespace(openblas_set_num_threads=asked.append))
     assert asked == threads

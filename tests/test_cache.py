@@ -32,17 +32,17 @@ def same(ours, wanted):
 def test_empty():
     cache = KVCache(LAYERS)
     assert (len(cache), cache.offset, cache.nbytes, cache.arrays()) == (LAYERS, 0, 0, [])
-    assert cache.read() == [None] * LAYERS
+    assert cache.entries() == [None] * LAYERS
 
 
 def test_append_and_read():
     cache = KVCache(LAYERS)
     cache.append(layered(3))
-    before = cache.read()
+    before = cache.entries()
     cache.append(layered(1, seed=5))
     assert cache.offset == cache[1].offset == 4
     for layer, (first, second, old) in enumerate(zip(layered(3), layered(1, seed=5), before, strict=True)):
-        same(cache.read()[layer], (mx.concatenate(pair, axis=2) for pair in zip(first, second, strict=True)))
+        same(cache.entries()[layer], (mx.concatenate(pair, axis=2) for pair in zip(first, second, strict=True)))
         same(old, first)
 
 
@@ -55,7 +55,7 @@ def test_extend_returns_all_entries():
     layer = LayerCache()
     same(layer.extend(*entries(2)), entries(2))
     everything = layer.extend(*entries(3, seed=7))
-    same(everything, layer.read())
+    same(everything, layer.entries())
     assert everything[0].shape == (1, HEADS, 5, DIM)
 
 
@@ -63,8 +63,8 @@ def test_keys_and_values_may_differ_in_width_and_type():
     layer = LayerCache()
     k, v = normal(1, HEADS, 2, DIM).astype(mx.bfloat16), normal(1, HEADS, 2, 7).astype(mx.bfloat16)
     layer.extend(k, v)
-    assert [x.shape for x in layer.read()] == [k.shape, v.shape]
-    assert {x.dtype for x in layer.read()} == {mx.bfloat16}
+    assert [x.shape for x in layer.entries()] == [k.shape, v.shape]
+    assert {x.dtype for x in layer.entries()} == {mx.bfloat16}
 
 
 @pytest.mark.parametrize("sizes", [(CHUNK - 1, 1, 1), (CHUNK, 1), (CHUNK + 1, CHUNK - 1, 1), (3 * CHUNK + 5, 2)])
@@ -75,7 +75,7 @@ def test_buffers_grow_by_chunks(sizes):
         layer.extend(*pieces[-1])
         room = -(-layer.offset // CHUNK) * CHUNK
         assert layer.keys.shape == layer.values.shape == (1, HEADS, room, DIM)
-    same(layer.read(), (mx.concatenate(kind, axis=2) for kind in zip(*pieces, strict=True)))
+    same(layer.entries(), (mx.concatenate(kind, axis=2) for kind in zip(*pieces, strict=True)))
 
 
 def test_nbytes_counts_the_buffers():
@@ -92,9 +92,9 @@ def test_nbytes_counts_the_buffers():
 def test_overwrite_changes_one_position():
     cache, new = KVCache(LAYERS), layered(1, seed=3)
     cache.append(layered(5))
-    before = cache.read()
+    before = cache.entries()
     cache.overwrite(2, [new[0], (None, new[1][1])])
-    (k0, v0), (k1, v1) = cache.read()
+    (k0, v0), (k1, v1) = cache.entries()
     same([k1], [before[1][0]])
     for ours, (layer, kind) in ((k0, (0, 0)), (v0, (0, 1)), (v1, (1, 1))):
         old = before[layer][kind]
@@ -118,10 +118,10 @@ def test_trim_forgets_the_newest():
     assert (cache.offset, cache.nbytes) == (3, held)
     cache.append(layered(1, seed=9))
     for layer, (old, new) in enumerate(zip(layered(5), layered(1, seed=9), strict=True)):
-        same(cache.read()[layer], (mx.concatenate([a[:, :, :3], b], axis=2) for a, b in zip(old, new, strict=True)))
+        same(cache.entries()[layer], (mx.concatenate([a[:, :, :3], b], axis=2) for a, b in zip(old, new, strict=True)))
     cache.trim(100)
     assert cache.offset == 0
-    assert cache.read() == [None] * LAYERS
+    assert cache.entries() == [None] * LAYERS
 
 
 def reference(q, k, v, delta=(None, None), mask=None):
@@ -256,15 +256,15 @@ def test_decoding_against_overlays_keeps_the_cache_as_it_is():
     decoder, embeds = model.language_model, model.embed(prompt)
     cache = KVCache(len(decoder.layers))
     decoder(embeds[:, :11], cache)
-    before, memory = cache.read(), overlays(cache.read())
+    before, memory = cache.entries(), overlays(cache.entries())
     hidden = decoder(embeds[:, 11:], memory, 11)
     assert distance(decoder.head(hidden)[0, -1], model.logits(prompt)[-1]) < 2e-6
     assert cache.offset == 11
-    for old, now in zip(before, cache.read(), strict=True):
+    for old, now in zip(before, cache.entries(), strict=True):
         same(now, old)
     cache.append([layer.fresh for layer in memory])
     whole = KVCache(len(decoder.layers))
     decoder(embeds, whole)
-    for ours, wanted in zip(cache.read(), whole.read(), strict=True):
+    for ours, wanted in zip(cache.entries(), whole.entries(), strict=True):
         for a, b in zip(ours, wanted, strict=True):
             assert distance(a, b) < 2e-6

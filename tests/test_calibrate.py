@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 import lime_mlx
-from lime_mlx import detectors
 from lime_mlx._version import __version__
+from lime_mlx.checkpoint.files import read_config
+from lime_mlx.checkpoint.hub import locate
 from lime_mlx.cli import main
 from lime_mlx.errors import CheckpointError, DataError
 from lime_mlx.evaluate.calibrate import (
@@ -32,9 +33,11 @@ from lime_mlx.evaluate.runner import run as evaluate
 from lime_mlx.evaluate.store import slug
 from lime_mlx.evaluate.tasks import Scenes
 from lime_mlx.evaluate.tasks.chair import Chair
-from lime_mlx.hub import fingerprint, locate, read_config
-from lime_mlx.lrp.support import Detector, from_logits, from_relevance
+from lime_mlx.files import fingerprint
 from lime_mlx.scenes import PROMPTS, make_scene, mentions
+from lime_mlx.support import store as detectors
+from lime_mlx.support.detector import Detector
+from lime_mlx.support.statistics import from_logits, from_relevance
 
 PLAN = Plan(["demo"], ["none"], ["scenes:part=validation"], limit=14)
 
@@ -85,7 +88,7 @@ def test_the_detector_does_not_depend_on_the_units_of_a_statistic():
     rows = words(80, strength=1.0)
     scaled = [{**row, "peak": 1000 * row["peak"] + 7, "share": 0.25} for row in rows]
     plain = [{**row, "share": 0.5} for row in rows]
-    doubts = [[fitted(each).doubt(row) for row in each] for each in (plain, scaled)]
+    doubts = [[fitted(each).p_unsupported(row) for row in each] for each in (plain, scaled)]
     np.testing.assert_allclose(*doubts, atol=1e-9)
 
 
@@ -93,7 +96,7 @@ def test_the_threshold_has_the_best_f1():
     rows = words(strength=1.0)
     detector = fitted(rows)
     wrong = np.array([not row["there"] for row in rows])
-    doubts = np.array([detector.doubt(row) for row in rows])
+    doubts = np.array([detector.p_unsupported(row) for row in rows])
 
     def f1(threshold):
         return 2 * (wrong & (doubts >= threshold)).sum() / (wrong.sum() + (doubts >= threshold).sum())

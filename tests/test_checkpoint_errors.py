@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checkpoints import LLAVA, TEXT, merged, quantized, random_weights, text_only, write
 
-from lime_mlx.checkpoint import load, load_model, locate
+from lime_mlx.checkpoint.load import load, load_model, locate
 from lime_mlx.errors import CheckpointError
 
 HEAD = "language_model.lm_head.weight"
@@ -45,7 +45,7 @@ def test_no_folder(tmp_path, folder):
 
 
 def test_no_demo_in_this_installation(monkeypatch, tmp_path):
-    monkeypatch.setattr("lime_mlx.hub.importlib.resources.files", lambda _: tmp_path)
+    monkeypatch.setattr("lime_mlx.checkpoint.hub.importlib.resources.files", lambda _: tmp_path)
     assert "demo" in problem(locate, "demo")
     (tmp_path / "demo" / "picture").mkdir(parents=True)
     assert locate("demo") == tmp_path / "demo" / "picture"

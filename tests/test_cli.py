@@ -21,10 +21,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from lime_mlx import checkpoint, hub
+from lime_mlx.checkpoint import hub
+from lime_mlx.checkpoint import load as checkpoint
 from lime_mlx.cli import common, display, main
-from lime_mlx.explain import Word
 from lime_mlx.lrp.relevance import Shares
+from lime_mlx.words import Word
 
 COMMAND = [sys.executable, "-c", "from lime_mlx.cli import main; main()", "generate"]
 

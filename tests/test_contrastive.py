@@ -11,9 +11,9 @@ from helpers import distance, fixture, parity_checkpoint, prompt_of, small_model
 from mlx.utils import tree_unflatten
 from stepwise import boosted, forced, furthest, led, log_softmax, logits_of, plain, smoothed
 
-from lime_mlx.checkpoint import build, load_model
+from lime_mlx.checkpoint.load import build, load_model
 from lime_mlx.errors import MethodError
-from lime_mlx.generate import decode, start, steps
+from lime_mlx.generation import decode, start, steps
 from lime_mlx.media.mel import Mel
 from lime_mlx.methods import METHODS, parse_method
 from lime_mlx.methods.base import Wrapper
@@ -199,10 +199,10 @@ def test_relevance_is_that_of_the_token_that_is_said(model, processors):
     session, others = start(model, PROMPT, processors=processors), 0
     for step in said:
         session.prefill()
-        alone = session.read()
+        alone = session.relevance()
         others += alone.target.item() != step.token
-        assert distance(step.relevance, session.read(target=step.token).relevance) < 1e-5
-        session.say(step.token)
+        assert distance(step.relevance, session.relevance(target=step.token).relevance) < 1e-5
+        session.append(step.token)
     assert others
 
 
@@ -227,12 +227,12 @@ def test_the_branch_is_a_session_of_its_own(model, spec):
     said = [step.token for step in steps(session, parse_method(spec), 6)]
     branch = session.state["pai" if spec == "pai" else "m3id"]
     for token in said[:-1]:
-        fresh.say(token)
+        fresh.append(token)
     fresh.prefill()
     fresh.extend()
     assert branch.tokens == [*ASKED, *said[:-1]]
     assert branch.cache.offset == len(ASKED) + 5
-    for ours, wanted in zip(branch.cache.read(), fresh.cache.read(), strict=True):
+    for ours, wanted in zip(branch.cache.entries(), fresh.cache.entries(), strict=True):
         assert all(distance(a, b) < 1e-6 for a, b in zip(ours, wanted, strict=True))
 
 

@@ -18,12 +18,12 @@ from families import MODULES, spell
 from helpers import distance, fixture, parity_checkpoint, prompt_of
 from mlx.utils import tree_flatten
 
-from lime_mlx.checkpoint import load_model, read_weights
+from lime_mlx.checkpoint.files import read_config
+from lime_mlx.checkpoint.load import load_model, read_weights
 from lime_mlx.cli import main
 from lime_mlx.convert import convert, schemes, staging
 from lime_mlx.convert import write as writing
 from lime_mlx.errors import BackendError, ConversionError
-from lime_mlx.hub import read_config
 
 CASES = [case for family in MODULES.values() for case in list(family.CASES)[:2]]
 SMALL_SHARDS = 60_000
@@ -116,7 +116,7 @@ def test_layers_that_do_not_divide_stay_float(tmp_path):
 
 def test_recipes():
     """By hand, for 16 layers: the first and last two, and every third of the others, have more bits."""
-    from lime_mlx.checkpoint import build
+    from lime_mlx.checkpoint.load import build
 
     model = build(merged(TEXT, num_hidden_layers=16))
     scheme = schemes.Scheme(4, 32)
@@ -338,7 +338,7 @@ def test_command(source, tmp_path):
 
 def test_sources_that_do_not_fit_in_memory_are_converted(source, tmp_path, monkeypatch):
     """Only running a model needs it in memory."""
-    monkeypatch.setattr("lime_mlx.checkpoint.memory_total", lambda: 1000)
+    monkeypatch.setattr("lime_mlx.checkpoint.load.memory_total", lambda: 1000)
     monkeypatch.setattr("lime_mlx.convert.verify.memory_total", lambda: 1000)
     with pytest.raises(BackendError):
         load_model(source)

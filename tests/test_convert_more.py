@@ -16,7 +16,7 @@ from families import MODULES
 from helpers import parity_checkpoint
 
 from lime_mlx import decode
-from lime_mlx.checkpoint import load
+from lime_mlx.checkpoint.load import load
 from lime_mlx.cli import main
 from lime_mlx.convert import calibrate, convert, inspect, pipeline, upload
 from lime_mlx.convert.memory import needed

@@ -8,12 +8,12 @@ import pytest
 from helpers import FIXTURES, SMALL, distance, fixture, parity_checkpoint, prompt_of, small_model, small_prompt
 
 from lime_mlx.cache import KVCache
-from lime_mlx.checkpoint import build, load_model
+from lime_mlx.checkpoint.load import build, load_model
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.models import family
-from lime_mlx.models.clip import ClipConfig
 from lime_mlx.models.decoder import DecoderConfig
+from lime_mlx.models.towers.clip import ClipConfig
 from lime_mlx.prompt import Prompt, Span
 
 SPARSE = json.loads((FIXTURES / "parity_sparse.json").read_text())

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lime_mlx import decode, generate, load
-from lime_mlx.checkpoint import locate
-from lime_mlx.explain import moments
+from lime_mlx.checkpoint.load import locate
 from lime_mlx.media.audio import Sound
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, SOUNDS, chair, make_scene, make_sound, mentions
+from lime_mlx.words import moments
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = {"picture": "demo", "sound": "demo-sound"}

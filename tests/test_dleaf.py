@@ -9,7 +9,7 @@ import pytest
 from helpers import distance, small_model, small_prompt
 from stepwise import Stepwise, boosted, forced, furthest, led, logits_of, plain
 
-from lime_mlx.generate import start
+from lime_mlx.generation import start
 from lime_mlx.lrp.rules import GRADIENT
 from lime_mlx.methods import parse_method
 from lime_mlx.methods.attention import Heads, Look
@@ -119,12 +119,12 @@ def test_relevance_goes_through_the_changed_weights(method, edit, windows):
     model = small_model(num_hidden_layers=DEPTH, **windows)
     session = start(model, PROMPT)
     session.prefill()
-    reading = session.read(rules=GRADIENT, edits=method.edits(session))
-    past = [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in session.cache.read()]
+    reading = session.relevance(rules=GRADIENT, edits=method.edits(session))
+    past = [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in session.cache.entries()]
     embed = np.array(session.newest[0, 0], dtype=np.float64)
     wanted = Stepwise(model, edit).relevance(embed, past, int(reading.target))
     assert distance(reading.relevance, wanted) < 1e-4
-    assert distance(session.read(rules=GRADIENT).relevance, wanted) > 1e-3
+    assert distance(session.relevance(rules=GRADIENT).relevance, wanted) > 1e-3
 
 
 @pytest.mark.parametrize("method", ["dleaf:gamma=0", "heads:strength=0,layers=all", looking(0)])
@@ -151,7 +151,7 @@ def test_masked_scores_stay_masked_in_gemma(method):
     session.observers = {index: lambda weights, index=index: rows[index].append(np.array(weights)) for index in rows}
     for token in TOKENS:
         assert np.isfinite(np.array(method.step(session).logits)).all()
-        session.say(token)
+        session.append(token)
     for index, shown in rows.items():
         for weights in shown:
             hidden = max(0, weights.shape[-1] - 5) if (index + 1) % 3 else 0

@@ -55,7 +55,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Questions in POPE's layout about drawn pictures of which one is empty and one is missing."""
+    """Questions in POPE's positions about drawn pictures of which one is empty and one is missing."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "pope" / "coco").mkdir(parents=True)
     (folder / "images").mkdir()

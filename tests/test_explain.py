@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lime_mlx.explain import Piece, mean, moments, words
 from lime_mlx.lrp.relevance import Shares
 from lime_mlx.prompt import Span
+from lime_mlx.words import Piece, mean, moments, words
 
 HIGH, LOW = Shares(0.8, 0.1, 0.1), Shares(0.2, 0.2, 0.6)
 

@@ -14,17 +14,17 @@ from helpers import fixture, parity_checkpoint, prompt_of
 from PIL import Image
 
 from lime_mlx import load
-from lime_mlx.checkpoint import load_model
+from lime_mlx.checkpoint.load import load_model
 from lime_mlx.cli import main
 from lime_mlx.cli.explain import drawn, shares_apart
 from lime_mlx.errors import PromptError
-from lime_mlx.evidence import Focus, Whole, focus, over_words
-from lime_mlx.explain import Word
 from lime_mlx.lrp.relevance import Shares
 from lime_mlx.methods import Session
+from lime_mlx.probes.attention import Focus, Whole, focus, over_words
 from lime_mlx.prompt import Prompt, Span
-from lime_mlx.report import answer
+from lime_mlx.render import answer
 from lime_mlx.scenes import make_scene, make_sound, write_wav
+from lime_mlx.words import Word
 
 WITH_MEDIA = [next(iter(m.CASES)) for m in MODULES.values() if hasattr(m, "inputs")]
 
@@ -93,7 +93,7 @@ def test_focus_is_what_all_attention_weights_say(case, tmp_path):
     whole = Prompt(np.append(prompt.input_ids, tokens), prompt.media)
     session = Session.open(model, whole)
     memory = [Whole() for _ in session.decoder.layers]
-    mx.eval(session.decoder(session.embeds, memory, layout=session.layout))
+    mx.eval(session.decoder(session.embeds, memory, positions=session.positions))
     seen = np.flatnonzero(model.modality(prompt))
     for place, token in enumerate(found):
         for layer, kept in enumerate(memory):
@@ -158,7 +158,7 @@ def test_a_failure_while_drawing_leaves_the_old_file(media, tmp_path, monkeypatc
 
 
 def test_an_unused_picture_is_said(media, monkeypatch):
-    monkeypatch.setattr("lime_mlx.evidence.ignored", lambda *_: True)
+    monkeypatch.setattr("lime_mlx.probes.blank.ignored", lambda *_: True)
     assert "same answer to a blank input" in explain("--image", media["--image"], "--check-input").stderr
     found = json.loads(explain("--image", media["--image"], "--check-input", "--json").stdout)
     assert len(found["warnings"]) == 1 and "blank" in found["warnings"][0]

@@ -15,13 +15,15 @@ from helpers import distance, excess, fixture, parity_checkpoint, prompt_of
 from mlx.utils import tree_flatten
 
 import lime_mlx
-from lime_mlx.checkpoint import load_model
-from lime_mlx.generate import steps
+from lime_mlx import session as sessions
+from lime_mlx.checkpoint.load import load_model
+from lime_mlx.generation import steps
 from lime_mlx.lrp.rules import ATTN_LRP
-from lime_mlx.methods import base, parse_method
+from lime_mlx.methods import parse_method
 from lime_mlx.models.base import Model
 from lime_mlx.models.layers import unpacked
 from lime_mlx.prompt import Prompt
+from lime_mlx.session import Session
 
 FIRST = {name: next(iter(module.CASES)) for name, module in MODULES.items()}
 WITH_MEDIA = [case for name, case in FIRST.items() if hasattr(MODULES[name], "inputs")]
@@ -55,24 +57,24 @@ def traced(case: str, options: str, tokens: int = 1) -> list:
 def test_a_branch_of_a_prefilled_prompt_goes_on_as_the_prompt_itself(case, method):
     model, prompt = loaded(case)
     common = int(np.flatnonzero(model.modality(prompt))[-1]) + 1
-    opening = base.Session.open(model, prompt)
+    opening = Session.open(model, prompt)
     opening.prefill(common)
-    before = [np.array(x) for pair in opening.cache.read() for x in pair]
+    before = [np.array(x) for pair in opening.cache.entries() for x in pair]
     for ending in ([5, 9, 7], [11, 3, 4, 2, 8]):
         asked = Prompt(np.append(prompt.input_ids[:common], ending), prompt.media)
         branched = list(steps(opening.branch(asked), parse_method(method), 3))
-        alone = list(steps(base.Session.open(model, asked), parse_method(method), 3))
+        alone = list(steps(Session.open(model, asked), parse_method(method), 3))
         assert [step.token for step in branched] == [step.token for step in alone]
         assert distance(*(np.stack([s.logits for s in found]) for found in (branched, alone))) < 1e-5
         assert distance(branched[0].relevance, alone[0].relevance) < 1e-4
-    after = [np.array(x) for pair in opening.cache.read() for x in pair]
+    after = [np.array(x) for pair in opening.cache.entries() for x in pair]
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("reliance", [True, False])
 @pytest.mark.parametrize("case", FAMILY_OF)
 def test_prefill_and_decode_give_the_logits_of_the_whole(case, reliance, monkeypatch):
-    monkeypatch.setattr(base, "PREFILL", 7)
+    monkeypatch.setattr(sessions, "PREFILL", 7)
     model, prompt = loaded(case)
     steps = list(lime_mlx.decode(model, prompt, "none", 4, reliance=reliance))
     whole = Prompt(np.append(prompt.input_ids, [step.token for step in steps[:-1]]), prompt.media)
@@ -81,16 +83,16 @@ def test_prefill_and_decode_give_the_logits_of_the_whole(case, reliance, monkeyp
 
 @pytest.mark.parametrize("case", FAMILY_OF)
 def test_relevance_is_gradient_times_input(case):
-    """The embeddings, and what the layout adds to later layers, in one ordinary gradient."""
+    """The embeddings, and what the positions adds to later layers, in one ordinary gradient."""
     model, prompt = loaded(case)
-    decoder, (embeds, layout) = model.language_model, model.inputs(prompt)
+    decoder, (embeds, positions) = model.language_model, model.inputs(prompt)
     target = int(mx.argmax(model.logits(prompt)[-1]))
 
     def logit(inputs):
-        hidden = decoder(inputs[0], rules=ATTN_LRP, layout=replace(layout, features=inputs[1:]))
+        hidden = decoder(inputs[0], rules=ATTN_LRP, positions=replace(positions, features=inputs[1:]))
         return decoder.head(hidden, ATTN_LRP)[0, -1, target]
 
-    inputs = [embeds, *layout.features]
+    inputs = [embeds, *positions.features]
     wanted = np.zeros(len(prompt))
     for array, gradient in zip(inputs, mx.grad(logit)(inputs), strict=True):
         wanted[: array.shape[1]] += np.array((array * gradient).sum(axis=-1))[0]
@@ -176,8 +178,8 @@ def test_bfloat16(case, tmp_path):
     assert distance(half.logits(prompt), model.logits(prompt)) < 0.05
     half.set_dtype(mx.bfloat16)
     assert distance(half.logits(prompt), model.logits(prompt)) < 0.05
-    embeds, layout = half.inputs(prompt)
-    hidden = half.language_model(embeds, layout=layout)
+    embeds, positions = half.inputs(prompt)
+    hidden = half.language_model(embeds, positions=positions)
     assert embeds.dtype == hidden.dtype == mx.bfloat16
-    assert all(feature.dtype == mx.bfloat16 for feature in layout.features)
+    assert all(feature.dtype == mx.bfloat16 for feature in positions.features)
     assert np.isfinite(lime_mlx.relevance(half, prompt)).all()

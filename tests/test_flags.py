@@ -2,9 +2,8 @@
 
 import pytest
 
-from lime_mlx.explain import Piece, words
-from lime_mlx.flags import drop, judge
-from lime_mlx.lrp.support import Detector
+from lime_mlx.support.detector import Detector
+from lime_mlx.words import Piece, drop, judge, words
 
 DETECTOR = Detector({"share": -10.0, "certainty": -1.0}, 4.0, 0.5)
 

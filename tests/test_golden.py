@@ -9,7 +9,7 @@ from helpers import GOLDEN, distance, excess, golden, golden_model
 
 import lime_mlx
 from lime_mlx.cache import Overlay
-from lime_mlx.generate import start
+from lime_mlx.generation import start
 from lime_mlx.lrp.relevance import exact, relevance
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods.lime import Exact, Lime
@@ -125,10 +125,10 @@ def prompt_of(name: str) -> Prompt:
 @pytest.mark.parametrize("name", MEDIA)
 class TestPlain:
     def test_hidden_states(self, name):
-        decoder, (embeds, layout) = model(name).language_model, model(name).inputs(prompt_of(name))
+        decoder, (embeds, positions) = model(name).language_model, model(name).inputs(prompt_of(name))
         states = [embeds]
         for index in range(len(decoder.layers)):
-            states.append(decoder.block(index, states[-1], Overlay(), layout=layout))
+            states.append(decoder.block(index, states[-1], Overlay(), positions=positions))
         states[-1] = decoder.model.norm(states[-1])
         assert distance(mx.concatenate(states), golden(f"{name}/inputs_vanilla")["vanilla_hidden_states"]) < CLOSE
 
@@ -186,7 +186,7 @@ class Run:
         for token in wanted["tokens"]:
             keep = self.keep if not self.traces else None
             self.traces.append(Exact(self.lime, session).optimise(watch=keep)[0].trace)
-            session.say(int(token))
+            session.append(int(token))
 
     def fresh(self):
         return start(model(self.name), prompt_of(self.name), trace=True, processors=processors(self.wanted))

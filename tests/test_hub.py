@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 from checkpoints import LLAVA, TEXT, merged, random_weights, text_only, write, write_tokenizer
 
-from lime_mlx.checkpoint import load, load_model
+from lime_mlx.checkpoint.load import load, load_model
 from lime_mlx.errors import CheckpointError
 
 MAIN, OLD = "0" * 39 + "1", "0" * 39 + "2"
@@ -29,7 +29,7 @@ LOCATE = """
 import json, sys, time
 from huggingface_hub import constants
 from lime_mlx.errors import CheckpointError
-from lime_mlx.hub import locate
+from lime_mlx.checkpoint.hub import locate
 constants.DOWNLOAD_CHUNK_SIZE, time.sleep = 1000, lambda _: None
 for name, options in json.load(sys.stdin):
     try:

@@ -8,7 +8,7 @@ from helpers import distance, small_model, small_prompt
 from stepwise import forced, furthest, logits_of, plain, smoothed
 
 from lime_mlx.errors import MethodError
-from lime_mlx.generate import start, steps
+from lime_mlx.generation import start, steps
 from lime_mlx.methods import Plain, parse_method
 from lime_mlx.methods.kvsmooth import KVSmooth
 from lime_mlx.prompt import Prompt
@@ -146,7 +146,7 @@ def test_lime_leaves_what_is_smoothed_alone(model):
         sampler = lambda _, said=said: mx.array([next(said)])  # noqa: E731
         changed = [step.optimised for step in steps(session, parse_method(name), len(TOKENS), sampler)]
         assert all(changed) == ("lime" in name)
-        caches.append([np.array(x) for pair in session.cache.read() for x in pair])
+        caches.append([np.array(x) for pair in session.cache.entries() for x in pair])
         entropies.append([np.array(x) for x in session.state.get("kvsmooth", ())])
     for ours, wanted in zip(caches[1], caches[0], strict=True):
         assert distance(ours, wanted) < 1e-5

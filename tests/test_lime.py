@@ -10,7 +10,7 @@ from reference import Reference
 
 from lime_mlx.cache import overlays
 from lime_mlx.errors import MethodError, NumericalError
-from lime_mlx.generate import decode, start
+from lime_mlx.generation import decode, start
 from lime_mlx.lrp.relevance import cached, exact
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods import Plain, parse_method
@@ -124,7 +124,7 @@ def test_fast_gradient_is_that_of_the_objective(model, options):
     search, reference = searching(model, f"lime:rules=plain,kl=0.7,tau=0.5,{options}"), Reference(model)
     session = search.session
     embed = np.array(session.newest[0, 0], dtype=np.float64)
-    past = [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in session.cache.read()]
+    past = [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in session.cache.entries()]
     modality, undisturbed = np.flatnonzero(session.modality), reference.logits(embed, past)
 
     def loss(deltas):
@@ -162,7 +162,7 @@ class Naive:
         if self.method.mode == "exact":
             self.inputs = {"embeds": self.session.embeds}
         else:
-            self.inputs = {"newest": self.session.newest, "past": [list(pair) for pair in self.session.cache.read()]}
+            self.inputs = {"newest": self.session.newest, "past": [list(pair) for pair in self.session.cache.entries()]}
 
     def logits(self, inputs, deltas):
         pairs = [(layer.get("k"), layer.get("v")) for layer in deltas]
@@ -385,12 +385,12 @@ def test_the_cache_holds_what_plain_decoding_keeps(model, mode, spec):
         assert plain.cache.offset == plain.embeds.shape[1]
         if mode == "fast":  # exact runs the whole sequence anyway
             assert ours.cache.offset == plain.cache.offset
-        ours.say(token)
-        plain.say(token)
+        ours.append(token)
+        plain.append(token)
         ours.prefill()
         plain.prefill()
         assert ours.cache.offset == plain.cache.offset == ours.embeds.shape[1] - 1
-        for mine, wanted in zip(ours.cache.read(), plain.cache.read(), strict=True):
+        for mine, wanted in zip(ours.cache.entries(), plain.cache.entries(), strict=True):
             assert all(distance(a, b) < 2e-6 for a, b in zip(mine, wanted, strict=True))
 
 
@@ -475,7 +475,7 @@ def test_a_target_is_found_after_the_penalty(model, mode):
     if mode == "exact":
         wanted = exact(model.language_model, session.embeds, rules_by_name("attnlrp"), target=second)
     else:
-        arguments = session.cache.read(), session.newest, rules_by_name("attnlrp")
+        arguments = session.cache.entries(), session.newest, rules_by_name("attnlrp")
         wanted = cached(model.language_model, *arguments, target=second)
     assert distance(ours.relevance, wanted.relevance) < 1e-5
 
@@ -536,7 +536,7 @@ def test_words_that_name_nothing_are_left(model, mode, reliance):
     plain, session = [], start(model, small_prompt())
     for step in steps:
         plain.append(np.array(Plain().step(session).logits))
-        session.say(step.token)
+        session.append(step.token)
     optimised = [step.optimised for step in steps]
     assert optimised == [bool(content[logits.argmax()]) for logits in plain]
     assert len(set(optimised)) == 2

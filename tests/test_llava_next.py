@@ -11,7 +11,7 @@ from helpers import distance
 from PIL import Image
 
 from lime_mlx import generate, load
-from lime_mlx.checkpoint import build, load_model, load_processor, read_config
+from lime_mlx.checkpoint.load import build, load_model, load_processor, read_config
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.media.anyres import RESOLUTIONS
 from lime_mlx.models.llava_next import Tiling

@@ -13,11 +13,12 @@ from checkpoints import LLAVA, TEXT, merged, quantized, random_weights, text_onl
 from click.testing import CliRunner
 from mlx.utils import tree_flatten
 
-from lime_mlx import backend, checkpoint
-from lime_mlx.checkpoint import load_model
+from lime_mlx import backend
+from lime_mlx.checkpoint import load as checkpoint
+from lime_mlx.checkpoint.files import header
+from lime_mlx.checkpoint.load import load_model
 from lime_mlx.cli import main, models
 from lime_mlx.errors import BackendError
-from lime_mlx.hub import header
 from lime_mlx.models import FAMILIES, family, takes
 from lime_mlx.models.base import Model
 

@@ -30,11 +30,11 @@ def test_import_loads_nothing_heavy():
     "first",
     [
         "",
-        "import lime_mlx.generate",
-        "from lime_mlx.generate import stream_generate",
+        "import lime_mlx.generation",
+        "from lime_mlx.generation import stream_generate",
         "from lime_mlx import generate",
         "import lime_mlx; lime_mlx.stream_generate",
-        "from lime_mlx import decode; import lime_mlx.generate",
+        "from lime_mlx import decode; import lime_mlx.generation",
     ],
 )
 def test_generate_is_the_function_whatever_was_imported_before(first):

@@ -7,7 +7,7 @@ from helpers import FIXTURES, distance, fixture, parity_checkpoint, prompt_of
 from mlx.utils import tree_flatten
 
 import lime_mlx
-from lime_mlx.checkpoint import build, load_model, read_config, read_weights
+from lime_mlx.checkpoint.load import build, load_model, read_config, read_weights
 
 TOKENS = 16
 

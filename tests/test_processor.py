@@ -22,9 +22,9 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 import lime_mlx
-from lime_mlx.checkpoint import load, load_processor
+from lime_mlx.checkpoint.load import load, load_processor
 from lime_mlx.errors import CheckpointError, PromptError
-from lime_mlx.prompt import token_pieces
+from lime_mlx.processor import token_pieces
 
 PARTS = (
     "{% for m in messages %}{{ m['role'].upper() }}: "
@@ -376,6 +376,6 @@ def test_load_and_generate_text(tmp_path):
 
 def test_a_processor_prints_nothing(tmp_path):
     make(tmp_path)
-    code = f"from lime_mlx.checkpoint import load_processor; print(load_processor({str(tmp_path)!r}).model_type)"
+    code = f"from lime_mlx.checkpoint.load import load_processor; print(load_processor({str(tmp_path)!r}).model_type)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("llava\n", "")

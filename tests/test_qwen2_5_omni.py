@@ -11,7 +11,7 @@ from helpers import distance, fixture, parity_checkpoint, prompt_of
 from PIL import Image
 
 from lime_mlx import generate, load
-from lime_mlx.checkpoint import build, load_model
+from lime_mlx.checkpoint.load import build, load_model
 from lime_mlx.errors import PromptError
 from lime_mlx.media.audio import Sound
 from lime_mlx.prompt import Prompt

@@ -26,11 +26,11 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from lime_mlx import generate, load
-from lime_mlx.checkpoint import build, load_model, load_processor
+from lime_mlx.checkpoint.load import build, load_model, load_processor
 from lime_mlx.cli import main
 from lime_mlx.errors import CheckpointError, MediaError, PromptError
 from lime_mlx.media.audio import RATE, Sound
-from lime_mlx.models.whisper import pooled, positions
+from lime_mlx.models.towers.whisper import pooled, positions
 from lime_mlx.prompt import Prompt
 
 ASKED = "What do you hear?"

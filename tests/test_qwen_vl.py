@@ -14,13 +14,13 @@ from helpers import distance, fixture, parity_checkpoint, prompt_of
 from PIL import Image
 
 import lime_mlx
-from lime_mlx.checkpoint import build, load, load_model, load_processor
+from lime_mlx.checkpoint.load import build, load, load_model, load_processor
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.lrp.rules import GRADIENT, PLAIN
 from lime_mlx.models.qwen2_5_vl import Qwen25Config, windows
 from lime_mlx.models.qwen3_vl import Qwen3Config, corners
-from lime_mlx.models.qwen_vision import Segments, frames, places
 from lime_mlx.models.qwen_vl import coordinates
+from lime_mlx.models.towers.qwen_vision import Segments, frames, places
 from lime_mlx.prompt import Prompt
 
 KINDS = list(QWEN_TOWERS)
@@ -171,14 +171,14 @@ def test_towers_by_default():
 def test_relevance_counts_all_that_came_from_the_picture(case):
     """Its sum over a picture is the slope of the logit along all inputs of the picture, early and late."""
     model, prompt = parity(case)
-    decoder, (embeds, layout) = model.language_model, model.inputs(prompt)
+    decoder, (embeds, positions) = model.language_model, model.inputs(prompt)
     target = int(mx.argmax(model.logits(prompt)[-1]))
     here = mx.array(prompt.input_ids == model.image_token)[None, :, None]
 
     def logit(early: float, late: float) -> float:
-        bent = replace(layout, features=[feature * (1 + late) for feature in layout.features])
+        bent = replace(positions, features=[feature * (1 + late) for feature in positions.features])
         moved = embeds * mx.where(here, 1 + early, 1)
-        return decoder.head(decoder(moved, rules=PLAIN, layout=bent))[0, -1, target].item()
+        return decoder.head(decoder(moved, rules=PLAIN, positions=bent))[0, -1, target].item()
 
     def slope(early: bool, late: bool, step: float = 2e-3) -> float:
         return (logit(early * step, late * step) - logit(-early * step, -late * step)) / (2 * step)

@@ -6,7 +6,7 @@ from reference import Reference
 
 from lime_mlx.cache import overlays
 from lime_mlx.errors import MethodError, PromptError
-from lime_mlx.generate import start
+from lime_mlx.generation import start
 from lime_mlx.lrp.relevance import cached, exact, exact_slope, grounding, relevance, reliance, shares
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.prompt import Prompt
@@ -29,7 +29,7 @@ def session(model):
 
 
 def past_of(session):
-    return [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in session.cache.read()]
+    return [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in session.cache.entries()]
 
 
 def deltas(decoder, heads, length=LENGTH, seed=3):
@@ -41,7 +41,7 @@ def deltas(decoder, heads, length=LENGTH, seed=3):
 def test_cached_relevance_is_what_the_logit_gains(model, session, heads):
     """Plain rules, in double precision, by scaling one position after the other."""
     moved = deltas(model.language_model, heads) if heads else None
-    reading = cached(model.language_model, session.cache.read(), session.newest, rules_by_name("plain"), moved)
+    reading = cached(model.language_model, session.cache.entries(), session.newest, rules_by_name("plain"), moved)
     embed, past = np.array(session.newest[0, 0], dtype=np.float64), past_of(session)
     arrays = moved and [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in moved]
     reference = Reference(model)
@@ -56,7 +56,7 @@ def test_cached_relevance_is_what_the_logit_gains(model, session, heads):
 def test_cached_relevance_is_entry_times_gradient(model, session, rules, heads):
     decoder, rule, position = model.language_model, rules_by_name(rules), LENGTH - 1
     moved = deltas(decoder, heads) if heads else [(None, None)] * len(decoder.layers)
-    past = session.cache.read()
+    past = session.cache.entries()
 
     def logit(past, embed):
         memory = [Joined(pair, delta, rule) for pair, delta in zip(past, moved, strict=True)]
@@ -76,8 +76,8 @@ def test_cached_relevance_is_entry_times_gradient(model, session, rules, heads):
 
 @pytest.mark.parametrize("rules", RULES)
 def test_cached_logits_and_entries_are_those_of_the_plain_forward(model, session, rules):
-    reading = session.read(rules=rules_by_name(rules))
-    memory = overlays(session.cache.read())
+    reading = session.relevance(rules=rules_by_name(rules))
+    memory = overlays(session.cache.entries())
     logits = model.language_model.head(model.language_model(session.newest, memory, LENGTH - 1)[0, -1])
     assert distance(reading.logits, logits) < 2e-6
     for ours, layer in zip(reading.entries, memory, strict=True):
@@ -87,7 +87,7 @@ def test_cached_logits_and_entries_are_those_of_the_plain_forward(model, session
 
 
 def test_a_chosen_target_is_explained(model, session):
-    decoder, arguments = model.language_model, (session.cache.read(), session.newest, rules_by_name("plain"))
+    decoder, arguments = model.language_model, (session.cache.entries(), session.newest, rules_by_name("plain"))
     embed, past = np.array(session.newest[0, 0], dtype=np.float64), past_of(session)
     for target in (0, 17):
         reading = cached(decoder, *arguments, target=target)
@@ -112,13 +112,13 @@ def test_a_penalty_decides_which_token_is_explained(model, session):
 
 
 def arguments_of(session):
-    return session.cache.read(), session.newest, rules_by_name("attnlrp")
+    return session.cache.entries(), session.newest, rules_by_name("attnlrp")
 
 
 def test_one_token_alone_has_no_cache(model):
     session = start(model, Prompt([5]))
     session.prefill()
-    reading = session.read()
+    reading = session.relevance()
     wanted = relevance(model, Prompt([5]))
     assert reading.relevance.shape == (1,)
     assert distance(reading.relevance, wanted) < 1e-5
@@ -128,7 +128,7 @@ def test_one_token_alone_has_no_cache(model):
 def test_exact_and_cached_agree_at_the_newest_position(model, session, rules):
     """No other position sees it, so its embedding is all that either reads."""
     whole = relevance(model, small_prompt(LENGTH), rules)
-    assert session.read(rules=rules_by_name(rules)).relevance[-1].item() == pytest.approx(whole[-1], rel=1e-4)
+    assert session.relevance(rules=rules_by_name(rules)).relevance[-1].item() == pytest.approx(whole[-1], rel=1e-4)
 
 
 @pytest.mark.parametrize("rules", RULES)

@@ -14,12 +14,12 @@ from PIL import Image
 
 import lime_mlx
 from lime_mlx import generate, load
-from lime_mlx.checkpoint import build, load_model
+from lime_mlx import session as sessions
+from lime_mlx.checkpoint.load import build, load_model
 from lime_mlx.errors import CheckpointError, PromptError
-from lime_mlx.methods import base
 from lime_mlx.models.decoder import Decoder
 from lime_mlx.models.idefics3 import Idefics3
-from lime_mlx.models.siglip import spread
+from lime_mlx.models.towers.siglip import spread
 from lime_mlx.prompt import Prompt
 
 TOWER = {
@@ -102,9 +102,9 @@ def test_pictures_of_gemma3(tmp_path):
     prompt = processor.prompt("What is it?", images=[picture(60, 40), picture(28, 28)])
     text = processor.tokenizer.decode(prompt.input_ids)
     assert text.count("\n\n<start_of_image>" + "<image_soft_token>" * TOKENS + "<end_of_image>\n\n") == 2
-    _, layout = model.inputs(prompt)
-    assert layout.blocks.max() == 2
-    assert [int((layout.blocks == number).sum()) for number in (1, 2)] == [TOKENS, TOKENS]
+    _, positions = model.inputs(prompt)
+    assert positions.blocks.max() == 2
+    assert [int((positions.blocks == number).sum()) for number in (1, 2)] == [TOKENS, TOKENS]
 
 
 def test_pictures_of_gemma3_see_each_other_both_ways():
@@ -112,12 +112,12 @@ def test_pictures_of_gemma3_see_each_other_both_ways():
     config = json.loads(str(case["config"]))
     prompt = prompt_of(case)
     model = build(config)
-    embeds, layout = model.inputs(prompt)
-    first = int(np.flatnonzero(layout.blocks == 1)[0])
-    mask = np.array(layout.mask(0, len(prompt)))
+    embeds, positions = model.inputs(prompt)
+    first = int(np.flatnonzero(positions.blocks == 1)[0])
+    mask = np.array(positions.mask(0, len(prompt)))
     assert mask[first, first + 3] and not mask[first - 1, first] and not mask[first, first + 40]
     assert embeds.shape[1] == len(prompt)
-    assert layout.cut(first + 2) == first + 16
+    assert positions.cut(first + 2) == first + 16
 
 
 def test_a_prompt_that_ends_in_a_picture_is_refused(tmp_path):
@@ -228,11 +228,11 @@ def test_names_in_mlx_checkpoints():
 @pytest.mark.parametrize("step", [1, 7, 10])
 def test_no_part_of_the_prompt_cuts_a_picture(monkeypatch, step):
     """Whatever its length, and the logits are those of the whole; windows are shorter than a picture."""
-    monkeypatch.setattr(base, "PREFILL", step)
+    monkeypatch.setattr(sessions, "PREFILL", step)
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(parity_checkpoint("gemma3_two_pictures", Path(folder)))
     prompt, starts = prompt_of(fixture("gemma3_two_pictures")), []
-    blocks, run = model.inputs(prompt).layout.blocks, Decoder.__call__
+    blocks, run = model.inputs(prompt).positions.blocks, Decoder.__call__
 
     def watched(self, h, memory=None, position=0, *rest, **more):
         starts.append(position)

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lime_mlx import evidence, generate, load
+from lime_mlx import generate, load
 from lime_mlx.cli import main
 from lime_mlx.errors import CheckpointError, MethodError
-from lime_mlx.lrp.support import Detector, from_logits, from_relevance
 from lime_mlx.methods import Plain
 from lime_mlx.methods.lime import Lime
 from lime_mlx.methods.retry import Retry
+from lime_mlx.probes.attention import attention
+from lime_mlx.probes.blank import blank, blanked, ignored
 from lime_mlx.scenes import PROMPTS, make_scene
+from lime_mlx.support.detector import Detector
+from lime_mlx.support.statistics import from_logits, from_relevance
 
 SEED = 240_044  # an umbrella, a duck and a cup; plain decoding says boat
 
@@ -78,7 +81,7 @@ def test_the_habit_is_doubted_and_what_is_there_is_not(demo, scene):
 
 def run_words(demo, scene, method):
     from lime_mlx.cli.generate import summary
-    from lime_mlx.generate import stream_generate
+    from lime_mlx.generation import stream_generate
 
     model, processor = demo
     found = list(
@@ -121,18 +124,18 @@ def test_a_picture_that_is_used_is_not_ignored(demo, scene):
     model, processor = demo
     prompt = processor.prompt(PROMPTS[0], images=[scene.image])
     answer = generate(model, processor, prompt, method="none", max_tokens=40, reliance=False)
-    assert not evidence.ignored(model, prompt, answer.tokens)
-    empty = evidence.blank(prompt)
+    assert not ignored(model, prompt, answer.tokens)
+    empty = blank(prompt)
     said = generate(model, processor, empty, method="none", max_tokens=40, reliance=False)
-    assert evidence.ignored(model, empty, said.tokens)
+    assert ignored(model, empty, said.tokens)
 
 
 def test_blanked_logits_are_those_of_the_blank_prompt(demo, scene):
     model, processor = demo
     prompt = processor.prompt(PROMPTS[0], images=[scene.image])
     tokens = [269, 438, 407]
-    found = evidence.blanked(model, prompt, tokens)
-    first = np.array(model.logits(evidence.blank(prompt))[-1])
+    found = blanked(model, prompt, tokens)
+    first = np.array(model.logits(blank(prompt))[-1])
     assert found.shape == (3, len(first))
     np.testing.assert_allclose(found[0], first, atol=1e-4)
 
@@ -140,7 +143,7 @@ def test_blanked_logits_are_those_of_the_blank_prompt(demo, scene):
 def test_attention_statistics_are_shares(demo, scene):
     model, processor = demo
     prompt = processor.prompt(PROMPTS[0], images=[scene.image])
-    found = evidence.attention(model, prompt, [269, 438, 407])
+    found = attention(model, prompt, [269, 438, 407])
     assert len(found) == 3
     assert all(0 < value < 1 for statistics in found for value in statistics.values())
     mx.clear_cache()
@@ -166,7 +169,7 @@ def test_flags_in_json(picture):
 
 
 def test_an_unused_picture_is_said(picture, monkeypatch):
-    monkeypatch.setattr("lime_mlx.evidence.ignored", lambda *_: True)
+    monkeypatch.setattr("lime_mlx.probes.blank.ignored", lambda *_: True)
     monkeypatch.setattr("lime_mlx.cli.common.UNUSED", 1.1)
     said = run("--image", picture, "--method", "none", "--check-input").stderr
     assert "the same answer to a blank input" in said

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lime_mlx.words import CLOSED, content_tokens
+from lime_mlx.support.content import CLOSED, content_tokens
 
 
 def content(*pieces):

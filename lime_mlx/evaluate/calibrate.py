@@ -16,17 +16,18 @@ import numpy as np
 from rich.progress import Progress
 
 from lime_mlx._version import __version__
-from lime_mlx.checkpoint import load
-from lime_mlx.detectors import place
+from lime_mlx.checkpoint.hub import locate
+from lime_mlx.checkpoint.load import load
 from lime_mlx.errors import DataError
-from lime_mlx.explain import Piece, words
-from lime_mlx.generate import stream_generate
-from lime_mlx.hub import fingerprint, locate
-from lime_mlx.lrp.support import Detector
+from lime_mlx.evaluate.store import Answers, Store, slug
+from lime_mlx.files import fingerprint, write
+from lime_mlx.generation import stream_generate
 from lime_mlx.prompt import NOUNS
+from lime_mlx.support.detector import Detector
+from lime_mlx.support.store import place
+from lime_mlx.words import Piece, words
 
 from .runner import Outcome, Plan, present, reason
-from .store import Answers, Store, slug, write
 from .tasks import Item, Task, parse_task
 
 STATISTICS = ("share", "positive", "peak", "certainty")
@@ -172,7 +173,7 @@ def fitted(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = STATISTICS)
     *weights, intercept = logistic((features - mean) / deviation, positive)
     weights = np.array(weights) / deviation
     detector = Detector(dict(zip(names, weights.tolist(), strict=True)), float(intercept - weights @ mean), 0.5)
-    doubts = np.array([detector.doubt(row) for row in rows])
+    doubts = np.array([detector.p_unsupported(row) for row in rows])
     return replace(detector, threshold=float(max(np.unique(doubts), key=lambda t: _f1(doubts >= t, positive))))
 
 
@@ -204,7 +205,7 @@ def logistic(features: np.ndarray, positive: np.ndarray, penalty: float = 1e-3, 
 
 def measured(detector: Detector, rows: Sequence[Mapping[str, Any]], owner: Sequence[Any]) -> Quality:
     """How well a detector tells the words that are not there; owner (N,): the picture of each word."""
-    doubts = np.array([detector.doubt(row) for row in rows])
+    doubts = np.array([detector.p_unsupported(row) for row in rows])
     positive, flagged = np.array([not row["there"] for row in rows]), doubts >= detector.threshold
     right = int((flagged & positive).sum())
     precision, recall = right / max(1, int(flagged.sum())), right / max(1, int(positive.sum()))

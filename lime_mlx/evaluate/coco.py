@@ -8,7 +8,7 @@ from typing import Any
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.chair import MODES, Objects
-from lime_mlx.evaluate.store import write
+from lime_mlx.files import write
 
 INSTANCES, CAPTIONS = "annotations/instances_val2014.json", "annotations/captions_val2014.json"
 # One table is whole, the others have only the pictures that differ from it.

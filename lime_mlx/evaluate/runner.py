@@ -16,13 +16,13 @@ import numpy as np
 from rich.progress import Progress
 
 from lime_mlx._version import __version__
-from lime_mlx.checkpoint import load
-from lime_mlx.detectors import identity
+from lime_mlx.checkpoint.hub import locate
+from lime_mlx.checkpoint.load import load
 from lime_mlx.errors import DataError, LimeError
-from lime_mlx.generate import steps
-from lime_mlx.hub import locate
+from lime_mlx.generation import steps
 from lime_mlx.methods import Method, Session, parse_method
 from lime_mlx.prompt import NOUNS, Prompt
+from lime_mlx.support.store import identity
 
 from .hosts import Hosts
 from .store import Answers, Cell, Store

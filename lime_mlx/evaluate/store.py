@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lime_mlx.errors import DataError
+from lime_mlx.files import write
 
 from .tasks import Item
 
@@ -109,26 +109,6 @@ def read(file: Path) -> Iterator[dict]:
                 f"{file}:{number}: this line is no answer; delete it, and run the evaluation again."
             ) from None
         yield record
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file at once, or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 class Store:

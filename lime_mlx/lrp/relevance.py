@@ -9,7 +9,7 @@ import numpy as np
 
 from lime_mlx.cache import Overlay, overlays
 from lime_mlx.errors import PromptError
-from lime_mlx.layout import SEQUENCE, Layout
+from lime_mlx.positions import SEQUENCE, Positions
 
 from .rules import Rules
 from .rules import rules as rules_by_name
@@ -17,7 +17,7 @@ from .rules import rules as rules_by_name
 Process = Callable[[mx.array], mx.array]
 
 
-class Reading(NamedTuple):
+class RelevanceResult(NamedTuple):
     """One forward with its relevance. Arrays are lazy: what is not looked at is not computed.
 
     logits (V,) float32, before `process`; target () int32, the token explained; relevance (T,) float32, signed;
@@ -64,33 +64,33 @@ def exact(
     process: Process | None = None,
     target=None,
     checkpoint: bool = True,
-    layout: Layout = SEQUENCE,
+    positions: Positions = SEQUENCE,
     contrast: bool = False,
-) -> Reading:
+) -> RelevanceResult:
     """Relevance sum_d e_id * (dz / de)_id of every input embedding; the whole sequence is run.
 
     `embeds` is (1, T, D); `deltas` a pair per layer, each (1, H, T, d) or None. z is the logit, at the last position,
-    of `target` or of the token that would be picked; with `contrast`, its margin over the runner-up's. What the layout
-    adds to later layers (DeepStack) came from the picture as the embeddings did: its gradient x input counts for the
-    same positions. With `checkpoint`, blocks are run again in the backward pass and memory grows with one block's
-    attention, not with all.
+    of `target` or of the token that would be picked; with `contrast`, its margin over the runner-up's. What
+    `positions` adds to later layers (DeepStack) came from the picture as the embeddings did: its gradient x input
+    counts for the same positions. With `checkpoint`, blocks are run again in the backward pass and memory grows with
+    one block's attention, not with all.
     """
     deltas = deltas or [(None, None)] * len(decoder.layers)
 
     def logit(e, *features):
-        h, added = e, replace(layout, features=features)
+        h, added = e, replace(positions, features=features)
         for index, delta in enumerate(deltas):
-            h = _block(decoder, index, delta, rules, checkpoint, layout)(h)
+            h = _block(decoder, index, delta, rules, checkpoint, positions)(h)
             feature = added.feature(index, 0, h.shape[1])
             h = h if feature is None else h + feature
         return _top(decoder, h[:, -1], rules)
 
-    inputs = [embeds, *layout.features]
+    inputs = [embeds, *positions.features]
     logits, chosen, rival, gradients = _explained(logit, inputs, decoder.config.vocab_size, process, target, contrast)
     relevance, *later = (_inner(x, gradient)[0] for x, gradient in zip(inputs, gradients, strict=True))
     for part in later:
         relevance = relevance + mx.pad(part, (0, relevance.shape[0] - part.shape[0]))
-    return Reading(logits, chosen, relevance, [], rival)
+    return RelevanceResult(logits, chosen, relevance, [], rival)
 
 
 def _top(decoder, hidden: mx.array, rules: Rules) -> mx.array:
@@ -98,21 +98,21 @@ def _top(decoder, hidden: mx.array, rules: Rules) -> mx.array:
     return decoder.head(decoder.model.norm(hidden, rules), rules)[0]
 
 
-def _block(decoder, index: int, delta: Sequence, rules: Rules, checkpoint: bool, layout: Layout):
+def _block(decoder, index: int, delta: Sequence, rules: Rules, checkpoint: bool, positions: Positions):
     present = [i for i, x in enumerate(delta) if x is not None]
 
     def run(h, *arrays):
         pair = [None, None]
         for i, x in zip(present, arrays, strict=True):
             pair[i] = x
-        return decoder.block(index, h, Overlay(None, pair), rules=rules, layout=layout)
+        return decoder.block(index, h, Overlay(None, pair), rules=rules, positions=positions)
 
     run = mx.checkpoint(run) if checkpoint else run
     return lambda h: run(h, *(delta[i] for i in present))
 
 
 def exact_slope(
-    decoder, embeds: mx.array, weights: mx.array, rules: Rules, deltas, layout: Layout = SEQUENCE
+    decoder, embeds: mx.array, weights: mx.array, rules: Rules, deltas, positions: Positions = SEQUENCE
 ) -> tuple[mx.array, mx.array]:
     """sum_i weights_i * relevance_i as one forward pass: its value has the gradient of that sum for the deltas.
 
@@ -122,22 +122,22 @@ def exact_slope(
     tangent = embeds * weights[None, :, None]
     h = embeds
     for index, delta in enumerate(deltas):
-        h, tangent = _dual_block(decoder, index, delta, rules, layout)(h, tangent)
-        feature = layout.feature(index, 0, h.shape[1])
+        h, tangent = _dual_block(decoder, index, delta, rules, positions)(h, tangent)
+        feature = positions.feature(index, 0, h.shape[1])
         if feature is not None:
             h, tangent = h + feature, tangent + feature * weights[None, :, None]
     (logits,), (slope,) = mx.jvp(lambda x: _top(decoder, x, rules), (h[:, -1],), (tangent[:, -1],))
     return logits, slope
 
 
-def _dual_block(decoder, index: int, delta: Sequence, rules: Rules, layout: Layout):
+def _dual_block(decoder, index: int, delta: Sequence, rules: Rules, positions: Positions):
     present = [i for i, x in enumerate(delta) if x is not None]
 
     def run(h, tangent, *arrays):
         pair = [None, None]
         for i, x in zip(present, arrays, strict=True):
             pair[i] = x
-        layer = lambda x: decoder.block(index, x, Overlay(None, pair), rules=rules, layout=layout)  # noqa: E731
+        layer = lambda x: decoder.block(index, x, Overlay(None, pair), rules=rules, positions=positions)  # noqa: E731
         (out,), (slope,) = mx.jvp(layer, (h,), (tangent,))
         return out, slope
 
@@ -153,10 +153,10 @@ def cached(
     deltas=None,
     process: Process | None = None,
     target=None,
-    layout: Layout = SEQUENCE,
+    positions: Positions = SEQUENCE,
     edits: Mapping | None = None,
     contrast: bool = False,
-) -> Reading:
+) -> RelevanceResult:
     """Relevance of the newest token's logit at what it reads: the cached entries and its own embedding.
 
     `past` is what `KVCache.read` gives: T entries a layer; `embed` is (1, 1, D). R_i = sum over layers of
@@ -168,7 +168,7 @@ def cached(
 
     def logit(keys, values, e):
         memory = overlays(past, deltas, (keys, values), edits)
-        out = decoder.head(decoder(e, memory, position, rules, layout)[0, -1], rules)
+        out = decoder.head(decoder(e, memory, position, rules, positions)[0, -1], rules)
         entries.extend(layer.fresh for layer in memory)
         return out
 
@@ -177,7 +177,7 @@ def cached(
     inputs, size = [*gates, embed], decoder.config.vocab_size
     logits, chosen, rival, slopes = _explained(logit, inputs, size, process, target, contrast)
     arrived = rules.key_share * slopes[0] + rules.value_share * slopes[1]
-    return Reading(logits, chosen, mx.concatenate([arrived, _inner(embed, slopes[2])[0]]), entries, rival)
+    return RelevanceResult(logits, chosen, mx.concatenate([arrived, _inner(embed, slopes[2])[0]]), entries, rival)
 
 
 def _inner(x: mx.array, gradient: mx.array) -> mx.array:
@@ -195,8 +195,8 @@ def relevance(model, prompt, rules: str = "attnlrp", target: int | None = None) 
     decoder, chosen = model.language_model, rules_by_name(rules)
     if target is not None and not 0 <= target < decoder.config.vocab_size:
         raise PromptError(f"Target token {target} is outside the vocabulary of {decoder.config.vocab_size}.")
-    embeds, layout = model.inputs(prompt)
-    return np.array(exact(decoder, embeds, chosen, target=target, layout=layout).relevance)
+    embeds, positions = model.inputs(prompt)
+    return np.array(exact(decoder, embeds, chosen, target=target, positions=positions).relevance)
 
 
 class Shares(NamedTuple):

@@ -87,7 +87,7 @@ def open_audio(
         data, content_type = read_source(source, stdin=stdin)
         with silent_stderr(), _opened(data, content_type, source_name(source)) as (file, stream):
             samples = _read(stream, rate, max_seconds, file.frames)
-    for sentence in stream.said if notice is not None else ():
+    for sentence in stream.notices if notice is not None else ():
         notice(f"{stream.name} {sentence}.")
     return Sound(samples, rate)
 
@@ -100,7 +100,7 @@ class _Stream:
     rate: int
     channels: int
     blocks: Iterator[np.ndarray]
-    said: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
 
 
@@ -127,9 +127,9 @@ class _Forward(soundfile.SoundFile):
 
 @contextmanager
 def _opened(data: bytes, content_type: str, name: str) -> Iterator[tuple[soundfile.SoundFile, _Stream]]:
-    said: list[str] = []
+    notices: list[str] = []
     try:
-        file = _Forward(_Bytes(_with_true_length(data, said)))
+        file = _Forward(_Bytes(_with_true_length(data, notices)))
     except soundfile.LibsndfileError as error:
         damaged = error.code != _NO_KNOWN_FORMAT and kind_of(data) == "sound"
         problem = "it is damaged or cut short; copy or download it again" if damaged else None
@@ -137,7 +137,7 @@ def _opened(data: bytes, content_type: str, name: str) -> Iterator[tuple[soundfi
     with file:
         if file.format not in FORMATS:
             raise _error(name, why_not("sound", data, content_type))
-        stream = _Stream(name, file.samplerate, file.channels, iter(()), said)
+        stream = _Stream(name, file.samplerate, file.channels, iter(()), notices)
         stream.blocks = _decoded(file, stream.damage)
         if _is_cut(file, data):
             stream.damage.append("cut short")
@@ -230,17 +230,17 @@ def _read(stream: _Stream, rate: int, max_seconds: float, frames: int = 0) -> np
         parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     samples = np.clip(np.concatenate(parts), -1, 1)
     if channels > 1:
-        stream.said.append(f"has {channels} channels: their mean is used")
+        stream.notices.append(f"has {channels} channels: their mean is used")
     if stream.damage:
-        stream.said.append(f"is {stream.damage[0]}: only its first {count / given:.1f} s are used")
+        stream.notices.append(f"is {stream.damage[0]}: only its first {count / given:.1f} s are used")
     if not samples.any():
-        stream.said.append("is silent" if peak == 0 else "is silent, since its channels cancel each other out")
+        stream.notices.append("is silent" if peak == 0 else "is silent, since its channels cancel each other out")
     if full > CLIPPED_SHARE * count * channels:
-        stream.said.append(f"is clipped: {full / (count * channels):.0%} of its samples are at full scale")
+        stream.notices.append(f"is clipped: {full / (count * channels):.0%} of its samples are at full scale")
     return samples
 
 
-def _with_true_length(data: bytes, said: list[str]) -> bytes:
+def _with_true_length(data: bytes, notices: list[str]) -> bytes:
     """A WAV file whose header gives less than it holds, as streams and crashed recorders leave it, made readable."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return data
@@ -251,7 +251,7 @@ def _with_true_length(data: bytes, said: list[str]) -> bytes:
     if len(data) - end < _TAG or _chunk(data, end) or _chunk(data, end - chunk[1] % 2):
         return data
     if chunk[1]:
-        said.append(f"has {chunk[1]} bytes of sound by its header and {len(data) - at - 8} in fact: all are used")
+        notices.append(f"has {chunk[1]} bytes of sound by its header and {len(data) - at - 8} in fact: all are used")
     return data[: at + 4] + b"\xff\xff\xff\xff" + data[at + 8 :]
 
 

@@ -4,10 +4,11 @@ import re
 from dataclasses import replace
 
 from lime_mlx.errors import MethodError
+from lime_mlx.methods.base import Forward, Method, Plain, Wrapper
+from lime_mlx.session import Session
 from lime_mlx.spec import parse
 
 from .attention import Heads
-from .base import Forward, Method, Plain, Session, Wrapper
 from .contrastive import AAD, M3ID, PAI, VCD, Contrastive
 from .dleaf import DLeaf
 from .kvsmooth import KVSmooth

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from lime_mlx.cache import Edit, softmax
+from lime_mlx.methods.base import Plain, check_range, layer_range, needs_media, parse_layers
+from lime_mlx.session import Session
 
-from .base import Plain, Session, check_range, layer_range, needs_media, parse_layers
 from .dleaf import visible
 
 UNBOUNDED = float("inf")

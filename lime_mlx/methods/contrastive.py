@@ -13,10 +13,11 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.errors import MethodError
+from lime_mlx.methods.base import Forward, Method, Plain, Wrapper, check_range
 from lime_mlx.prompt import Prompt
+from lime_mlx.session import Session
 
 from .attention import Look
-from .base import Forward, Method, Plain, Session, Wrapper, check_range
 
 UNBOUNDED = math.inf
 # Log-mel features of silence: (log10(1e-10) + 4) / 4.
@@ -45,10 +46,10 @@ class Contrastive(Wrapper):
         branch = session.state.get(self.name)
         if branch is None:
             branch = session.state[self.name] = self._open(session)
-        for token in session.said[len(branch.said) :]:
-            branch.say(token)
+        for token in session.generated[len(branch.generated) :]:
+            branch.append(token)
         branch.prefill()
-        other, count, process = branch.extend(), len(session.said) + 1, session.process
+        other, count, process = branch.extend(), len(session.generated) + 1, session.process
 
         def blended(logits: mx.array) -> mx.array:
             """What the token is picked by; relevance, LIME and its gates are about that token."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from lime_mlx.cache import softmax
 from lime_mlx.errors import MethodError
-
-from .base import Plain, Session, check_range, layer_range, needs_media, parse_layers
+from lime_mlx.methods.base import Plain, check_range, layer_range, needs_media, parse_layers
+from lime_mlx.session import Session
 
 CHOICES = {
     "heads": ("below-mean", "bottom-k"),

@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from lime_mlx.cache import KVCache
 from lime_mlx.errors import MethodError
-
-from .base import Forward, Session, Wrapper, check_range, layer_range, parse_layers
+from lime_mlx.methods.base import Forward, Wrapper, check_range, layer_range, parse_layers
+from lime_mlx.session import Session
 
 # lam_ref of the paper, by model_type; anything else takes REF.
 REFS = {"llava": 0.9}
@@ -76,7 +76,7 @@ class KVSmooth(Wrapper):
         queue = session.state[self.name] = [*session.state.get(self.name, ()), entropies][-self.window :]
         rank = (mx.stack(queue) < entropies).sum(axis=0) / self.window
         lam = mx.clip(rank, self.ref - self.clip, self.ref + self.clip)
-        if len(session.said) > self.warmup:
+        if len(session.generated) > self.warmup:
             self._smooth(session.cache, position, dict(zip(layers, lam, strict=True)))
         return forward
 
@@ -96,7 +96,7 @@ class KVSmooth(Wrapper):
         smoothed = {
             index: [
                 self._mixed(entries, position, share) if which in self.smooth else None
-                for entries, which in zip(cache[index].read(), "kv", strict=True)
+                for entries, which in zip(cache[index].entries(), "kv", strict=True)
             ]
             for index, share in lam.items()
         }

@@ -17,11 +17,13 @@ import numpy as np
 from lime_mlx.backend import memory_total
 from lime_mlx.cache import overlays
 from lime_mlx.errors import MethodError, NumericalError
-from lime_mlx.lrp.relevance import Reading, exact, exact_slope, reliance
+from lime_mlx.lrp.relevance import RelevanceResult, exact, exact_slope, reliance
 from lime_mlx.lrp.rules import rules
-from lime_mlx.lrp.support import Detector, from_logits, from_relevance
+from lime_mlx.methods.base import Forward, Method, layer_range, needs_media, parse_layers
+from lime_mlx.session import Session
+from lime_mlx.support.detector import Detector
+from lime_mlx.support.statistics import from_logits, from_relevance
 
-from .base import Forward, Method, Session, layer_range, needs_media, parse_layers
 from .updates import UPDATES, norm
 
 # steps, lr, kl, tau of the official code (arXiv 2605.01766), by model_type; anything else takes "llava"'s.
@@ -136,7 +138,7 @@ class Lime(Method):
         return self.words != "all" and session.content is not None and not session.content[token]
 
 
-class Search(ABC):
+class TokenOptimizer(ABC):
     """The optimisation of one token. Modes differ in how a forward and its relevance are computed."""
 
     heads: int
@@ -156,10 +158,10 @@ class Search(ABC):
         """Logits and what belongs to them."""
 
     @abstractmethod
-    def read(self, deltas: list, target: mx.array | None = None, contrast: bool = False) -> Reading:
+    def read(self, deltas: list, target: mx.array | None = None, contrast: bool = False) -> RelevanceResult:
         """Logits, target and relevance under the deltas; `target` None is the token that would be picked."""
 
-    def gradient(self, deltas: list, reference: mx.array | None) -> tuple[Reading, mx.array, mx.array, list]:
+    def gradient(self, deltas: list, reference: mx.array | None) -> tuple[RelevanceResult, mx.array, mx.array, list]:
         """A reading under the deltas, L_rel, L_KL and the gradient of the whole objective; all lazy."""
 
         def loss(free):
@@ -169,7 +171,7 @@ class Search(ABC):
             return rel + self.method.kl * kl, rel, kl, tuple(reading)
 
         (_, rel, kl, reading), gradient = mx.value_and_grad(loss)(deltas)
-        return Reading(*reading), rel, kl, gradient
+        return RelevanceResult(*reading), rel, kl, gradient
 
     @abstractmethod
     def last(self, deltas: list) -> mx.array:
@@ -243,10 +245,10 @@ class Search(ABC):
         relevance = np.array(opening.relevance) if same else self._relevance(self.read(self.zeros(), said))
         return Forward(logits, relevance, recorded, optimised=True), opening.entries
 
-    def _relevance(self, reading: Reading) -> np.ndarray | None:
+    def _relevance(self, reading: RelevanceResult) -> np.ndarray | None:
         return np.array(reading.relevance) if self.session.want_relevance else None
 
-    def leave(self, reading: Reading) -> bool:
+    def leave(self, reading: RelevanceResult) -> bool:
         """The gates: by word, then by the detector or by reliance."""
         token, gate = int(reading.target), self.method.gate
         if self.method.skips(self.session, token):
@@ -255,12 +257,12 @@ class Search(ABC):
             detector = Detector.from_config(self.session.model.config)
             found = from_relevance(np.array(reading.relevance), self.session.modality)
             least = detector.threshold if self.method.doubt is None else self.method.doubt
-            if detector.doubt({**found, **from_logits(np.array(reading.logits), token)}) < least:
+            if detector.p_unsupported({**found, **from_logits(np.array(reading.logits), token)}) < least:
                 return True
         return gate is not None and reliance(np.array(reading.relevance), self.session.modality) >= gate
 
 
-class Fast(Search):
+class Fast(TokenOptimizer):
     """The newest token against the cache; relevance read at the cache entries."""
 
     def run(self) -> Forward:
@@ -272,16 +274,16 @@ class Fast(Search):
         return forward
 
     def read(self, deltas, target=None, contrast=False):
-        return self.session.read(_pairs(deltas), self.rules, target, contrast=contrast)
+        return self.session.relevance(_pairs(deltas), self.rules, target, contrast=contrast)
 
     def last(self, deltas):
-        memory = overlays(self.session.cache.read(), _pairs(deltas))
+        memory = overlays(self.session.cache.entries(), _pairs(deltas))
         session = self.session
-        hidden = self.decoder(session.newest, memory, self.length - 1, self.rules, session.layout)
+        hidden = self.decoder(session.newest, memory, self.length - 1, self.rules, session.positions)
         return self.decoder.head(hidden[0, -1], self.rules)
 
 
-class Exact(Search):
+class Exact(TokenOptimizer):
     """The whole sequence at every step, block by block, as the official code computes it."""
 
     def run(self) -> Forward:
@@ -296,18 +298,18 @@ class Exact(Search):
 
     def read(self, deltas, target=None, contrast=False):
         session, pairs = self.session, _pairs(deltas)
-        how = {"checkpoint": self.checkpointed(), "layout": session.layout, "contrast": contrast}
+        how = {"checkpoint": self.checkpointed(), "positions": session.positions, "contrast": contrast}
         return exact(self.decoder, session.embeds, self.rules, pairs, session.process, target, **how)
 
     def gradient(self, deltas, reference):
         if not self.checkpointed():
             return super().gradient(deltas, reference)
-        embeds, layout = self.session.embeds, self.session.layout
+        embeds, positions = self.session.embeds, self.session.positions
         reading = self.read(deltas, contrast=self.contrast)
         rel, weights = mx.value_and_grad(self.relevance_loss)(reading.relevance)
 
         def loss(free):
-            logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, _pairs(free), layout)
+            logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, _pairs(free), positions)
             kl = mx.array(0.0) if reference is None else self.divergence(reference, logits)
             explained = slope[reading.target]
             if self.contrast:
@@ -324,7 +326,7 @@ class Exact(Search):
 
     def last(self, deltas):
         memory = overlays([None] * len(deltas), _pairs(deltas))
-        hidden = self.decoder(self.session.embeds, memory, rules=self.rules, layout=self.session.layout)
+        hidden = self.decoder(self.session.embeds, memory, rules=self.rules, positions=self.session.positions)
         return self.decoder.head(hidden[0, -1], self.rules)
 
 

@@ -6,9 +6,11 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.errors import MethodError
-from lime_mlx.lrp.support import Detector, from_logits, from_relevance
+from lime_mlx.methods.base import Forward, Method, Wrapper
+from lime_mlx.session import Session
+from lime_mlx.support.detector import Detector
+from lime_mlx.support.statistics import from_logits, from_relevance
 
-from .base import Forward, Method, Session, Wrapper
 from .lime import Lime
 
 
@@ -46,4 +48,4 @@ class Retry(Wrapper):
         if session.content is not None and not session.content[token]:
             return 0.0
         found = from_relevance(forward.relevance, session.modality)
-        return detector.doubt({**found, **from_logits(np.array(forward.logits), token)})
+        return detector.p_unsupported({**found, **from_logits(np.array(forward.logits), token)})

@@ -9,9 +9,10 @@ import mlx.nn as nn
 import numpy as np
 
 from lime_mlx.errors import PromptError
-from lime_mlx.layout import SEQUENCE, Layout
 from lime_mlx.lrp.rules import PLAIN, Rules
-from lime_mlx.prompt import Medium, Prompt, Settings, Span, modality_mask
+from lime_mlx.positions import SEQUENCE, Positions
+from lime_mlx.processor import Medium, Settings
+from lime_mlx.prompt import Prompt, Span, modality_mask
 
 from .decoder import Decoder
 
@@ -34,7 +35,7 @@ class Inputs(NamedTuple):
     """What the decoder starts from: merged embeddings (1, T, D), and where their positions stand."""
 
     embeds: mx.array
-    layout: Layout = SEQUENCE
+    positions: Positions = SEQUENCE
 
 
 class Model(nn.Module):
@@ -126,8 +127,8 @@ class Model(nn.Module):
 
     def logits(self, prompt: Prompt, rules: Rules = PLAIN) -> mx.array:
         """Logits (T, V) in float32 at all positions."""
-        decoder, (embeds, layout) = self.language_model, self.inputs(prompt)
-        return decoder.head(decoder(embeds, rules=rules, layout=layout), rules)[0]
+        decoder, (embeds, positions) = self.language_model, self.inputs(prompt)
+        return decoder.head(decoder(embeds, rules=rules, positions=positions), rules)[0]
 
 
 def merge(embeds: mx.array, features: mx.array, positions: np.ndarray, what: str) -> mx.array:

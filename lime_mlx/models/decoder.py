@@ -2,7 +2,7 @@
 
 A function of arrays: embeddings in, hidden states out. What it remembers is passed in, layer by layer, as an object
 with an `attention` of its own: a `KVCache` layer that stores, or an `Overlay` that does not. Where positions stand and
-what they see is passed in as a `Layout`.
+what they see is passed in as a `Positions`.
 """
 
 import inspect
@@ -16,8 +16,8 @@ import mlx.nn as nn
 
 from lime_mlx.cache import Overlay
 from lime_mlx.errors import CheckpointError
-from lime_mlx.layout import SEQUENCE, Layout
 from lime_mlx.lrp.rules import PLAIN, RATIOS, Rules
+from lime_mlx.positions import SEQUENCE, Positions
 
 from .layers import UNPACK_ROWS, RMSNorm, join_heads, linear, split_heads, unpacked
 from .rope import Rope, rope_scaling
@@ -276,10 +276,10 @@ class Decoder(nn.Module):
         return embeds * self.config.hidden_size**0.5 if self.config.gemma else embeds
 
     def block(
-        self, index: int, h: mx.array, memory, position: int = 0, rules: Rules = PLAIN, layout: Layout = SEQUENCE
+        self, index: int, h: mx.array, memory, position: int = 0, rules: Rules = PLAIN, positions: Positions = SEQUENCE
     ) -> mx.array:
         """Layer `index` alone: (B, L, D) to (B, L, D), positions counted from `position`."""
-        rotate, mask = self._see(position, h.shape[1], layout)(self.layers[index].window)
+        rotate, mask = self._see(position, h.shape[1], positions)(self.layers[index].window)
         return self.layers[index](h, rotate, mask, memory, rules)
 
     def __call__(
@@ -288,29 +288,29 @@ class Decoder(nn.Module):
         memory: Sequence | None = None,
         position: int = 0,
         rules: Rules = PLAIN,
-        layout: Layout = SEQUENCE,
+        positions: Positions = SEQUENCE,
     ) -> mx.array:
         """Hidden states after the final norm, (B, L, D), of embeddings (B, L, D) at `position`, `position + 1`, ...
 
         `memory` has one object per layer; None sees these positions only and keeps nothing.
         """
-        see = self._see(position, h.shape[1], layout)
+        see = self._see(position, h.shape[1], positions)
         for index, layer in enumerate(self.layers):
             rotate, mask = see(layer.window)
             h = layer(h, rotate, mask, Overlay() if memory is None else memory[index], rules)
-            feature = layout.feature(index, position, h.shape[1])
+            feature = positions.feature(index, position, h.shape[1])
             h = h if feature is None else h + feature.astype(h.dtype)
         return self.model.norm(h, rules)
 
-    def _see(self, position: int, length: int, layout: Layout):
+    def _see(self, position: int, length: int, positions: Positions):
         """From a layer's window to how it rotates and what it sees, worked out once for each kind of layer."""
-        place = layout.place(position, length)
+        place = positions.at(position, length)
 
         @cache
         def see(window: int | None):
             rope = self._rope if window is None else self._local_rope
             turn = rope.turn(place)
-            return (lambda x: rope(x, turn)), layout.mask(position, length, window)
+            return (lambda x: rope(x, turn)), positions.mask(position, length, window)
 
         return see
 

@@ -11,14 +11,15 @@ import mlx.nn as nn
 import numpy as np
 
 from lime_mlx.errors import CheckpointError, PromptError
-from lime_mlx.layout import Layout
 from lime_mlx.media.crops import Crops, crops_text
-from lime_mlx.prompt import Medium, Prompt, Span, runs
+from lime_mlx.models.towers.siglip import SiglipConfig, SiglipTower
+from lime_mlx.positions import Positions
+from lime_mlx.processor import Medium
+from lime_mlx.prompt import Prompt, Span, runs
 
 from .base import Inputs, Model, media_array, merge
 from .decoder import Decoder, DecoderConfig
 from .layers import RMSNorm
-from .siglip import SiglipConfig, SiglipTower
 
 IMAGE_TOKEN, BEGIN_TOKEN, TOKENS = 262144, 255999, 256
 TURNS = (
@@ -122,7 +123,7 @@ class Gemma3(Model):
         blocks = np.zeros(len(prompt), dtype=np.int32)
         for number, span in enumerate(runs(prompt.input_ids, self.image_token, "image"), start=1):
             blocks[span.start : span.stop] = number
-        return Inputs(self.embed(prompt), Layout(blocks=blocks))
+        return Inputs(self.embed(prompt), Positions(blocks=blocks))
 
     def spans(self, prompt: Prompt) -> tuple[Span, ...]:
         if prompt.spans is not None:

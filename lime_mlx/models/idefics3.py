@@ -11,12 +11,13 @@ import numpy as np
 
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.media.splits import Splits, splits_text
-from lime_mlx.prompt import Medium, Prompt, Span, runs
+from lime_mlx.models.towers.siglip import SiglipConfig, SiglipTower
+from lime_mlx.processor import Medium
+from lime_mlx.prompt import Prompt, Span, runs
 
 from .base import Model, media_array, merge
 from .decoder import Decoder, DecoderConfig
 from .layers import linear
-from .siglip import SiglipConfig, SiglipTower
 
 TEXTS = ("llama", "mistral", "qwen2", "qwen3")
 IMAGE_TOKEN = 128257

@@ -12,10 +12,11 @@ import numpy as np
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.lrp.rules import PLAIN, RATIOS
 from lime_mlx.media.pixels import Pixels
-from lime_mlx.prompt import Medium, Prompt, Span, runs
+from lime_mlx.models.towers.clip import ClipConfig, ClipTower
+from lime_mlx.processor import Medium
+from lime_mlx.prompt import Prompt, Span, runs
 
 from .base import Model, media_array, merge
-from .clip import ClipConfig, ClipTower
 from .decoder import Decoder, DecoderConfig
 from .layers import linear
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.media.anyres import RESOLUTIONS, AnyResolution, best_resolution, resolutions, unpadded
-from lime_mlx.prompt import Medium, Prompt
+from lime_mlx.models.towers.clip import ClipConfig
+from lime_mlx.processor import Medium
+from lime_mlx.prompt import Prompt
 
 from .base import media_array
-from .clip import ClipConfig
 from .llava import Llava, image_token, tower_config
 
 MISTRAL = (

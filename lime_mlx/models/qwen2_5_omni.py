@@ -13,13 +13,13 @@ import numpy as np
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.media.mel import Mel
+from lime_mlx.models.towers.whisper import EPS, Block, WhisperConfig, laid_out, positions, sinusoids
 from lime_mlx.prompt import Prompt, Span, runs
 
 from .base import Inputs, media_array, merge
 from .layers import LayerNorm, linear
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_audio import audio_token, frames, hearing
-from .whisper import EPS, Block, WhisperConfig, laid_out, positions, sinusoids
 
 POSITIONS_PER_SECOND = 25
 CHATML = (

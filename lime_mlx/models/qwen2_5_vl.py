@@ -10,10 +10,10 @@ import numpy as np
 
 from lime_mlx.errors import CheckpointError
 from lime_mlx.lrp.rules import PLAIN
+from lime_mlx.models.towers.qwen_vision import Merger, Segments, Tower, VisionConfig, frames, turns
 
 from . import decoder
 from .layers import RMSNorm
-from .qwen_vision import Merger, Segments, Tower, VisionConfig, frames, turns
 from .qwen_vl import QwenVL
 
 

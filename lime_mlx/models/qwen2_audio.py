@@ -14,12 +14,13 @@ import numpy as np
 from lime_mlx.errors import CheckpointError, MediaError, PromptError
 from lime_mlx.media.audio import Sound, open_audio
 from lime_mlx.media.mel import Mel
-from lime_mlx.prompt import Medium, Prompt, Settings, Span, runs
+from lime_mlx.models.towers.whisper import WhisperConfig, WhisperTower, pooled, positions
+from lime_mlx.processor import Medium, Settings
+from lime_mlx.prompt import Prompt, Span, runs
 
 from .base import Model, media_array, merge
 from .decoder import Decoder, DecoderConfig
 from .layers import linear
-from .whisper import WhisperConfig, WhisperTower, pooled, positions
 
 TEXTS = ("llama", "mistral", "qwen2", "qwen3")
 AUDIO_TOKEN = 151646

@@ -6,9 +6,10 @@ Paper: Wang et al. 2024, "Qwen2-VL: Enhancing Vision-Language Model's Perception
 
 from dataclasses import dataclass
 
-from .clip import MLP
+from lime_mlx.models.towers.clip import MLP
+from lime_mlx.models.towers.qwen_vision import Merger, Tower, VisionConfig, frames, turns
+
 from .layers import LayerNorm
-from .qwen_vision import Merger, Tower, VisionConfig, frames, turns
 from .qwen_vl import QwenVL
 
 

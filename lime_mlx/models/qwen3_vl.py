@@ -13,9 +13,9 @@ import mlx.nn as nn
 import numpy as np
 
 from lime_mlx.lrp.rules import PLAIN
+from lime_mlx.models.towers.qwen_vision import EPS, Tower, VisionConfig, frames, places, turns
 
 from .layers import LayerNorm, linear
-from .qwen_vision import EPS, Tower, VisionConfig, frames, places, turns
 from .qwen_vl import QwenVL
 
 

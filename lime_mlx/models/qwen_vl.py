@@ -7,13 +7,14 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.errors import CheckpointError, PromptError
-from lime_mlx.layout import Layout
 from lime_mlx.media.patches import Patches
-from lime_mlx.prompt import Medium, Prompt, Span, runs
+from lime_mlx.models.towers.qwen_vision import Tower, VisionConfig
+from lime_mlx.positions import Positions
+from lime_mlx.processor import Medium
+from lime_mlx.prompt import Prompt, Span, runs
 
 from .base import Inputs, Model, media_array, merge
 from .decoder import Decoder, DecoderConfig
-from .qwen_vision import Tower, VisionConfig
 
 IMAGE_PAD = 151655
 VIDEO = ("pixel_values_videos", "video_grid_thw")
@@ -117,7 +118,7 @@ class QwenVL(Model):
         embeds = merge(embeds, features, positions, "image")
         added = [merge(mx.zeros_like(embeds), feature, positions, "image") for feature in later]
         tokens = grids // (1, self.vision_tower.config.spatial_merge_size, self.vision_tower.config.spatial_merge_size)
-        return Inputs(embeds, Layout(coordinates(ids, self.image_token, tokens, self.step), features=added))
+        return Inputs(embeds, Positions(coordinates(ids, self.image_token, tokens, self.step), features=added))
 
     def embed(self, prompt: Prompt) -> mx.array:
         return self.inputs(prompt).embeds

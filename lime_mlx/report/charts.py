@@ -10,9 +10,9 @@ from markupsafe import Markup
 from lime_mlx.evaluate.statistics import paired_bootstrap
 from lime_mlx.evaluate.store import Cell
 from lime_mlx.evaluate.summary import Figure, baseline
+from lime_mlx.render.svg import LIGHT, SERIES, inline
 
 from .results import CAPTIONS, COVERAGE, HALLUCINATION, QUESTIONS, Names, Result, Share, clipped
-from .svg import LIGHT, SERIES, inline
 from .verdicts import points
 
 WIDTH, ROW, LETTER = 3.75, 0.24, 0.07  # inches

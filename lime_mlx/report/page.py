@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lime_mlx._version import __version__
-from lime_mlx.evaluate.store import Store, write
+from lime_mlx.evaluate.store import Store
+from lime_mlx.files import write
+from lime_mlx.render.svg import COLOURS, TEMPLATES, drawing
 
 from .charts import Look, Section, sections
 from .gallery import Gallery, gallery
 from .results import Names, Result, data_folder, remarks, results
-from .svg import COLOURS, drawing
 from .verdicts import Group, Table, groups, lowest, tables
 
 
@@ -45,7 +46,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         found = results(store, scorer)
         parts = [_part(result, settings, names, scorer, f"t{place}") for place, result in enumerate(found)]
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

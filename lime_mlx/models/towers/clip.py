@@ -8,8 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from lime_mlx.lrp.rules import PLAIN
-
-from .layers import LayerNorm, join_heads, linear, split_heads
+from lime_mlx.models.layers import LayerNorm, join_heads, linear, split_heads
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 No weights are read and MLX is not needed. Code in a checkpoint is never run.
 """
 
-import hashlib
-import importlib.resources
 import json
 import os
 import re
@@ -13,109 +11,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from lime_mlx.errors import CheckpointError
+from lime_mlx.errors import CheckpointError, line
+from lime_mlx.files import read_json
 from lime_mlx.models import FAMILIES, family
 
-DESCRIPTION = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
-SUBFOLDERS = ["*/*"]
 MODES = {"affine": (64, 4), "mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}  # group size, bits
 OTHER_WEIGHTS = ("consolidated", "adapter")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 IMAGE_TOKENS = ("image_token_id", "image_token_index")
 INDEX = "model.safetensors.index.json"
-# What the bundled checkpoints are called.
-DEMOS = {"demo": "picture", "demo-sound": "sound"}
 LONGEST_HEADER = 100_000_000
-# Files longer than the first are fingerprinted by as much of both ends as the second.
-WHOLE, EDGE = 1 << 26, 1 << 20
-
-
-def locate(path_or_repo: str | os.PathLike, *, revision: str | None = None, token: str | None = None) -> Path:
-    """The local folder of a checkpoint; a Hub repository is downloaded, as far as it is needed and can be used."""
-    name = os.fspath(path_or_repo)
-    if name in DEMOS:
-        if DEMOS[name] not in demos():
-            raise CheckpointError("The demo checkpoint is not part of this installation; name another model.")
-        return demos()[DEMOS[name]]
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        return folder
-    if name and folder.exists():
-        raise CheckpointError(f"{name} is a file; give the folder that holds config.json.")
-    if isinstance(path_or_repo, os.PathLike) or not REPOSITORY.fullmatch(name):
-        raise CheckpointError(
-            f"There is no folder {name!r}; give a model folder, a Hub repository (owner/name) or demo."
-        )
-    return _download(name, revision, token)
-
-
-def demos() -> dict[str, Path]:
-    """The bundled checkpoints: "picture", ... to folders."""
-    home = Path(str(importlib.resources.files("lime_mlx"))) / "demo"
-    return {path.name: path for path in sorted(home.iterdir()) if path.is_dir()} if home.is_dir() else {}
-
-
-def _download(name: str, revision: str | None, token: str | None) -> Path:
-    from huggingface_hub import constants, errors
-
-    try:
-        return _fetch(name, revision, token)
-    except errors.GatedRepoError as error:
-        problem = f"{name} is gated: accept its conditions on {constants.ENDPOINT}/{name}"
-        raise CheckpointError(f"{problem} and set HF_TOKEN to a token of that account.") from error
-    except errors.RepositoryNotFoundError as error:
-        problem = f"There is no folder {name} here and no such repository on the Hub"
-        raise CheckpointError(f"{problem}; a private one needs HF_TOKEN.") from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{name} has no revision {revision!r} on the Hub.") from error
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{name!r} is neither a folder nor the name of a Hub repository (owner/name).") from error
-    except (OSError, RuntimeError, *errors.HfHubHTTPError.__bases__) as error:  # of them, the HTTP library's own error
-        raise CheckpointError(_unfinished(name, revision, error)) from error
-
-
-def _fetch(name: str, revision: str | None, token: str | None) -> Path:
-    """Download what describes the model, and then its weights, if it can be used. Nothing comes twice."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    def download(files: list[str], revision: str | None) -> Path:
-        return Path(
-            snapshot_download(name, revision=revision, token=token, allow_patterns=files, ignore_patterns=SUBFOLDERS)
-        )
-
-    folder = download(DESCRIPTION, revision)
-    if _missing_weights(folder):
-        commit = folder.name
-        names = [file for file in HfApi(token=token).list_repo_files(name, revision=commit) if "/" not in file]
-        check_files(name, names)
-        config = read_config(folder)
-        check_supported(config)
-        quantization(config)
-        download([*DESCRIPTION, *_weight_files(folder, names)], commit)
-    return folder
-
-
-def _unfinished(name: str, revision: str | None, error: Exception) -> str:
-    """Why a repository could not be downloaded, and what of it the cache lacks."""
-    from huggingface_hub import constants, errors, snapshot_download
-
-    what = f"{name} at revision {revision}" if revision else name
-    try:
-        cached = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])
-        lacking = ", ".join(missing(Path(cached))) or "part of its settings"
-        state = f"{what} is not wholly in the local cache of the Hub: {lacking} missing"
-    except errors.LocalEntryNotFoundError:
-        state = f"{what} is no folder here and not in the local cache of the Hub"
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
-    if constants.HF_HUB_OFFLINE:
-        return f"{state}, and HF_HUB_OFFLINE is set; run once online, or give a folder."
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    if status == 401:
-        return f"{name} cannot be downloaded: the token is not valid; set HF_TOKEN to one that is, or unset it."
-    if status is None and not isinstance(cause, (OSError, RuntimeError)):
-        return f"{state}, and the connection to the Hub failed ({line(cause)}); run once online, or give a folder."
-    return f"{name} cannot be downloaded: {line(cause)}."
 
 
 def check_files(where: str | os.PathLike, names: Collection[str]) -> None:
@@ -166,26 +71,6 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError(f"{folder / 'config.json'} has no model_type, which says what kind of model this is.")
     return config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty when there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {line(error)}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return content
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {line(error)}.") from error
 
 
 def quantization(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -275,24 +160,3 @@ def header(path: Path) -> dict[str, tuple[str, int]]:
         }
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error) as error:
         raise CheckpointError(f"{path} cannot be read, download it again: {line(error)}.") from error
-
-
-def fingerprint(folder: Path) -> str:
-    """What tells a checkpoint from another: of its settings and weights; of a large file, its length and both ends."""
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safetensors")]):
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}:".encode())
-        with file.open("rb") as opened:
-            if size <= WHOLE:
-                digest.update(opened.read())
-            else:
-                digest.update(opened.read(EDGE))
-                opened.seek(-EDGE, 2)
-                digest.update(opened.read())
-    return digest.hexdigest()[:16]
-
-
-def line(error: BaseException) -> str:
-    """The first line of an error, without its full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -13,10 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from lime_mlx.errors import LimeError
-from lime_mlx.evaluate.store import write_bytes
-from lime_mlx.evidence import Focus
-
-from .svg import LIGHT, drawing
+from lime_mlx.files import write_bytes
+from lime_mlx.probes.attention import Focus
+from lime_mlx.render.svg import LIGHT, drawing
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
 DOTS = 160

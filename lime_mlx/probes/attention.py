@@ -5,7 +5,7 @@ mutual information of token and picture, as in M3ID, arXiv 2403.14003; LIAE and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,39 +14,10 @@ import numpy as np
 
 from lime_mlx.errors import PromptError
 from lime_mlx.lrp.rules import attention_weights
-from lime_mlx.lrp.support import log_softmax
 from lime_mlx.methods import Session
 from lime_mlx.methods.dleaf import diagnosis, visible
+from lime_mlx.probes.blank import _answered
 from lime_mlx.prompt import Prompt
-
-# Log-mel features of silence, (log10(1e-10) + 4) / 4; pixels are normalised around 0.
-BLANKS = {"pixel_values": 0.0, "input_features": -1.5}
-
-
-def blank(prompt: Prompt) -> Prompt:
-    """The prompt with an even picture, or silence, of the same size."""
-    media = {
-        name: np.full_like(np.asarray(value), BLANKS[name]) if name in BLANKS else value
-        for name, value in prompt.media.items()
-    }
-    return replace(prompt, media=media)
-
-
-def blanked(model: Any, prompt: Prompt, tokens: Sequence[int]) -> np.ndarray:
-    """Logits (N, V) that the model gives at each token of an answer when the picture or sound is blank."""
-    session = _answered(model, blank(prompt), tokens)
-    hidden = session.decoder(session.embeds, layout=session.layout)[:, len(prompt) - 1 : -1]
-    return np.array(session.decoder.head(hidden)[0])
-
-
-def ignored(model: Any, prompt: Prompt, tokens: Sequence[int]) -> bool:
-    """Whether the greedy answer `tokens` would be the same without the picture or sound: one more prefill."""
-    return blanked(model, prompt, tokens).argmax(axis=-1).tolist() == list(tokens)
-
-
-def contrast(logits: np.ndarray, without: np.ndarray, token: int) -> float:
-    """log p(token | picture) - log p(token | blank), in nats."""
-    return float(log_softmax(logits)[token] - log_softmax(without)[token])
 
 
 def attention(model: Any, prompt: Prompt, tokens: Sequence[int]) -> list[dict[str, float]]:
@@ -57,7 +28,7 @@ def attention(model: Any, prompt: Prompt, tokens: Sequence[int]) -> list[dict[st
     """
     session = _answered(model, prompt, tokens)
     memory = [Whole() for _ in session.decoder.layers]
-    mx.eval(session.decoder(session.embeds, memory, layout=session.layout))
+    mx.eval(session.decoder(session.embeds, memory, positions=session.positions))
     flow = None
     for layer in memory:
         mixed = 0.5 * (layer.weights.mean(axis=0) + mx.eye(session.embeds.shape[1]))
@@ -95,7 +66,7 @@ def focus(model: Any, prompt: Prompt, tokens: Sequence[int]) -> list[Focus]:
             mx.eval(session.extend())
         layers = [diagnosis(row.reshape(-1, row.shape[-1]), seen, places) for _, row in sorted(rows.items())]
         found.append(Focus(np.array([liae.item() for _, liae in layers]), np.array([iaf for iaf, _ in layers])))
-        session.say(token)
+        session.append(token)
     return found
 
 
@@ -117,10 +88,3 @@ class Whole:
         weights = attention_weights(q, k, scale, mask)
         self.weights = weights.reshape(-1, *weights.shape[-2:])
         return (weights @ v[:, :, None]).reshape(q.shape[:-1] + v.shape[-1:])
-
-
-def _answered(model: Any, prompt: Prompt, tokens: Sequence[int]) -> Session:
-    session = Session.open(model, prompt)
-    for token in tokens:
-        session.say(token)
-    return session

@@ -17,9 +17,8 @@ import numpy as np
 
 from lime_mlx.errors import CheckpointError
 from lime_mlx.lrp.rules import PLAIN, RATIOS
-
-from .layers import linear
-from .rope import rotated
+from lime_mlx.models.layers import linear
+from lime_mlx.models.rope import rotated
 
 EPS = 1e-6
 ALIASES = {"num_attention_heads": "num_heads", "num_hidden_layers": "depth"}

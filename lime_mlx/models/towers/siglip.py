@@ -13,9 +13,8 @@ import numpy as np
 
 from lime_mlx.errors import CheckpointError
 from lime_mlx.lrp.rules import RATIOS
-
-from .clip import Encoder
-from .layers import LayerNorm
+from lime_mlx.models.layers import LayerNorm
+from lime_mlx.models.towers.clip import Encoder
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lime_mlx.hub import fingerprint, read_json
-from lime_mlx.lrp.support import Detector
+from lime_mlx.files import fingerprint, read_json
+from lime_mlx.support.detector import Detector
 
 
 def home() -> Path:
@@ -41,6 +41,6 @@ def calibrated(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not any((home() / "detectors").glob("*.json")) or not (file := place(folder)).is_file():
         return config
     values = read_json(file).get("detector")
-    Detector.read(values, f"{file} (delete it)")
+    Detector.parse(values, f"{file} (delete it)")
     own = config.get("lime")
     return {**config, "lime": {**(own if isinstance(own, Mapping) else {}), "detector": values}}

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Layout:
+class Positions:
     """What a family says of its prompt of T positions; those after it go on one by one, as text.
 
     coordinates (3, T) int: time, row and column of M-RoPE; None counts 0, 1, 2, ... blocks (T,) int: positions that
@@ -20,7 +20,7 @@ class Layout:
     blocks: np.ndarray | None = None
     features: Sequence[mx.array] = ()
 
-    def place(self, start: int, length: int) -> int | mx.array:
+    def at(self, start: int, length: int) -> int | mx.array:
         """Where `length` positions from `start` stand: the first of consecutive ones, or coordinates (3, length)."""
         if self.coordinates is None:
             return start
@@ -56,11 +56,11 @@ class Layout:
         known = self.features[layer][:, start : start + length]
         return mx.pad(known, [(0, 0), (0, length - known.shape[1]), (0, 0)])
 
-    def beginning(self, length: int) -> "Layout":
+    def beginning(self, length: int) -> "Positions":
         """That of a prompt which has the first `length` positions of this one, and after them only text."""
         coordinates = None if self.coordinates is None else self.coordinates[:, :length]
         blocks = None if self.blocks is None else self.blocks[:length]
-        return Layout(coordinates, blocks, [feature[:, :length] for feature in self.features])
+        return Positions(coordinates, blocks, [feature[:, :length] for feature in self.features])
 
     def cut(self, stop: int) -> int:
         """The first place from `stop` on at which the sequence can be cut without cutting a block."""
@@ -70,4 +70,4 @@ class Layout:
         return stop
 
 
-SEQUENCE = Layout()
+SEQUENCE = Positions()

@@ -10,11 +10,11 @@ import numpy as np
 
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
-from lime_mlx.lrp.support import from_logits, from_relevance
 from lime_mlx.media.audio import open_audio
 from lime_mlx.media.image import open_image
 from lime_mlx.methods import Method, Plain, Session, parse_method
 from lime_mlx.prompt import Prompt
+from lime_mlx.support.statistics import from_logits, from_relevance
 
 Sampler = Callable[[mx.array], mx.array]
 Processors = Sequence[Callable[[mx.array, mx.array], mx.array]]
@@ -157,7 +157,7 @@ def steps(
         yield Step(token, np.array(forward.logits), found, forward.relevance, forward.trace, forward.optimised)
         if token in stop:
             return
-        session.say(token)
+        session.append(token)
 
 
 def stream_generate(

@@ -10,8 +10,7 @@ import mlx.nn as nn
 
 from lime_mlx.errors import CheckpointError
 from lime_mlx.lrp.rules import PLAIN, RATIOS
-
-from .layers import LayerNorm, join_heads, linear, split_heads
+from lime_mlx.models.layers import LayerNorm, join_heads, linear, split_heads
 
 EPS = 1e-5
 # Names that configs of other towers have for the same numbers; transformers reads both.

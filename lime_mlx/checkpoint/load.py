@@ -3,33 +3,24 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
-from tokenizers.decoders import ByteLevel
 
 from lime_mlx.backend import compute_dtype, memory_total
-from lime_mlx.detectors import calibrated
-from lime_mlx.errors import BackendError, CheckpointError
-from lime_mlx.hub import (
-    IMAGE_TOKENS,
-    check_supported,
-    line,
-    locate,
-    quantization,
-    read_config,
-    read_json,
-    read_text,
-    shards,
-)
+from lime_mlx.checkpoint.files import IMAGE_TOKENS, check_supported, quantization, read_config, shards
+from lime_mlx.checkpoint.hub import locate
+from lime_mlx.checkpoint.tokenizer import read_template, read_tokenizer
+from lime_mlx.errors import BackendError, CheckpointError, line
+from lime_mlx.files import read_json
 from lime_mlx.models import family
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import DecoderConfig
-from lime_mlx.prompt import Processor, Settings
+from lime_mlx.processor import Processor, Settings
+from lime_mlx.support.store import calibrated
 
 
 def load(
@@ -86,13 +77,13 @@ def load_processor(folder: str | os.PathLike) -> Processor:
     with _describing(config):
         media = cls.media(config, settings)
         vocabulary = DecoderConfig.from_dict(cls.text(config)).vocab_size
-    tokenizer = _tokenizer(folder, config)
+    tokenizer = read_tokenizer(folder, config)
     for medium in media:
         if tokenizer.convert_ids_to_tokens(medium.token) is None:
             raise CheckpointError(
                 f"The tokenizer in {folder} lacks the {medium.kind} token of config.json, {medium.token}."
             )
-    return Processor(tokenizer, _template(folder) or cls.template(config), config["model_type"], vocabulary, media)
+    return Processor(tokenizer, read_template(folder) or cls.template(config), config["model_type"], vocabulary, media)
 
 
 def _settings(folder: Path) -> Settings:
@@ -241,52 +232,3 @@ def finite(array: mx.array, mode: str | None = None) -> bool:
         nan = (array & 127) == 127 if mode == "nvfp4" else array == 255
         return not nan.any().item()
     return True
-
-
-def _template(folder: Path) -> str | None:
-    """The chat template, from the first of its homes that has one."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return read_text(path)
-    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
-        template = read_json(folder / name).get("chat_template")
-        if isinstance(template, list):
-            template = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        if isinstance(template, dict):
-            template = template.get("default")
-        if isinstance(template, str):
-            return template
-    return None
-
-
-def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
-    """mlx-lm's wrapper of tokenizer.json as it is. An answer ends as generation_config.json says, else config.json.
-
-    Not transformers' AutoTokenizer: it rebuilds some tokenizers by their class name, and then they cut text otherwise.
-    """
-    from mlx_lm.tokenizer_utils import TokenizerWrapper
-    from transformers import PreTrainedTokenizerFast
-
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"{folder} has no tokenizer: tokenizer.json is missing.")
-    homes = [read_json(folder / "generation_config.json"), config, config.get("text_config") or {}]
-    ends = next((home["eos_token_id"] for home in homes if home.get("eos_token_id") is not None), [])
-    ends = ends if isinstance(ends, list) else [ends]
-    if not all(isinstance(end, int) for end in ends):
-        raise CheckpointError(f"The eos_token_id of {folder} is {ends}, which is no token id.")
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises nothing more precise
-        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {line(error)}.") from error
-    return TokenizerWrapper(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
-
-
-def _detokenizer(decoder: Any) -> Any:
-    """The streaming detokenizer of mlx-lm for what tokenizer.json says about decoding."""
-    from mlx_lm import tokenizer_utils
-
-    if isinstance(decoder, ByteLevel):
-        return tokenizer_utils.BPEStreamingDetokenizer
-    if "ByteFallback" in repr(decoder):
-        return partial(tokenizer_utils.SPMStreamingDetokenizer, trim_space="Strip" in repr(decoder))
-    return tokenizer_utils.NaiveStreamingDetokenizer

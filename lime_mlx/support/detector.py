@@ -7,35 +7,7 @@ from typing import Any
 import numpy as np
 
 from lime_mlx.errors import CheckpointError
-
-from .relevance import reliance
-
-
-def from_relevance(relevance: np.ndarray, modality: np.ndarray) -> dict[str, float]:
-    """Statistics of the relevance (T,) of one token; `modality` is (T0,) bool over the prompt.
-
-    share: absolute relevance on the picture over all; signed: the sum on the picture; positive: of what is positive
-    there; peak: the largest position's.
-    """
-    seen = np.asarray(relevance, dtype=np.float64)[: len(modality)][modality]
-    return {
-        "share": reliance(relevance, modality),
-        "signed": float(seen.sum()),
-        "positive": float(np.maximum(seen, 0).sum()),
-        "peak": float(np.abs(seen).max(initial=0)),
-    }
-
-
-def from_logits(logits: np.ndarray, token: int) -> dict[str, float]:
-    """logp: natural logarithm of the token's probability; certainty: minus the entropy of the distribution, in nats."""
-    logp = log_softmax(logits)
-    return {"logp": float(logp[token]), "certainty": float((np.exp(logp) * logp).sum())}
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    logits = np.asarray(logits, dtype=np.float64)
-    shifted = logits - logits.max()
-    return shifted - np.log(np.exp(shifted).sum())
+from lime_mlx.support.statistics import from_logits, from_relevance
 
 
 @dataclass(frozen=True)
@@ -57,10 +29,10 @@ class Detector:
         """
         own = config.get("lime")
         values = own.get("detector") if isinstance(own, Mapping) else None
-        return None if values is None else cls.read(values, "config.json")
+        return None if values is None else cls.parse(values, "config.json")
 
     @classmethod
-    def read(cls, values: Any, where: str) -> "Detector":
+    def parse(cls, values: Any, where: str) -> "Detector":
         """From {"weights": {...}, "intercept": ..., "threshold": ...}. Raises `CheckpointError`, which says where."""
         try:
             weights = {str(name): float(value) for name, value in values["weights"].items()}
@@ -76,7 +48,7 @@ class Detector:
             raise CheckpointError(f"The detector in {where} has an unknown statistic {min(unknown)!r}.")
         return detector
 
-    def doubt(self, statistics: Mapping[str, float]) -> float:
+    def p_unsupported(self, statistics: Mapping[str, float]) -> float:
         """Probability, 0 to 1, that the word has no support."""
         score = self.intercept + sum(weight * statistics[name] for name, weight in self.weights.items())
         return float(1 / (1 + np.exp(-np.clip(score, -60, 60))))

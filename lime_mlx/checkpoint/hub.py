@@ -1,0 +1,113 @@
+"""Where the files of a checkpoint are, and what they say: a folder, a repository of the Hub, or the bundled demo.
+
+No weights are read and MLX is not needed. Code in a checkpoint is never run.
+"""
+
+import importlib.resources
+import os
+import re
+from pathlib import Path
+
+from lime_mlx.checkpoint.files import (
+    _missing_weights,
+    _weight_files,
+    check_files,
+    check_supported,
+    missing,
+    quantization,
+    read_config,
+)
+from lime_mlx.errors import CheckpointError, line
+
+DESCRIPTION = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
+SUBFOLDERS = ["*/*"]
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# What the bundled checkpoints are called.
+DEMOS = {"demo": "picture", "demo-sound": "sound"}
+
+
+def locate(path_or_repo: str | os.PathLike, *, revision: str | None = None, token: str | None = None) -> Path:
+    """The local folder of a checkpoint; a Hub repository is downloaded, as far as it is needed and can be used."""
+    name = os.fspath(path_or_repo)
+    if name in DEMOS:
+        if DEMOS[name] not in demos():
+            raise CheckpointError("The demo checkpoint is not part of this installation; name another model.")
+        return demos()[DEMOS[name]]
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return folder
+    if name and folder.exists():
+        raise CheckpointError(f"{name} is a file; give the folder that holds config.json.")
+    if isinstance(path_or_repo, os.PathLike) or not REPOSITORY.fullmatch(name):
+        raise CheckpointError(
+            f"There is no folder {name!r}; give a model folder, a Hub repository (owner/name) or demo."
+        )
+    return _download(name, revision, token)
+
+
+def demos() -> dict[str, Path]:
+    """The bundled checkpoints: "picture", ... to folders."""
+    home = Path(str(importlib.resources.files("lime_mlx"))) / "demo"
+    return {path.name: path for path in sorted(home.iterdir()) if path.is_dir()} if home.is_dir() else {}
+
+
+def _download(name: str, revision: str | None, token: str | None) -> Path:
+    from huggingface_hub import constants, errors
+
+    try:
+        return _fetch(name, revision, token)
+    except errors.GatedRepoError as error:
+        problem = f"{name} is gated: accept its conditions on {constants.ENDPOINT}/{name}"
+        raise CheckpointError(f"{problem} and set HF_TOKEN to a token of that account.") from error
+    except errors.RepositoryNotFoundError as error:
+        problem = f"There is no folder {name} here and no such repository on the Hub"
+        raise CheckpointError(f"{problem}; a private one needs HF_TOKEN.") from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{name} has no revision {revision!r} on the Hub.") from error
+    except errors.HFValidationError as error:
+        raise CheckpointError(f"{name!r} is neither a folder nor the name of a Hub repository (owner/name).") from error
+    except (OSError, RuntimeError, *errors.HfHubHTTPError.__bases__) as error:  # of them, the HTTP library's own error
+        raise CheckpointError(_unfinished(name, revision, error)) from error
+
+
+def _fetch(name: str, revision: str | None, token: str | None) -> Path:
+    """Download what describes the model, and then its weights, if it can be used. Nothing comes twice."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    def download(files: list[str], revision: str | None) -> Path:
+        return Path(
+            snapshot_download(name, revision=revision, token=token, allow_patterns=files, ignore_patterns=SUBFOLDERS)
+        )
+
+    folder = download(DESCRIPTION, revision)
+    if _missing_weights(folder):
+        commit = folder.name
+        names = [file for file in HfApi(token=token).list_repo_files(name, revision=commit) if "/" not in file]
+        check_files(name, names)
+        config = read_config(folder)
+        check_supported(config)
+        quantization(config)
+        download([*DESCRIPTION, *_weight_files(folder, names)], commit)
+    return folder
+
+
+def _unfinished(name: str, revision: str | None, error: Exception) -> str:
+    """Why a repository could not be downloaded, and what of it the cache lacks."""
+    from huggingface_hub import constants, errors, snapshot_download
+
+    what = f"{name} at revision {revision}" if revision else name
+    try:
+        cached = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])
+        lacking = ", ".join(missing(Path(cached))) or "part of its settings"
+        state = f"{what} is not wholly in the local cache of the Hub: {lacking} missing"
+    except errors.LocalEntryNotFoundError:
+        state = f"{what} is no folder here and not in the local cache of the Hub"
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+    if constants.HF_HUB_OFFLINE:
+        return f"{state}, and HF_HUB_OFFLINE is set; run once online, or give a folder."
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status == 401:
+        return f"{name} cannot be downloaded: the token is not valid; set HF_TOKEN to one that is, or unset it."
+    if status is None and not isinstance(cause, (OSError, RuntimeError)):
+        return f"{state}, and the connection to the Hub failed ({line(cause)}); run once online, or give a folder."
+    return f"{name} cannot be downloaded: {line(cause)}."
