@@ -1,8 +1,8 @@
 """What a model is asked: token ids, media inputs, and which positions came from where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,12 +12,33 @@ MODALITIES = ("image", "audio")
 
 
 @dataclass(frozen=True)
+class Grid:
+    """How the positions of a span lie on its picture: `rows` rows of `columns` places each, from left to right.
+
+    row_end: positions at the end of each row that stand for no place. box: the part of the picture that the places
+    cover (left, top, right, bottom), as fractions of its width and height.
+    """
+
+    rows: int
+    columns: int
+    row_end: int = 0
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Span:
-    """Positions `start` to `stop` (half-open) of one picture or sound."""
+    """Positions `start` to `stop` (half-open) of one picture or sound, or of a part of it.
+
+    source: which picture or sound of its kind, from 0. grid: how the positions lie on the picture, where that is known.
+    seconds: the time that one position of a sound stands for, where that is known.
+    """
 
     kind: str
     start: int
     stop: int
+    source: int = 0
+    grid: Grid | None = None
+    seconds: float | None = None
 
     def __post_init__(self):
         if self.kind not in MODALITIES:
@@ -29,16 +50,38 @@ class Span:
         return self.stop - self.start
 
 
+class Question(NamedTuple):
+    """A yes/no question about the pictures and sounds of another prompt; both begin with the same `shared` tokens."""
+
+    prompt: "Prompt"
+    shared: int
+
+
+@dataclass(frozen=True)
+class Language:
+    """What methods need to know of language, from the processor that made a prompt.
+
+    content (V,) bool: the content tokens, which can name something. prompted (V,) bool: the tokens that the user's and
+    the system's text brought in. question: from a noun to the question whether that is in the picture or the sound.
+    """
+
+    content: np.ndarray
+    prompted: np.ndarray
+    question: Callable[[str], Question]
+
+
 @dataclass(frozen=True)
 class Prompt:
     """Token ids (T,), media arrays under the names and layouts of the transformers processors, and spans.
 
-    `spans` None means: computed by the model from its config's token ids. Raises `PromptError` when empty.
+    `spans` None means: computed by the model from its config's token ids. language: what a processor knows of the text;
+    None for token ids alone. Raises `PromptError` when empty.
     """
 
     input_ids: Sequence[int]
     media: Mapping[str, Any] = field(default_factory=dict)
     spans: Sequence[Span] | None = None
+    language: Language | None = None
 
     def __post_init__(self):
         ids = np.asarray(self.input_ids)

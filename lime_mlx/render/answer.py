@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,8 +14,10 @@ from PIL import Image
 
 from lime_mlx.errors import LimeError
 from lime_mlx.files import write_bytes
-from lime_mlx.probes.attention import Focus
 from lime_mlx.render.svg import LIGHT, drawing
+
+if TYPE_CHECKING:
+    from lime_mlx.probes.attention import Focus
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
 DOTS = 160
@@ -119,7 +121,7 @@ def plain(words: Sequence[Told], medium: str) -> Panel:
     return Panel(width, 2.4, lambda figure: _shares(figure.add_subplot(), words, medium))
 
 
-def diagnosis(words: Sequence[str], found: Sequence[Focus]) -> Panel:
+def diagnosis(words: Sequence[str], found: "Sequence[Focus]") -> Panel:
     """LIAE of every word and layer, and IAF of every layer and head, its mean over the words."""
     liae = np.stack([focus.liae for focus in found], axis=1)
     iaf = np.mean([focus.iaf for focus in found], axis=0)
