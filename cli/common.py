@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -33,7 +34,6 @@ BUNDLED = {
 # The names of `lime_mlx.methods.METHODS`, whose import would make --help slow.
 METHOD_NAMES = ("none", "lime", "kvsmooth", "dleaf", "vcd", "m3id", "aad", "pai", "heads")
 T = TypeVar("T")
-Command = TypeVar("Command", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,37 @@ class Request:
         return "demo-sound" if self.audio else "demo"
 
 
-def takes_input(command: Command) -> Command:
-    """The options of a command that asks a model something; `request` makes a `Request` of their values."""
+def takes_input(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that asks a model something; the command gets a `Request` as its first argument."""
+
+    @wraps(command)
+    def asking(
+        files: tuple[str, ...],
+        image: tuple[str, ...],
+        audio: tuple[str, ...],
+        prompt: str | None,
+        system: str | None,
+        model: str | None,
+        revision: str | None,
+        method: str | None,
+        max_tokens: int,
+        **options: object,
+    ) -> None:
+        check_options(max_tokens=max_tokens)
+        pictures, sounds = by_kind(files)
+        image, audio = pictures + image, sounds + audio
+        if prompt is None and not image and not audio:
+            name = click.get_current_context().info_name
+            raise click.UsageError(f"Give a picture or a sound, as in: lime-mlx {name} photo.jpg")
+        text = question(prompt, image, audio)
+        command(Request(image, audio, text, system, model, revision, method, max_tokens), **options)
+
     for option in reversed(_options()):
-        command = option(command)
-    return command
+        asking = option(asking)
+    return asking
 
 
-def _options() -> list[Callable[[Command], Command]]:
+def _options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
     methods = ", ".join(METHOD_NAMES)
     return [
         click.argument("files", nargs=-1, metavar="[FILE|URL]..."),
@@ -101,30 +124,6 @@ def _options() -> list[Callable[[Command], Command]]:
     ]
 
 
-def request(
-    files: tuple[str, ...],
-    image: tuple[str, ...],
-    audio: tuple[str, ...],
-    prompt: str | None,
-    system: str | None,
-    model: str | None,
-    revision: str | None,
-    method: str | None,
-    max_tokens: int,
-) -> Request:
-    """The request that the options of `takes_input` make.
-
-    Raises `click.UsageError` where there is nothing to ask about, and `PromptError` for a prompt that is empty.
-    """
-    pictures, sounds = by_kind(files)
-    image, audio = pictures + image, sounds + audio
-    if prompt is None and not image and not audio:
-        name = click.get_current_context().info_name
-        raise click.UsageError(f"Give a picture or a sound, as in: lime-mlx {name} photo.jpg")
-    text = question(prompt, image, audio)
-    return Request(image, audio, text, system, model, revision, method, max_tokens)
-
-
 def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The pictures and the sounds among files and addresses: files by their content, addresses by their ending.
 
@@ -141,7 +140,7 @@ def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
             is_sound = os.path.isfile(file) and kind_of(_head(file)) == "sound"
         else:
             raise click.UsageError(
-                f"There is no file {file!r}; check the path, or put the prompt in quotes: -p \"What is this?\""
+                f'There is no file {file!r}; check the path, or put the prompt in quotes: -p "What is this?"'
             )
         (sounds if is_sound else pictures).append(file)
     return tuple(pictures), tuple(sounds)
@@ -275,5 +274,3 @@ def no_stray(context: click.Context, parameter: click.Parameter, values: tuple[s
     """Refuse words that belong to no option."""
     if values:
         raise click.UsageError(f"Unexpected {values[0]!r}: repeat the option for each value, and quote the prompt.")
-
-

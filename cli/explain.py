@@ -13,12 +13,10 @@ from lime_mlx.cli.common import (
     Opened,
     Request,
     Stream,
-    check_options,
     cut_note,
     load_request,
     note,
     prepare_backend,
-    request,
     takes_input,
 )
 from lime_mlx.errors import PromptError
@@ -41,9 +39,7 @@ ALWAYS = ("prompt", "own")
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option("--quiet/--verbose", default=False, help="No notes.")
-def command(
-    output: Path | None, diagnose: bool, check_input: bool, as_json: bool, quiet: bool, **values: object
-) -> None:
+def command(asked: Request, output: Path | None, diagnose: bool, check_input: bool, as_json: bool, quiet: bool) -> None:
     """Show where each word of an answer came from, and which words have no support.
 
     \b
@@ -51,8 +47,6 @@ def command(
     lime-mlx explain street.wav --output street.html
     lime-mlx explain photo.jpg --diagnose --json
     """
-    check_options(max_tokens=values["max_tokens"])
-    asked = request(**values)
     if not asked.image and not asked.audio:
         raise PromptError("There is no picture or sound to explain words by: give one, as in lime-mlx explain x.jpg.")
     if output is not None:

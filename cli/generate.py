@@ -19,7 +19,6 @@ from lime_mlx.cli.common import (
     load_request,
     note,
     prepare_backend,
-    request,
     takes_input,
 )
 from lime_mlx.errors import MethodError
@@ -27,8 +26,6 @@ from lime_mlx.errors import MethodError
 if TYPE_CHECKING:
     from lime_mlx.generation import Answer, Response
     from lime_mlx.methods import Method
-
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
 
 
 @click.command()
@@ -52,6 +49,14 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.option("--quiet/--verbose", default=False, help="Only the answer.")
 def command(
+    asked: Request,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    min_p: float,
+    repetition_penalty: float | None,
+    seed: int | None,
+    stop: tuple[str, ...],
     explain: bool,
     flag: bool,
     on_unsupported: str | None,
@@ -59,9 +64,6 @@ def command(
     measure: bool,
     as_json: bool,
     quiet: bool,
-    stop: tuple[str, ...],
-    repetition_penalty: float | None,
-    **values: object,
 ) -> None:
     """Answer a question about pictures or sounds.
 
@@ -71,9 +73,8 @@ def command(
     lime-mlx generate street.wav --model Qwen/Qwen2-Audio-7B-Instruct
     curl -s https://example.com/photo.jpg | lime-mlx generate --image - --explain
     """
-    sampling = {name: values.pop(name) for name in SAMPLING} | {"repetition_penalty": repetition_penalty}
-    check_options(max_tokens=values["max_tokens"], **sampling)
-    asked = request(**values)
+    check_options(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+    check_options(repetition_penalty=repetition_penalty, seed=seed)
     notes: list[str] = []
     prepare_backend(notes, quiet)
 
@@ -91,7 +92,12 @@ def command(
         opened.prompt,
         method=method,
         max_tokens=asked.max_tokens,
-        **sampling,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
         stop=stop,
         reliance=shown,
         relevance=bool(asked.audio) and shown,

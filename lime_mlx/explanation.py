@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.errors import PromptError
-from lime_mlx.generation import Answer, Notice, Response, collect, open_prompt, resolve_method, stream_generate
+from lime_mlx.generation import Answer, Response, collect, listed, open_prompt, resolve_method, stream_generate
 from lime_mlx.maps import picture_map
 from lime_mlx.media.audio import AudioSource, open_audio
 from lime_mlx.media.image import ImageSource, open_image
@@ -74,10 +74,10 @@ class Explanation:
 
     def to_dict(self) -> dict[str, object]:
         """JSON values: those of the answer (format 2), the method, the diagnostics and the warnings."""
-        values = {**self.answer.to_dict(), "method": self.method, "warnings": list(self.warnings)}
-        if self.focus:
-            values["focus"] = [{"liae": _rounded(one.liae), "iaf": _rounded(one.iaf)} for one in self.focus]
-        return values
+        entries = [word.to_dict() for word in self.words]
+        for entry, diagnostics in zip(entries, self.focus, strict=False):
+            entry |= {"liae": _rounded(diagnostics.liae), "iaf": _rounded(diagnostics.iaf)}
+        return {**self.answer.to_dict(), "words": entries, "method": self.method, "warnings": list(self.warnings)}
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the maps and shares of the words to a .png, .svg, .pdf or .html file, at once or not at all.
@@ -153,8 +153,8 @@ def explain(
     picture or sound is the same, by one more prefill. Raises `PromptError` for a prompt without picture or sound.
     """
     notices: list[str] = []
-    pictures = [open_image(source, notice=notices.append) for source in _listed(image)]
-    sounds = [open_audio(source, notice=notices.append) for source in _listed(audio)]
+    pictures = [open_image(source, notice=notices.append) for source in listed(image)]
+    sounds = [open_audio(source, notice=notices.append) for source in listed(audio)]
     opened = open_prompt(processor, prompt, pictures, sounds, system)
     chosen = resolve_method(method, opened)
     responses = stream_generate(
@@ -242,9 +242,3 @@ def _rounded(values: NDArray[np.float32]) -> list[object]:
     if values.ndim > 1:
         return [_rounded(row) for row in values]
     return [None if np.isnan(value) else round(float(value), 5) for value in values]
-
-
-def _listed(sources: object) -> list:
-    if sources is None:
-        return []
-    return list(sources) if isinstance(sources, list | tuple) else [sources]
