@@ -12,7 +12,7 @@ from lime_mlx import decode, generate, load
 from lime_mlx.checkpoint.load import locate
 from lime_mlx.media.audio import Sound
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, SOUNDS, chair, make_scene, make_sound, mentions
-from lime_mlx.words import moments
+from lime_mlx.words import heard
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = {"picture": "demo", "sound": "demo-sound"}
@@ -99,7 +99,7 @@ def test_words_are_heard_when_they_sound():
         for piece, relevance in zip(answer.pieces, answer.relevance, strict=True):
             for event in scene.events:
                 if event.kind in mentions(piece, SOUNDS):
-                    start, stop = moments(relevance, span, processor.seconds)
+                    start, stop = heard(relevance, span)
                     inside += event.start - 0.2 <= (start + stop) / 2 <= event.stop + 0.2
                     total += 1
     assert total > 40

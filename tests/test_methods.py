@@ -108,12 +108,14 @@ def test_defaults_are_those_of_the_family(model):
     for other, kind in ((llava, "llava"), (audio, "qwen2_audio")):
         other._config = {"model_type": kind}
     exact, fast = parse_method("lime:mode=exact"), parse_method("lime")
-    ours = exact.prepare(llava)
-    assert (ours.steps, ours.lr, ours.kl, ours.tau, ours.heads, ours.words) == (7, 3e-4, 0.1, 0.1, "query", "all")
-    ours = exact.prepare(audio)
+    ready = exact.prepare(llava)
+    ours = ready.options
+    assert (ours.steps, ours.lr, ours.kl, ours.tau, ours.heads, ready.words) == (7, 3e-4, 0.1, 0.1, "query", "all")
+    ours = exact.prepare(audio).options
     assert (ours.steps, ours.lr, ours.kl, ours.tau) == (7, 5e-4, 0.007, 0.1)
-    ours = fast.prepare(llava)
-    assert (ours.steps, ours.kl, ours.tau, ours.heads, ours.words) == (2, 0.1, 0.1, "kv", "content")
+    ready = fast.prepare(llava)
+    ours = ready.options
+    assert (ours.steps, ours.kl, ours.tau, ours.heads, ready.words) == (2, 0.1, 0.1, "kv", "content")
     assert exact.prepare(model) == exact.prepare(llava)
     assert fast.prepare(model) == fast.prepare(llava)
 
@@ -122,9 +124,11 @@ def test_a_checkpoint_brings_its_own_values(model):
     own = small_model()
     own._config = {"model_type": "llava", "lime": {"fast": {"lr": 0.03, "steps": 4, "gate": 0.5}, "exact": {"kl": 0}}}
     fast = parse_method("lime:steps=3").prepare(own)
-    assert (fast.steps, fast.lr, fast.kl, fast.gate) == (3, 0.03, 0.1, 0.5)
+    options = fast.options
+    assert (options.steps, options.lr, options.kl, fast.gate) == (3, 0.03, 0.1, 0.5)
     exact = parse_method("lime:mode=exact").prepare(own)
-    assert (exact.steps, exact.lr, exact.kl, exact.gate) == (7, 3e-4, 0, None)
+    options = exact.options
+    assert (options.steps, options.lr, options.kl, exact.gate) == (7, 3e-4, 0, None)
 
 
 @pytest.mark.parametrize("layers", ["3", "0-3", "7-9"])
