@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lime_mlx.checkpoint.hub import REPOSITORY
-from lime_mlx.errors import ConversionError, line
+from lime_mlx.errors import ConversionError, first_line
 
 
 def upload(folder: Path, repo: str, *, token: str | None = None) -> str:
@@ -19,7 +19,7 @@ def upload(folder: Path, repo: str, *, token: str | None = None) -> str:
         url = api.create_repo(repo, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=repo, commit_message="Upload of a conversion by lime-mlx")
     except (OSError, ValueError, RuntimeError, *errors.HfHubHTTPError.__bases__) as error:
-        cause = "set HF_TOKEN to a token that may write there" if _status(error) in (401, 403) else line(error)
+        cause = "set HF_TOKEN to a token that may write there" if _status(error) in (401, 403) else first_line(error)
         raise ConversionError(f"{folder} is written, but could not be uploaded to {repo}: {cause}.") from error
     return str(url)
 

@@ -1,4 +1,4 @@
-"""The machine under MLX: what the device is, and a fast BLAS for the CPU backend on Linux."""
+"""A fast BLAS for MLX's CPU backend on Linux, whose own is the slow reference BLAS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from lime_mlx.backend import is_cpu
 
@@ -57,7 +56,8 @@ def load_blas() -> str | None:
 
 
 def _libraries() -> Iterator[str]:
-    if wheel := find_spec("scipy_openblas32"):
+    wheel = find_spec("scipy_openblas32")
+    if wheel is not None and wheel.origin is not None:
         yield str(Path(wheel.origin).with_name("lib") / "libscipy_openblas.so")
     yield from _SYSTEM_LIBRARIES
 
@@ -73,8 +73,13 @@ def _mapped(name: str) -> tuple[str, int] | None:
 
 def _redirect(path: str, base: int, library: ctypes.CDLL) -> bool:
     """Make the library at `path`, mapped at `base`, call those `_ROUTINES` that it imports in `library`."""
-    slots = {base + offset: _find(library, name) for name, offset in _jump_slots(path) if name in _ROUTINES}
-    if not slots or None in slots.values():
+    slots: dict[int, ctypes._FuncPointer] = {}
+    for name, offset in _jump_slots(path):
+        if name in _ROUTINES:
+            if (function := _find(library, name)) is None:
+                return False
+            slots[base + offset] = function
+    if not slots:
         return False
     libc = ctypes.CDLL(None)
     for slot, function in slots.items():
@@ -85,8 +90,12 @@ def _redirect(path: str, base: int, library: ctypes.CDLL) -> bool:
     return True
 
 
-def _find(library: ctypes.CDLL, name: str) -> Any:
-    return next((getattr(library, p + name) for p in _PREFIXES if hasattr(library, p + name)), None)
+def _find(library: ctypes.CDLL, name: str) -> ctypes._FuncPointer | None:
+    for prefix in _PREFIXES:
+        if hasattr(library, prefix + name):
+            function: ctypes._FuncPointer = getattr(library, prefix + name)
+            return function
+    return None
 
 
 def _jump_slots(path: str) -> Iterator[tuple[str, int]]:

@@ -37,6 +37,7 @@ class DataError(LimeError):
     """A benchmark file is missing, malformed or does not fit the others."""
 
 
-def line(error: BaseException) -> str:
-    """The first line of an error, without its full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def first_line(error: BaseException) -> str:
+    """The first line of an error, without its full stop; the name of its class where it says nothing."""
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0].rstrip(".")

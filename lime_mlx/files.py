@@ -4,57 +4,68 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from lime_mlx.errors import CheckpointError, line
+from lime_mlx.errors import CheckpointError, first_line
 
-# Files longer than the first are fingerprinted by as much of both ends as the second.
-WHOLE, EDGE = 1 << 26, 1 << 20
+# The fingerprint of a file that is longer than the first reads as many bytes of both ends as the second says.
+LONGEST_WHOLE, EDGE = 1 << 26, 1 << 20
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """The JSON object in a file; empty when there is no such file."""
     if not path.is_file():
         return {}
     try:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {line(error)}.") from error
+        raise CheckpointError(f"{path} is not JSON: {first_line(error)}.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object.")
     return content
 
 
+def section(content: Mapping[str, object], key: str) -> dict[str, object]:
+    """The object under a key of a JSON object; empty where there is none."""
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def read_text(path: Path) -> str:
+    """The text of a file in UTF-8. Raises `CheckpointError` when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {line(error)}.") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}.") from error
 
 
 def fingerprint(folder: Path) -> str:
-    """What tells a checkpoint from another: of its settings and weights; of a large file, its length and both ends."""
+    """16 hexadecimal digits that tell a checkpoint from another.
+
+    They are those of the SHA-256 of its settings, templates and weights; of a large file, of its length and both ends.
+    """
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safetensors")]):
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}:".encode())
-        with file.open("rb") as opened:
-            if size <= WHOLE:
-                digest.update(opened.read())
+        with file.open("rb") as content:
+            if size <= LONGEST_WHOLE:
+                digest.update(content.read())
             else:
-                digest.update(opened.read(EDGE))
-                opened.seek(-EDGE, 2)
-                digest.update(opened.read())
+                digest.update(content.read(EDGE))
+                content.seek(-EDGE, os.SEEK_END)
+                digest.update(content.read())
     return digest.hexdigest()[:16]
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file at once, or not at all."""
+    """Replace a file by `text` in UTF-8, at once or not at all. Folders that are missing are made."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file by `content`, at once or not at all. Folders that are missing are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

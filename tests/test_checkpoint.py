@@ -115,7 +115,7 @@ def test_weights_are_in_memory_in_one_float_type(tmp_path, weights):
     ],
 )
 def test_float_type_on_a_gpu(tmp_path, weights, monkeypatch, stored, wanted):
-    monkeypatch.setattr("lime_mlx.checkpoint.load.compute_dtype", lambda: mx.bfloat16)
+    monkeypatch.setattr("lime_mlx.backend.compute_dtype", lambda: mx.bfloat16)
     mixed = {name: a.astype(stored[i % len(stored)]) for i, (name, a) in enumerate(weights.items())}
     model = load_model(write(tmp_path, LLAVA, mixed))
     assert {a.dtype for _, a in tree_flatten(model.parameters())} == {wanted}

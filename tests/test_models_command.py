@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from mlx.utils import tree_flatten
 
 from lime_mlx import backend
-from lime_mlx.checkpoint import load as checkpoint
-from lime_mlx.checkpoint.files import header
-from lime_mlx.checkpoint.load import load_model
-from lime_mlx.cli import main, models
+from lime_mlx.checkpoint.catalog import how_it_fits
+from lime_mlx.checkpoint.files import header, held_bytes
+from lime_mlx.checkpoint.load import held, load_model, read_weights
+from lime_mlx.cli import main
 from lime_mlx.errors import BackendError
 from lime_mlx.models import FAMILIES, family, takes
 from lime_mlx.models.base import Model
@@ -178,8 +178,10 @@ def test_the_environment_says_where_the_cache_is(cache):
 @pytest.mark.parametrize(
     ("needed", "word"), [(0, "yes"), (70, "yes"), (71, "tight"), (100, "tight"), (101, "no"), (10**6, "no")]
 )
-def test_what_fits(needed, word):
-    assert models.fits(needed, 100) == word
+def test_what_fits(monkeypatch, needed, word):
+    monkeypatch.setattr(backend, "memory_total", lambda: 100)
+    assert how_it_fits(needed) == word
+    assert backend.fits(needed) == (word != "no")
 
 
 @pytest.mark.parametrize("kind", [mx.float32, mx.bfloat16, mx.float16, 4])
@@ -190,12 +192,13 @@ def test_memory_of_the_weights(tmp_path, weights, monkeypatch, kind):
     )
     folder = write(tmp_path, config, stored)
     taken = sum(array.nbytes for _, array in tree_flatten(load_model(folder).parameters()))
-    assert models.held(header(folder / "model.safetensors"), backend.compute_dtype().size) == taken
-    monkeypatch.setattr(checkpoint, "memory_total", lambda: taken)
+    tensors = header(folder / "model.safetensors").values()
+    assert held_bytes(tensors, backend.compute_dtype().size) == held(read_weights(folder)) == taken
+    monkeypatch.setattr(backend, "memory_total", lambda: taken)
     load_model(folder)
     name = f"{HEAD}.scales" if kind == 4 else f"{HEAD}.weight"
     write(folder, config, {**stored, name: mx.full(stored[name].shape, mx.nan, stored[name].dtype)})
-    monkeypatch.setattr(checkpoint, "memory_total", lambda: taken - 1)
+    monkeypatch.setattr(backend, "memory_total", lambda: taken - 1)
     with pytest.raises(BackendError, match=r"take 0\.0 GB, and this machine has 0\.0 GB of memory: take a smaller"):
         load_model(folder)  # not the error of weights that are not finite: they are not read
 

@@ -1,4 +1,4 @@
-"""Where the files of a checkpoint are, and what they say: a folder, a repository of the Hub, or the bundled demo.
+"""The files of a checkpoint: which there must be, and what config.json and the heads of the weight files say.
 
 No weights are read and MLX is not needed. Code in a checkpoint is never run.
 """
@@ -7,24 +7,27 @@ import json
 import os
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from lime_mlx.errors import CheckpointError, line
-from lime_mlx.files import read_json
+from lime_mlx.errors import CheckpointError, first_line
+from lime_mlx.files import read_json, section
 from lime_mlx.models import FAMILIES, family
 
 MODES = {"affine": (64, 4), "mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}  # group size, bits
+FLOAT_BYTES = {"BF16": 2, "F16": 2, "F32": 4}  # by the names that safetensors has for types
 OTHER_WEIGHTS = ("consolidated", "adapter")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 IMAGE_TOKENS = ("image_token_id", "image_token_index")
 INDEX = "model.safetensors.index.json"
-LONGEST_HEADER = 100_000_000
+LONGEST_HEADER = 100_000_000  # bytes
 
 
-def check_files(where: str | os.PathLike, names: Collection[str]) -> None:
-    """Refuse a folder or repository by the names of its files: no weights, or none that may or can be read."""
+def check_files(where: str | os.PathLike[str], names: Collection[str]) -> None:
+    """Refuse a folder or repository by the names of its files: no weights, or none that may or can be read.
+
+    Raises `CheckpointError`.
+    """
     if problem := foreign_weights(names):
         raise CheckpointError(f"{where} {problem}.")
     if "config.json" not in names:
@@ -47,9 +50,14 @@ def foreign_weights(names: Collection[str]) -> str | None:
     return None
 
 
-def check_supported(config: dict[str, Any]) -> None:
-    """Refuse a config.json of a family that is not in the registry."""
-    kind = config["model_type"]
+def model_type(config: Mapping[str, object]) -> str:
+    """The family that config.json names."""
+    return str(config["model_type"])
+
+
+def check_supported(config: Mapping[str, object]) -> None:
+    """Refuse a config.json of a family that is not in the registry. Raises `CheckpointError`."""
+    kind = model_type(config)
     if kind in FAMILIES:
         return
     if config.get("auto_map"):
@@ -60,20 +68,20 @@ def check_supported(config: dict[str, Any]) -> None:
     family(kind)
 
 
-def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+def read_config(folder: str | os.PathLike[str]) -> dict[str, object]:
     """config.json of a folder. Raises `CheckpointError`, also when it has no model_type."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {folder}.")
     if not (folder / "config.json").is_file():
-        check_files(folder, _names(folder) - {"config.json"})
+        check_files(folder, _file_names(folder) - {"config.json"})
     config = read_json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError(f"{folder / 'config.json'} has no model_type, which says what kind of model this is.")
     return config
 
 
-def quantization(config: dict[str, Any]) -> dict[str, Any] | None:
+def quantization(config: Mapping[str, object]) -> dict[str, object] | None:
     """How MLX quantised the weights, by config.json. Raises `CheckpointError` for other ways of quantising."""
     for key in ("quantization", "quantization_config"):
         settings = config.get(key)
@@ -94,32 +102,33 @@ def quantization(config: dict[str, Any]) -> dict[str, Any] | None:
 
 def shards(folder: Path) -> list[Path]:
     """The safetensors files that make up the weights: model.safetensors, those of the index, or those there are."""
-    names = _weight_files(folder, _names(folder))
+    names = weight_files(folder, _file_names(folder))
     if not names:
-        check_files(folder, _names(folder))
+        check_files(folder, _file_names(folder))
     for name in names:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is incomplete: the weight file {name} is missing, download it again.")
     return [folder / name for name in names]
 
 
-def missing(folder: Path) -> list[str]:
+def missing_files(folder: Path) -> list[str]:
     """What a partly downloaded folder lacks of config.json, tokenizer.json and the weight files."""
-    described = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
-    return described + _missing_weights(folder)
+    settings = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    return settings + missing_weights(folder)
 
 
-def _missing_weights(folder: Path) -> list[str]:
-    names = _weight_files(folder, _names(folder))
+def missing_weights(folder: Path) -> list[str]:
+    """The weight files that a partly downloaded folder lacks."""
+    names = weight_files(folder, _file_names(folder))
     return [name for name in names if not (folder / name).is_file()] if names else ["model.safetensors"]
 
 
-def _names(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _weight_files(folder: Path, names: Collection[str]) -> list[str]:
-    """The weight files that should be, by the index in a folder or by the `names` of files."""
+def weight_files(folder: Path, names: Collection[str]) -> list[str]:
+    """The weight files that a checkpoint should have, by the index in a folder or by the `names` of its files."""
     if "model.safetensors" in names:
         return ["model.safetensors"]
     index = folder / INDEX
@@ -127,20 +136,21 @@ def _weight_files(folder: Path, names: Collection[str]) -> list[str]:
 
 
 def _indexed(index: Path) -> list[str]:
-    places = read_json(index).get("weight_map")
-    names = set(places.values()) if isinstance(places, dict) else set()
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    files = set(section(read_json(index), "weight_map").values())
+    names = [name for name in files if isinstance(name, str) and Path(name).name == name]
+    if not names or len(names) < len(files):
         raise CheckpointError(f"{index} is no index of weight files: it needs a weight_map from tensors to files.")
     return sorted(names)
 
 
-def _unindexed(names: Collection[str]) -> list[str]:
-    names = {name for name in names if name.endswith(".safetensors") and not name.startswith(OTHER_WEIGHTS)}
-    for name in tuple(names):
+def _unindexed(names: Iterable[str]) -> list[str]:
+    """The weight files among `names`, and those that belong to them by their numbers."""
+    weights = {name for name in names if name.endswith(".safetensors") and not name.startswith(OTHER_WEIGHTS)}
+    for name in tuple(weights):
         if part := re.fullmatch(r"(.*)-(\d{1,5})-of-(\d{1,5})\.safetensors", name):
             stem, width, count = part[1], len(part[2]), part[3]
-            names |= {f"{stem}-{i:0{width}}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
-    return sorted(names)
+            weights |= {f"{stem}-{i:0{width}}-of-{count}.safetensors" for i in range(1, int(count) + 1)}
+    return sorted(weights)
 
 
 def header(path: Path) -> dict[str, tuple[str, int]]:
@@ -159,4 +169,16 @@ def header(path: Path) -> dict[str, tuple[str, int]]:
             for name, entry in entries.items()
         }
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error) as error:
-        raise CheckpointError(f"{path} cannot be read, download it again: {line(error)}.") from error
+        raise CheckpointError(f"{path} cannot be read, download it again: {first_line(error)}.") from error
+
+
+def held_bytes(tensors: Iterable[tuple[str, int]], width: int) -> int:
+    """The bytes that tensors take while they run.
+
+    tensors: for each, its type as safetensors names it, and its bytes. width: bytes of a float in the type that models
+    are computed in. Weights whose floats are all float32 stay so.
+    """
+    stored = list(tensors)
+    floats = {kind for kind, _ in stored} & FLOAT_BYTES.keys()
+    width = FLOAT_BYTES["F32"] if floats == {"F32"} else width
+    return sum(size // FLOAT_BYTES[kind] * width if kind in FLOAT_BYTES else size for kind, size in stored)

@@ -1,6 +1,6 @@
-"""Where the files of a checkpoint are, and what they say: a folder, a repository of the Hub, or the bundled demo.
+"""The folder of a checkpoint: one that the user names, a repository of the Hub, or the bundled demo.
 
-No weights are read and MLX is not needed. Code in a checkpoint is never run.
+No weights are read and MLX is not needed.
 """
 
 import importlib.resources
@@ -9,25 +9,29 @@ import re
 from pathlib import Path
 
 from lime_mlx.checkpoint.files import (
-    _missing_weights,
-    _weight_files,
     check_files,
     check_supported,
-    missing,
+    missing_files,
+    missing_weights,
     quantization,
     read_config,
+    weight_files,
 )
-from lime_mlx.errors import CheckpointError, line
+from lime_mlx.errors import CheckpointError, first_line
 
 DESCRIPTION = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 SUBFOLDERS = ["*/*"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+FAILURES: tuple[type[Exception], ...] = (OSError, RuntimeError)
 # What the bundled checkpoints are called.
 DEMOS = {"demo": "picture", "demo-sound": "sound"}
 
 
-def locate(path_or_repo: str | os.PathLike, *, revision: str | None = None, token: str | None = None) -> Path:
-    """The local folder of a checkpoint; a Hub repository is downloaded, as far as it is needed and can be used."""
+def locate(path_or_repo: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> Path:
+    """The local folder of a checkpoint; a Hub repository is downloaded, as far as it is needed and can be used.
+
+    Raises `CheckpointError`.
+    """
     name = os.fspath(path_or_repo)
     if name in DEMOS:
         if DEMOS[name] not in demos():
@@ -66,8 +70,15 @@ def _download(name: str, revision: str | None, token: str | None) -> Path:
         raise CheckpointError(f"{name} has no revision {revision!r} on the Hub.") from error
     except errors.HFValidationError as error:
         raise CheckpointError(f"{name!r} is neither a folder nor the name of a Hub repository (owner/name).") from error
-    except (OSError, RuntimeError, *errors.HfHubHTTPError.__bases__) as error:  # of them, the HTTP library's own error
+    except FAILURES + http_errors() as error:
         raise CheckpointError(_unfinished(name, revision, error)) from error
+
+
+def http_errors() -> tuple[type[Exception], ...]:
+    """What the client of the Hub raises when a connection fails or a server refuses: the errors of its HTTP library."""
+    from huggingface_hub import errors
+
+    return tuple(base for base in errors.HfHubHTTPError.__bases__ if issubclass(base, Exception))
 
 
 def _fetch(name: str, revision: str | None, token: str | None) -> Path:
@@ -80,14 +91,14 @@ def _fetch(name: str, revision: str | None, token: str | None) -> Path:
         )
 
     folder = download(DESCRIPTION, revision)
-    if _missing_weights(folder):
+    if missing_weights(folder):
         commit = folder.name
         names = [file for file in HfApi(token=token).list_repo_files(name, revision=commit) if "/" not in file]
         check_files(name, names)
         config = read_config(folder)
         check_supported(config)
         quantization(config)
-        download([*DESCRIPTION, *_weight_files(folder, names)], commit)
+        download([*DESCRIPTION, *weight_files(folder, names)], commit)
     return folder
 
 
@@ -95,13 +106,13 @@ def _unfinished(name: str, revision: str | None, error: Exception) -> str:
     """Why a repository could not be downloaded, and what of it the cache lacks."""
     from huggingface_hub import constants, errors, snapshot_download
 
-    what = f"{name} at revision {revision}" if revision else name
+    wanted = f"{name} at revision {revision}" if revision else name
     try:
         cached = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])
-        lacking = ", ".join(missing(Path(cached))) or "part of its settings"
-        state = f"{what} is not wholly in the local cache of the Hub: {lacking} missing"
+        lacking = ", ".join(missing_files(Path(cached))) or "part of its settings"
+        state = f"{wanted} is not wholly in the local cache of the Hub: {lacking} missing"
     except errors.LocalEntryNotFoundError:
-        state = f"{what} is no folder here and not in the local cache of the Hub"
+        state = f"{wanted} is no folder here and not in the local cache of the Hub"
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
     if constants.HF_HUB_OFFLINE:
         return f"{state}, and HF_HUB_OFFLINE is set; run once online, or give a folder."
@@ -109,5 +120,7 @@ def _unfinished(name: str, revision: str | None, error: Exception) -> str:
     if status == 401:
         return f"{name} cannot be downloaded: the token is not valid; set HF_TOKEN to one that is, or unset it."
     if status is None and not isinstance(cause, (OSError, RuntimeError)):
-        return f"{state}, and the connection to the Hub failed ({line(cause)}); run once online, or give a folder."
-    return f"{name} cannot be downloaded: {line(cause)}."
+        return (
+            f"{state}, and the connection to the Hub failed ({first_line(cause)}); run once online, or give a folder."
+        )
+    return f"{name} cannot be downloaded: {first_line(cause)}."

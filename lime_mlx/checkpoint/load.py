@@ -1,30 +1,41 @@
 """A folder or a Hub repository to a model and its processor. Code in a checkpoint is never run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from lime_mlx.backend import compute_dtype, memory_total
-from lime_mlx.checkpoint.files import IMAGE_TOKENS, check_supported, quantization, read_config, shards
+from lime_mlx import backend
+from lime_mlx.checkpoint.files import (
+    IMAGE_TOKENS,
+    check_supported,
+    held_bytes,
+    model_type,
+    quantization,
+    read_config,
+    shards,
+)
 from lime_mlx.checkpoint.hub import locate
 from lime_mlx.checkpoint.tokenizer import read_template, read_tokenizer
-from lime_mlx.errors import BackendError, CheckpointError, line
-from lime_mlx.files import read_json
+from lime_mlx.errors import BackendError, CheckpointError, first_line
+from lime_mlx.files import read_json, section
 from lime_mlx.models import family
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.processor import Processor, Settings
 from lime_mlx.support.store import calibrated
 
+# What safetensors calls the types of MLX.
+TYPE_NAMES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8"}
+
 
 def load(
-    path_or_repo: str | os.PathLike, *, revision: str | None = None, token: str | None = None
+    path_or_repo: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None
 ) -> tuple[Model, Processor]:
     """The model and its processor: from a folder, a Hub repository, or "demo", which is bundled.
 
@@ -35,7 +46,7 @@ def load(
     return load_model(folder), load_processor(folder)
 
 
-def load_model(folder: str | os.PathLike) -> Model:
+def load_model(folder: str | os.PathLike[str]) -> Model:
     """The model of config.json with its weights, float or quantised by MLX, ready to run.
 
     Weights become float32 on the CPU and bfloat16 on a GPU, where those that are all float32 stay so: float16 lacks the
@@ -48,10 +59,11 @@ def load_model(folder: str | os.PathLike) -> Model:
     _check_memory(folder, weights)
     _materialise(folder, model, weights)
     model.load_weights(list(weights.items()))
-    return model.eval()
+    model.eval()
+    return model
 
 
-def open_model(folder: str | os.PathLike) -> tuple[Model, dict[str, mx.array]]:
+def open_model(folder: str | os.PathLike[str]) -> tuple[Model, dict[str, mx.array]]:
     """The module tree of config.json, and the weights under its names, which fit it and are not yet read into memory.
 
     Layers whose weights are quantised are so in the tree, too. Raises `CheckpointError`.
@@ -67,12 +79,12 @@ def open_model(folder: str | os.PathLike) -> tuple[Model, dict[str, mx.array]]:
     return model, weights
 
 
-def load_processor(folder: str | os.PathLike) -> Processor:
+def load_processor(folder: str | os.PathLike[str]) -> Processor:
     """The processor of a folder; needs no weights. Raises `CheckpointError`."""
     folder = Path(folder)
     config = read_config(folder)
     check_supported(config)
-    cls = family(config["model_type"])
+    cls = family(model_type(config))
     settings = _settings(folder)
     with _describing(config):
         media = cls.media(config, settings)
@@ -83,47 +95,64 @@ def load_processor(folder: str | os.PathLike) -> Processor:
             raise CheckpointError(
                 f"The tokenizer in {folder} lacks the {medium.kind} token of config.json, {medium.token}."
             )
-    return Processor(tokenizer, read_template(folder) or cls.template(config), config["model_type"], vocabulary, media)
+    return Processor(tokenizer, read_template(folder) or cls.template(config), model_type(config), vocabulary, media)
 
 
 def _settings(folder: Path) -> Settings:
     """preprocessor_config.json, and what newer checkpoints have in processor_config.json instead."""
     old, new = read_json(folder / "preprocessor_config.json"), read_json(folder / "processor_config.json")
-    return Settings(old or new.get("image_processor") or {}, old or new.get("feature_extractor") or {}, new)
+    return Settings(old or section(new, "image_processor"), old or section(new, "feature_extractor"), new)
 
 
-def build(config: dict[str, Any]) -> Model:
+def build(config: dict[str, object]) -> Model:
     """The module tree that config.json describes, with no weights in memory. Raises `CheckpointError`."""
     check_supported(config)
-    cls = family(config["model_type"])
+    cls = family(model_type(config))
     with _describing(config):
-        return cls(config)
+        model: Model = cls(config)
+    return model
+
+
+def modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a module tree, by their dotted paths."""
+    return dict(model.named_modules())
+
+
+def parameters(model: nn.Module) -> dict[str, mx.array]:
+    """The weights of a module tree, by their dotted names."""
+    return dict(tree_flatten(model.parameters()))
 
 
 @contextmanager
-def _describing(config: dict[str, Any]) -> Iterator[None]:
-    """What goes wrong inside is the fault of config.json: a value of the wrong type, or one that makes no model."""
+def _describing(config: Mapping[str, object]) -> Iterator[None]:
+    """An error inside comes from config.json: a value has the wrong type, or makes no model."""
     try:
         yield
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
-        kind = config["model_type"]
-        raise CheckpointError(f"config.json does not describe a {kind} model: {line(error)}.") from error
+        raise CheckpointError(
+            f"config.json does not describe a {model_type(config)} model: {first_line(error)}."
+        ) from error
 
 
-def read_weights(folder: str | os.PathLike) -> dict[str, mx.array]:
-    """All tensors of a folder under the names they are stored by, not yet read into memory."""
-    weights = {}
+def read_weights(folder: str | os.PathLike[str]) -> dict[str, mx.array]:
+    """All tensors of a folder under the names they are stored by, not yet read into memory.
+
+    Raises `CheckpointError`.
+    """
+    weights: dict[str, mx.array] = {}
     for path in shards(Path(folder)):
         try:
-            weights |= mx.load(str(path), format="safetensors")
+            stored = mx.load(str(path), format="safetensors")
         except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read, download it again: {line(error)}.") from error
+            raise CheckpointError(f"{path} cannot be read, download it again: {first_line(error)}.") from error
+        assert isinstance(stored, dict)
+        weights |= stored
     return weights
 
 
-def _check_parts(folder: Path, config: dict[str, Any], model: Model, weights: dict[str, mx.array]) -> None:
+def _check_parts(folder: Path, config: Mapping[str, object], model: Model, weights: dict[str, mx.array]) -> None:
     """Refuse what a text-only conversion leaves of a model that reads pictures."""
-    towers = {name.split(".")[0] for name, _ in tree_flatten(model.parameters())} - {"language_model"}
+    towers = {name.split(".")[0] for name in parameters(model)} - {"language_model"}
     text_only = not any(name.split(".")[0] in towers for name in weights)
     declares = any(config.get(key) is not None for key in IMAGE_TOKENS) and not config.get("vision_config")
     if text_only and (towers or declares):
@@ -133,14 +162,14 @@ def _check_parts(folder: Path, config: dict[str, Any], model: Model, weights: di
         )
 
 
-def _tie(config: dict[str, Any], model: Model, weights: dict[str, mx.array]) -> None:
+def _tie(config: Mapping[str, object], model: Model, weights: dict[str, mx.array]) -> None:
     """Use the input embeddings as the head where the weights have no head and config.json allows that."""
-    missing = not any(name.startswith("language_model.lm_head.") for name in weights)
-    if missing and any(part.get("tie_word_embeddings") for part in (config, config.get("text_config") or {})):
+    headless = not any(name.startswith("language_model.lm_head.") for name in weights)
+    if headless and any(part.get("tie_word_embeddings") for part in (config, section(config, "text_config"))):
         model.language_model.pop("lm_head", None)
 
 
-def _quantize(folder: Path, config: dict[str, Any], model: Model, weights: dict[str, mx.array]) -> None:
+def _quantize(folder: Path, config: Mapping[str, object], model: Model, weights: dict[str, mx.array]) -> None:
     """Make those layers quantised whose weights are."""
     settings = quantization(config)
     if settings is None:
@@ -153,34 +182,44 @@ def _quantize(folder: Path, config: dict[str, Any], model: Model, weights: dict[
         if isinstance(choice, (dict, bool))
     }
 
-    def choose(path: str, module: nn.Module) -> bool | dict[str, Any]:
-        choice = layers.get(path, f"{path}.scales" in weights) and hasattr(module, "to_quantized")
-        own = layers.get(path)
-        return _options(own) if choice and isinstance(own, dict) else choice
+    def choose(path: str, module: nn.Module) -> bool | dict[str, object]:
+        choice = layers.get(path, f"{path}.scales" in weights)
+        if not choice or not hasattr(module, "to_quantized"):
+            return False
+        return dict(_options(choice)) if isinstance(choice, dict) else True
 
     try:
-        nn.quantize(model, **_options(settings), class_predicate=choose)
+        nn.quantize(model, class_predicate=choose, **_options(settings))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"The quantization in config.json cannot be used: {line(error)}.") from error
+        raise CheckpointError(f"The quantization in config.json cannot be used: {first_line(error)}.") from error
 
 
-def _options(settings: dict[str, Any]) -> dict[str, Any]:
-    return {"mode": "affine", **{key: settings[key] for key in ("group_size", "bits", "mode") if key in settings}}
+class QuantizeOptions(TypedDict, total=False):
+    """What `mlx.nn.quantize` takes."""
+
+    group_size: int
+    bits: int
+    mode: str
+
+
+def _options(settings: Mapping[str, object]) -> QuantizeOptions:
+    keys = QuantizeOptions.__annotations__
+    return cast(QuantizeOptions, {"mode": "affine", **{key: settings[key] for key in keys if key in settings}})
 
 
 def _check_fit(folder: Path, model: Model, weights: dict[str, mx.array]) -> None:
     """Names, shapes and kinds of the weights against those of the model."""
-    expected = dict(tree_flatten(model.parameters()))
+    expected = parameters(model)
     problems = [
         f"{name} is missing, shape {a.shape} is expected" for name, a in expected.items() if name not in weights
     ]
     problems += [f"{name} is not expected" for name in weights if name not in expected]
     for name, wanted in expected.items():
-        found = weights.get(name, wanted)
-        if wanted.shape != found.shape:
-            problems.append(f"{name} has shape {found.shape}, {wanted.shape} is expected")
-        elif _kind(wanted) != _kind(found):
-            problems.append(f"{name} holds {_kind(found)}, {_kind(wanted)} is expected")
+        stored = weights.get(name, wanted)
+        if wanted.shape != stored.shape:
+            problems.append(f"{name} has shape {stored.shape}, {wanted.shape} is expected")
+        elif _kind(wanted) != _kind(stored):
+            problems.append(f"{name} holds {_kind(stored)}, {_kind(wanted)} is expected")
     if problems:
         rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"The weights in {folder} do not fit config.json: {'; '.join(problems[:3])}{rest}.")
@@ -194,20 +233,21 @@ def _kind(array: mx.array) -> str:
 def _dtype(weights: dict[str, mx.array]) -> mx.Dtype:
     """The type that the floats among the weights are computed in."""
     floats = {array.dtype for array in weights.values() if _kind(array) == "floats"}
-    return mx.float32 if floats == {mx.float32} else compute_dtype()
+    return mx.float32 if floats == {mx.float32} else backend.compute_dtype()
 
 
 def held(weights: dict[str, mx.array]) -> int:
     """Bytes that weights take while they run."""
-    size = _dtype(weights).size
-    return sum(array.size * size if _kind(array) == "floats" else array.nbytes for array in weights.values())
+    stored = ((TYPE_NAMES.get(array.dtype, ""), array.nbytes) for array in weights.values())
+    return held_bytes(stored, backend.compute_dtype().size)
 
 
 def _check_memory(folder: Path, weights: dict[str, mx.array]) -> None:
     """Refuse weights that cannot be held, before they are read."""
-    if (needed := held(weights)) > (there := memory_total()):
+    if not backend.fits(needed := held(weights)):
+        size, memory = needed / 1e9, backend.memory_total() / 1e9
         raise BackendError(
-            f"The weights in {folder} take {needed / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB of memory: "
+            f"The weights in {folder} take {size:.1f} GB, and this machine has {memory:.1f} GB of memory: "
             "take a smaller model, or one with fewer bits (lime-mlx models shows what fits)."
         )
 
@@ -215,7 +255,7 @@ def _check_memory(folder: Path, weights: dict[str, mx.array]) -> None:
 def _materialise(folder: Path, model: Model, weights: dict[str, mx.array]) -> None:
     """Read every tensor, in the type it is computed in, and refuse those that are not finite."""
     dtype = _dtype(weights)
-    modes = {f"{path}.scales": module.get("mode") for path, module in model.named_modules()}
+    modes = {f"{path}.scales": module.get("mode") for path, module in modules(model).items()}
     for name, array in weights.items():
         if _kind(array) == "floats":
             weights[name] = array = array.astype(dtype)

@@ -1,17 +1,23 @@
-"""A folder or a Hub repository to a model and its processor. Code in a checkpoint is never run."""
+"""The tokenizer of a checkpoint and its chat template, as they are stored."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokenizers.decoders import ByteLevel
 
-from lime_mlx.errors import CheckpointError, line
-from lime_mlx.files import read_json, read_text
+from lime_mlx.errors import CheckpointError, first_line
+from lime_mlx.files import read_json, read_text, section
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
 
 
 def read_template(folder: Path) -> str | None:
-    """The chat template, from the first of its homes that has one."""
+    """The chat template, from the first file that has one; None where no file has."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         return read_text(path)
@@ -26,29 +32,30 @@ def read_template(folder: Path) -> str | None:
     return None
 
 
-def read_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+def read_tokenizer(folder: Path, config: Mapping[str, object]) -> TokenizerWrapper:
     """mlx-lm's wrapper of tokenizer.json as it is. An answer ends as generation_config.json says, else config.json.
 
-    Not transformers' AutoTokenizer: it rebuilds some tokenizers by their class name, and then they cut text otherwise.
+    AutoTokenizer of transformers is not used: it builds some tokenizers again by the name of their class, and those
+    split text in another way. Raises `CheckpointError`.
     """
     from mlx_lm.tokenizer_utils import TokenizerWrapper
     from transformers import PreTrainedTokenizerFast
 
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} has no tokenizer: tokenizer.json is missing.")
-    homes = [read_json(folder / "generation_config.json"), config, config.get("text_config") or {}]
-    ends = next((home["eos_token_id"] for home in homes if home.get("eos_token_id") is not None), [])
-    ends = ends if isinstance(ends, list) else [ends]
+    settings = (read_json(folder / "generation_config.json"), config, section(config, "text_config"))
+    stored = next((part["eos_token_id"] for part in settings if part.get("eos_token_id") is not None), [])
+    ends = stored if isinstance(stored, list) else [stored]
     if not all(isinstance(end, int) for end in ends):
         raise CheckpointError(f"The eos_token_id of {folder} is {ends}, which is no token id.")
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises nothing more precise
-        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {line(error)}.") from error
+        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {first_line(error)}.") from error
     return TokenizerWrapper(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
 
 
-def _detokenizer(decoder: Any) -> Any:
+def _detokenizer(decoder: object) -> Callable[..., StreamingDetokenizer]:
     """The streaming detokenizer of mlx-lm for what tokenizer.json says about decoding."""
     from mlx_lm import tokenizer_utils
 
