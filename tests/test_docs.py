@@ -50,20 +50,37 @@ def commands() -> list[str]:
     return calls
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the examples and with the files that the pages name, from which the commands are read."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "pics").mkdir()
+    for name, like in (("photo.jpg", "scene.png"), ("pics/a.jpg", "scene.png"), ("street.wav", "sounds.wav")):
+        shutil.copy(ROOT / "examples" / like, tmp_path / name)
+    shutil.copy(ROOT / "examples/sounds.wav", tmp_path / "street.mp3")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.mark.parametrize("line", dict.fromkeys(commands()))
-def test_a_command_of_the_docs_is_valid(line):
-    _, *words = shlex.split(line)
-    command, context = main, None
-    while hasattr(command, "get_command"):
+def test_a_command_of_the_docs_is_valid(line, folder):
+    _, *words = [name for word in shlex.split(line) for name in (_expanded(word, folder) if "*" in word else [word])]
+    command, context = main, click.Context(main, **main.context_settings)
+    while isinstance(command, click.Group):
         name, *words = words
         command = command.get_command(context, name)
         assert command is not None, f"no command {name}"
-    chosen = command.make_context(command.name or "lime-mlx", words).params
+    chosen = command.make_context(command.name or "lime-mlx", words, context).params
     for spec in _listed(chosen.get("method")):
         parse_method(spec)
     if "skip_missing" in chosen:
         for spec in _listed(chosen.get("task")):
             parse_task(spec)
+
+
+def _expanded(pattern: str, folder: Path) -> list[str]:
+    """What a shell makes of a pattern."""
+    return sorted(str(path.relative_to(folder)) for path in folder.glob(pattern))
 
 
 def _listed(value) -> list[str]:
@@ -82,9 +99,7 @@ def blocks(page: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
-def test_the_python_of_a_page_runs_as_printed(page, tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    monkeypatch.chdir(tmp_path)
+def test_the_python_of_a_page_runs_as_printed(page, folder):
     names = {"__name__": "__main__"}
     for line, block in blocks(page):
         exec(compile("\n" * line + block, page, "exec"), names)
@@ -136,10 +151,10 @@ def test_the_glossary_names_everything_public():
     assert not missing, f"docs/glossary.md lacks {', '.join(missing)}"
 
 
-def every_command(group: click.Group = main, before: str = "lime-mlx") -> list[tuple[str, ...]]:
-    """The words of every command, each group before its own: (), ("convert",), ("data",), ("data", "get"), ..."""
+def every_command(group: click.Group = main) -> list[tuple[str, ...]]:
+    """The words of every command, each group before its commands: (), ("convert",), ("data",), ("data", "get"), ..."""
     names: list[tuple[str, ...]] = [()]
-    context = click.Context(group)
+    context = click.Context(group, **group.context_settings)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         inner = every_command(command) if isinstance(command, click.Group) else [()]
