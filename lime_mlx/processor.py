@@ -1,18 +1,21 @@
-"""What a model is asked: token ids, media inputs, and which positions came from where."""
+"""From text, pictures and sounds to a `Prompt`: chat messages, media arrays, and what methods know of language."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tokenizers.decoders import ByteLevel
 
 from lime_mlx.errors import PromptError
-from lime_mlx.prompt import NOUNS, Prompt
+from lime_mlx.prompt import NOUNS, Prompt, Question
+from lime_mlx.scenes.language import with_article
 from lime_mlx.support.content import content_tokens
+from lime_mlx.support.prompted import prompted_tokens, spellings
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,21 @@ class Processor:
                 taken = " and ".join(NOUNS[kind][1] for kind in self._media)
                 reads = f"takes {taken}, but no {NOUNS[kind][1]}" if taken else "reads text only"
                 raise PromptError(f"This model {reads}; leave the {NOUNS[kind][0]} out, or choose another model.")
-        arrays, places = {}, {}
+        arrays: dict[str, np.ndarray] = {}
+        placeholders: dict[str, Sequence[int | str]] = {}
         for kind, sources in given.items():
-            found, places[kind] = self._media[kind].prepare(sources)
-            arrays |= found
+            prepared, placeholders[kind] = self._media[kind].prepare(sources)
+            arrays |= prepared
         counts = {kind: len(given.get(kind, ())) for kind in self._media}
-        prompts = []
-        for text in texts:
-            rendered = self._render(text, counts, system)
-            for kind, put in places.items():
-                rendered = _expand(rendered, self._token(kind), put)
-            prompts.append(Prompt(self._encode(rendered), arrays))
-        return prompts
+        return [self.assemble(text, system, Prepared(arrays, placeholders, counts)) for text in texts]
+
+    def assemble(self, text: str, system: str | None, media: "Prepared") -> Prompt:
+        """The prompt of a text about pictures and sounds that are prepared."""
+        rendered = self._render(text, media.counts, system)
+        for kind, put in media.placeholders.items():
+            rendered = _expand(rendered, self._token(kind), put)
+        ids = np.array(self._encode(rendered), dtype=np.int32)
+        return Prompt(ids, media.arrays, language=PromptLanguage(self, text, system, media, ids))
 
     @property
     def takes(self) -> frozenset[str]:
@@ -127,15 +133,38 @@ class Processor:
         return detokenizer
 
     @cached_property
-    def content(self) -> np.ndarray:
+    def content(self) -> NDArray[np.bool_]:
         """(V,) bool: tokens that can name something."""
+        return content_tokens(self._pieces)
+
+    def prompted(self, texts: Iterable[str]) -> NDArray[np.bool_]:
+        """(V,) bool: the content tokens that texts of the user bring in, in any spelling."""
+        for token in map(self._token, self._media):
+            texts = [text.replace(token, " ") for text in texts]
+        return self.content & prompted_tokens(texts, self._pieces, self._spellings, self._plain_ids)
+
+    @property
+    def placeholders(self) -> frozenset[int]:
+        """The tokens of which the chat template writes one for each picture or sound."""
+        return frozenset(medium.token for medium in self._media.values())
+
+    @cached_property
+    def _pieces(self) -> list[str | None]:
         pieces = token_pieces(self.tokenizer)[: self._vocab_size]
-        return content_tokens(pieces + [None] * (self._vocab_size - len(pieces)))
+        return pieces + [None] * (self._vocab_size - len(pieces))
+
+    @cached_property
+    def _spellings(self) -> dict[str, list[int]]:
+        return spellings(self._pieces)
+
+    def _plain_ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def _token(self, kind: str) -> str:
         return self.tokenizer.convert_ids_to_tokens(self._media[kind].token)
 
-    def _render(self, text: str, counts: dict[str, int], system: str | None) -> str:
+    def _render(self, text: str, counts: Mapping[str, int], system: str | None) -> str:
         """The message in the chat template: as a list of parts, or as a string where the template wants that."""
         if self._template is None:
             raise PromptError("This model has no chat template; give a Prompt of token ids instead of text.")
@@ -177,7 +206,7 @@ class Processor:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PromptError(f"The chat template of this model cannot be used: {reason}") from error
 
-    def _lost(self, rendered: str, text: str, counts: dict[str, int], system: str | None) -> str | None:
+    def _lost(self, rendered: str, text: str, counts: Mapping[str, int], system: str | None) -> str | None:
         """What the template left out, or printed as Python or JSON, if anything."""
         around = rendered.replace(text.strip(), "").replace(system or "", "")
         if text.strip() not in rendered or "'type'" in around or '"type"' in around:
@@ -193,6 +222,51 @@ class Processor:
         """Token ids, with what the tokenizer puts in front (BOS) once, whether or not the template wrote it too."""
         opening = self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("")[:1])
         return self.tokenizer.encode(rendered, add_special_tokens=not (opening and rendered.startswith(opening[0])))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Pictures and sounds as media arrays, what stands in the prompt for each of a kind, and how many are of a kind."""
+
+    arrays: Mapping[str, np.ndarray]
+    placeholders: Mapping[str, Sequence[int | str]]
+    counts: Mapping[str, int]
+
+
+class PromptLanguage:
+    """The `Language` of a prompt that a processor made of a text, a system prompt and prepared media."""
+
+    def __init__(self, processor: Processor, text: str, system: str | None, media: Prepared, ids: NDArray[np.int32]):
+        self._processor, self._text, self._system, self._media, self._ids = processor, text, system, media, ids
+        self._questions: dict[str, Question] = {}
+
+    @property
+    def content(self) -> NDArray[np.bool_]:
+        return self._processor.content
+
+    @cached_property
+    def prompted(self) -> NDArray[np.bool_]:
+        return self._processor.prompted(filter(None, (self._text, self._system)))
+
+    def question(self, noun: str) -> Question:
+        """Whether `noun` is in the picture or the sound. Raises `PromptError` where there is neither, or no noun."""
+        if noun not in self._questions:
+            self._questions[noun] = self._ask(noun)
+        return self._questions[noun]
+
+    def _ask(self, noun: str) -> Question:
+        where = [NOUNS[kind][count > 1] for kind, count in self._media.counts.items() if count]
+        if not where:
+            raise PromptError("The prompt has no picture and no sound that a question could be about.")
+        if not noun.strip():
+            raise PromptError("The noun of the question is empty.")
+        text = f"Is there {with_article(noun.strip())} in the {' or the '.join(where)}?"
+        prompt = self._processor.assemble(text, self._system, self._media)
+        length = min(len(self._ids), len(prompt)) - 1
+        differs = np.flatnonzero(self._ids[:length] != prompt.input_ids[:length])
+        shared = int(differs[0]) if differs.size else length
+        rest = {*self._ids[shared:].tolist(), *prompt.input_ids[shared:].tolist()}
+        return Question(prompt, 0 if rest & self._processor.placeholders else shared)
 
 
 def _expand(rendered: str, token: str, places: Sequence[int | str]) -> str:

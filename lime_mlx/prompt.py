@@ -1,10 +1,11 @@
 """What a model is asked: token ids, media inputs, and which positions came from where."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.errors import PromptError
 
@@ -51,23 +52,31 @@ class Span:
 
 
 class Question(NamedTuple):
-    """A yes/no question about the pictures and sounds of another prompt; both begin with the same `shared` tokens."""
+    """A yes/no question about the pictures and sounds of another prompt; both begin with the same `shared` tokens.
+
+    All pictures and sounds lie in the shared tokens, or `shared` is 0. At least one token of each prompt is not shared.
+    """
 
     prompt: "Prompt"
     shared: int
 
 
-@dataclass(frozen=True)
-class Language:
-    """What methods need to know of language, from the processor that made a prompt.
+class Language(Protocol):
+    """What methods need to know of language, from the processor that made a prompt. All is worked out when asked for.
 
-    content (V,) bool: the content tokens, which can name something. prompted (V,) bool: the tokens that the user's and
-    the system's text brought in. question: from a noun to the question whether that is in the picture or the sound.
+    content (V,) bool: the content tokens, which can name something. prompted (V,) bool: the content tokens that the
+    user's text and the system prompt brought in, in any spelling; earlier answers of the model do not count.
     """
 
-    content: np.ndarray
-    prompted: np.ndarray
-    question: Callable[[str], Question]
+    @property
+    def content(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def prompted(self) -> NDArray[np.bool_]: ...
+
+    def question(self, noun: str) -> Question:
+        """The question whether `noun` is in the picture or the sound, about the same media, which stay prepared."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,72 @@
-"""What a decoding method is: it turns what was said so far into next-token logits."""
+"""What a decoding method is: it turns the answer so far into next-token logits."""
+
+from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.cache import Edit
 from lime_mlx.errors import MethodError
+from lime_mlx.models.base import Model
 from lime_mlx.session import Session
 
 
 @dataclass
 class Forward:
-    """What a method gives for one token: logits (V,) float32, and relevance (T,) float32 when it was computed."""
+    """What a method gives for one token.
+
+    logits (V,) float32; relevance (T,) float32 where it was computed; trace: what the method recorded, empty where it
+    optimised nothing.
+    """
 
     logits: mx.array
-    relevance: np.ndarray | None = None
-    trace: dict[str, np.ndarray] | None = None
+    relevance: NDArray[np.float32] | None = None
+    trace: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     optimised: bool = False
 
 
-class Method(ABC):
-    """A decoding method. Subclasses are frozen dataclasses whose fields are the options of its spec.
+class Prepared(ABC):
+    """A method made ready for one model: every option has a value."""
 
-    `caches`: it leaves the newest position's entries in the cache.
-    """
-
-    name: ClassVar[str]
-    caches: bool = True
-
-    def prepare(self, model: Any) -> "Method":
-        """The method with the model's own defaults filled in."""
-        return self
+    @property
+    def caches(self) -> bool:
+        """Whether it leaves the newest position's entries in the cache."""
+        return True
 
     @abstractmethod
     def step(self, session: Session) -> Forward:
         """Logits after the newest position; on return the cache holds its entries, if the method keeps one."""
 
 
+class Method(ABC):
+    """A decoding method as a spec names it. Subclasses are frozen dataclasses whose fields are the spec's options."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def prepare(self, model: Model) -> Prepared:
+        """The method for one model. Raises `MethodError` where it does not fit the model."""
+
+
 @dataclass(frozen=True)
 class Plain(Method):
-    """Ordinary decoding; with other attention weights in some layers when a subclass gives `edits`."""
+    """`none`: ordinary decoding."""
 
     name = "none"
+
+    def prepare(self, model: Model) -> Prepared:
+        return PlainDecoding()
+
+
+class PlainDecoding(Prepared):
+    """Ordinary decoding; with other attention weights in some layers where a subclass gives `edits`."""
 
     def edits(self, session: Session) -> Mapping[int, Edit]:
         return {}
@@ -56,10 +76,10 @@ class Plain(Method):
         edits = self.edits(session)
         if not session.want_relevance:
             return Forward(session.extend(edits))
-        reading = session.relevance(edits=edits)
-        mx.eval(reading.logits, reading.relevance, reading.entries)
-        session.cache.append(reading.entries)
-        return Forward(reading.logits, np.array(reading.relevance))
+        result = session.relevance(edits=edits)
+        mx.eval(result.logits, result.relevance, result.entries)
+        session.cache.append(result.entries)
+        return Forward(result.logits, np.array(result.relevance))
 
 
 @dataclass(frozen=True)
@@ -67,10 +87,6 @@ class Wrapper(Method):
     """A method around another one: it changes the cache or the logits that `inner` leaves."""
 
     inner: Method = field(default=Plain(), kw_only=True)
-
-    @property
-    def caches(self) -> bool:
-        return self.inner.caches
 
 
 def parse_layers(method: str, text: str) -> tuple[int, int | None]:
@@ -85,8 +101,8 @@ def parse_layers(method: str, text: str) -> tuple[int, int | None]:
 
 def layer_range(method: str, text: str, count: int) -> range:
     """The layers that `text` names, of a model with `count`. Raises `MethodError` for layers it does not have."""
-    first, last = parse_layers(method, text)
-    last = count - 1 if last is None else last
+    first, stated = parse_layers(method, text)
+    last = count - 1 if stated is None else stated
     if not first <= last < count:
         raise MethodError(f"{method}: layers is {text!r}, but the model has {count} layers.")
     return range(first, last + 1)
@@ -100,5 +116,11 @@ def check_range(method: str, key: str, value: float, low: float, high: float) ->
 
 
 def needs_media(method: str, session: Session) -> None:
+    """Raise `MethodError` where the prompt has neither picture nor sound."""
     if not session.modality.any():
         raise MethodError(f"{method} needs a picture or a sound in the prompt; use --method none for text alone.")
+
+
+def visible(session: Session) -> NDArray[np.bool_]:
+    """(T,) bool: which positions up to the newest are picture or sound."""
+    return np.pad(session.modality, (0, session.embeds.shape[1] - len(session.modality)))

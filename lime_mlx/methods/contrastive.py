@@ -5,6 +5,8 @@ al. 2025, arXiv 2506.07233. PAI's guidance: Liu et al. 2024, arXiv 2407.21771. T
 a cache, of its own.
 """
 
+from __future__ import annotations
+
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -13,13 +15,13 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.errors import MethodError
-from lime_mlx.methods.base import Forward, Method, Plain, Wrapper, check_range
+from lime_mlx.models.base import Model
 from lime_mlx.prompt import Prompt
 from lime_mlx.session import Session
 
-from .attention import Look
+from .attention import PaiAttention
+from .base import Forward, Plain, Prepared, Wrapper, check_range
 
-UNBOUNDED = math.inf
 # Log-mel features of silence: (log10(1e-10) + 4) / 4.
 SILENCE = -1.5
 # The forward diffusion of VCD's official code.
@@ -31,8 +33,8 @@ BETAS = 1 / (1 + np.exp(-np.linspace(-6, 6, STEPS))) * (0.5e-2 - 1e-5) + 1e-5
 class Contrastive(Wrapper):
     """The shared loop; a subclass says what the other branch is asked and how both logits are blended."""
 
-    def prepare(self, model) -> Method:
-        return replace(self, inner=self.inner.prepare(model))
+    def prepare(self, model: Model) -> Contrast:
+        return Contrast(self, self.inner.prepare(model))
 
     @abstractmethod
     def other(self, session: Session) -> Prompt:
@@ -42,35 +44,46 @@ class Contrastive(Wrapper):
     def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
         """Scores (V,) from the logits of both branches at the `count`-th token of the answer, from 1."""
 
+
+@dataclass(frozen=True)
+class Contrast(Prepared):
+    """A contrastive method made ready for a model."""
+
+    method: Contrastive
+    inner: Prepared
+
+    @property
+    def caches(self) -> bool:
+        return self.inner.caches
+
     def step(self, session: Session) -> Forward:
-        branch = session.state.get(self.name)
-        if branch is None:
-            branch = session.state[self.name] = self._open(session)
+        name = self.method.name
+        if name not in session.state:
+            session.state[name] = self._open(session)
+        branch = session.state[name]
+        assert isinstance(branch, Session)
         for token in session.generated[len(branch.generated) :]:
             branch.append(token)
         branch.prefill()
-        other, count, process = branch.extend(), len(session.generated) + 1, session.process
+        other, count = branch.extend(), len(session.generated) + 1
 
-        def blended(logits: mx.array) -> mx.array:
+        def blend(logits: mx.array) -> mx.array:
             """What the token is picked by; relevance, LIME and its gates are about that token."""
-            scores = self.blend(logits, other, count)
-            return scores if process is None else process(scores)
+            return self.method.blend(logits, other, count)
 
-        session.process = blended
-        forward = self.inner.step(session)
-        session.process = process
-        return replace(forward, logits=self.blend(forward.logits, other, count))
+        with session.blending(blend):
+            forward = self.inner.step(session)
+        return replace(forward, logits=blend(forward.logits))
 
     def _open(self, session: Session) -> Session:
-        if session.prompt is None or not session.modality.any():
-            raise MethodError(
-                f"{self.name} needs a picture or a sound in the prompt; use --method none for text alone."
-            )
-        spans = session.model.spans(session.prompt)
-        if len({span.kind for span in spans}) > 1 or (pictures := _count(session.prompt)) > 1:
-            given = "pictures and sounds" if len({span.kind for span in spans}) > 1 else f"{pictures} of them"
-            raise MethodError(f"{self.name} contrasts one picture or one sound, but the prompt has {given}.")
-        return Session.open(session.model, self.other(session))
+        name = self.method.name
+        if not session.modality.any():
+            raise MethodError(f"{name} needs a picture or a sound in the prompt; use --method none for text alone.")
+        kinds = {span.kind for span in session.model.spans(session.prompt)}
+        if len(kinds) > 1 or (pictures := _count(session.prompt)) > 1:
+            given = "pictures and sounds" if len(kinds) > 1 else f"{pictures} of them"
+            raise MethodError(f"{name} contrasts one picture or one sound, but the prompt has {given}.")
+        return Session.open(session.model, self.method.other(session))
 
 
 @dataclass(frozen=True)
@@ -87,20 +100,20 @@ class VCD(Contrastive):
     noise: int = 500
     seed: int = 0
 
-    def __post_init__(self):
-        check_range("vcd", "alpha", self.alpha, 0, UNBOUNDED)
+    def __post_init__(self) -> None:
+        check_range("vcd", "alpha", self.alpha, 0, math.inf)
         check_range("vcd", "beta", self.beta, 0, 1)
         check_range("vcd", "noise", self.noise, 0, STEPS - 1)
-        check_range("vcd", "seed", self.seed, 0, UNBOUNDED)
+        check_range("vcd", "seed", self.seed, 0, math.inf)
 
-    def other(self, session):
+    def other(self, session: Session) -> Prompt:
         pixels = np.asarray(_only(self.name, session.prompt, "pixel_values"), dtype=np.float32)
         kept = np.cumprod(1 - BETAS)[self.noise]
         noise = np.random.default_rng(self.seed).standard_normal(pixels.shape, dtype=np.float32)
         noised = np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
         return replace(session.prompt, media={**session.prompt.media, "pixel_values": noised})
 
-    def blend(self, logits, other, count):
+    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
         return plausible((1 + self.alpha) * logits - self.alpha * other, logits, self.beta)
 
 
@@ -112,15 +125,15 @@ class AAD(Contrastive):
 
     alpha: float = 0.5
 
-    def __post_init__(self):
-        check_range("aad", "alpha", self.alpha, 0, UNBOUNDED)
+    def __post_init__(self) -> None:
+        check_range("aad", "alpha", self.alpha, 0, math.inf)
 
-    def other(self, session):
+    def other(self, session: Session) -> Prompt:
         features = np.asarray(_only(self.name, session.prompt, "input_features"))
         silent = np.full_like(features, SILENCE)
         return replace(session.prompt, media={**session.prompt.media, "input_features": silent})
 
-    def blend(self, logits, other, count):
+    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
         return (1 + self.alpha) * logits - self.alpha * other
 
 
@@ -137,17 +150,17 @@ class M3ID(Contrastive):
     decay: float = 0.02
     beta: float = 0.1
 
-    def __post_init__(self):
-        check_range("m3id", "decay", self.decay, 0, UNBOUNDED)
+    def __post_init__(self) -> None:
+        check_range("m3id", "decay", self.decay, 0, math.inf)
         check_range("m3id", "beta", self.beta, 0, 1)
 
-    def other(self, session):
+    def other(self, session: Session) -> Prompt:
         return without_media(session)
 
-    def blend(self, logits, other, count):
+    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
         # (1 - g) / g; the cap keeps a long answer finite.
         weight = min(math.expm1(min(self.decay * count, 50.0)), 1e6)
-        return plausible(logits + weight * evidence(logits, other), logits, self.beta)
+        return plausible(logits + weight * log_ratio(logits, other), logits, self.beta)
 
 
 @dataclass(frozen=True)
@@ -166,21 +179,21 @@ class PAI(Contrastive):
     layers: str | None = None
     beta: float = 0.1
 
-    def __post_init__(self):
-        check_range("pai", "alpha", self.alpha, 0, UNBOUNDED)
-        check_range("pai", "guidance", self.guidance, 0, UNBOUNDED)
+    def __post_init__(self) -> None:
+        check_range("pai", "alpha", self.alpha, 0, math.inf)
+        check_range("pai", "guidance", self.guidance, 0, math.inf)
         check_range("pai", "beta", self.beta, 0, 1)
         if self.inner == Plain():
-            object.__setattr__(self, "inner", Look(self.alpha, self.layers))
+            object.__setattr__(self, "inner", PaiAttention(self.alpha, self.layers))
 
-    def other(self, session):
+    def other(self, session: Session) -> Prompt:
         return without_media(session)
 
-    def blend(self, logits, other, count):
-        return plausible(logits + (self.guidance - 1) * evidence(logits, other), logits, self.beta)
+    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
+        return plausible(logits + (self.guidance - 1) * log_ratio(logits, other), logits, self.beta)
 
 
-def evidence(logits: mx.array, other: mx.array) -> mx.array:
+def log_ratio(logits: mx.array, other: mx.array) -> mx.array:
     """log p - log p' (V,), to be added to the logits, which are log p but for a constant."""
     return (logits - mx.logsumexp(logits)) - (other - mx.logsumexp(other))
 

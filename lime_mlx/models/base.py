@@ -12,7 +12,7 @@ from lime_mlx.errors import PromptError
 from lime_mlx.lrp.rules import PLAIN, Rules
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.processor import Medium, Settings
-from lime_mlx.prompt import Prompt, Span, modality_mask
+from lime_mlx.prompt import MODALITIES, Prompt, Span, modality_mask
 
 from .decoder import Decoder
 
@@ -111,12 +111,25 @@ class Model(nn.Module):
         """Which positions came from a picture or a sound."""
         return tuple(prompt.spans or ())
 
-    def modality(self, prompt: Prompt) -> np.ndarray:
-        """(T,) bool: positions that count as picture or sound. Spans that the prompt itself gives count as they are."""
+    @property
+    def context(self) -> int | None:
+        """The most positions that config.json states for the decoder; None where it states none."""
+        stated = self.text(self._config).get("max_position_embeddings")
+        return stated if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0 else None
+
+    def modalities(self, prompt: Prompt) -> dict[str, np.ndarray]:
+        """(T,) bool for "image" and "audio": positions that count as picture and as sound.
+
+        Spans that the prompt itself gives count as they are.
+        """
         spans = self.spans(prompt)
         if self.framed and prompt.spans is None:
             spans = [Span(s.kind, max(s.start - 1, 0), min(s.stop + 1, len(prompt))) for s in spans]
-        return modality_mask(spans, len(prompt))
+        return {kind: modality_mask([s for s in spans if s.kind == kind], len(prompt)) for kind in MODALITIES}
+
+    def modality(self, prompt: Prompt) -> np.ndarray:
+        """(T,) bool: positions that count as picture or sound."""
+        return np.any(list(self.modalities(prompt).values()), axis=0)
 
     def ids(self, prompt: Prompt) -> mx.array:
         ids, vocabulary = prompt.input_ids, self.language_model.config.vocab_size

@@ -6,7 +6,7 @@ what they see is passed in as a `Positions`.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -289,10 +289,12 @@ class Decoder(nn.Module):
         position: int = 0,
         rules: Rules = PLAIN,
         positions: Positions = SEQUENCE,
+        observers: Mapping[int, Callable[[mx.array], None]] | None = None,
     ) -> mx.array:
         """Hidden states after the final norm, (B, L, D), of embeddings (B, L, D) at `position`, `position + 1`, ...
 
-        `memory` has one object per layer; None sees these positions only and keeps nothing.
+        `memory` has one object per layer; None sees these positions only and keeps nothing. observers: of some layers,
+        called with the hidden states (B, L, D) behind the layer.
         """
         see = self._see(position, h.shape[1], positions)
         for index, layer in enumerate(self.layers):
@@ -300,6 +302,8 @@ class Decoder(nn.Module):
             h = layer(h, rotate, mask, Overlay() if memory is None else memory[index], rules)
             feature = positions.feature(index, position, h.shape[1])
             h = h if feature is None else h + feature.astype(h.dtype)
+            if observers and index in observers:
+                observers[index](h)
         return self.model.norm(h, rules)
 
     def _see(self, position: int, length: int, positions: Positions):
