@@ -16,7 +16,7 @@ model, processor = load(arguments.get(2, "demo"))
 explanation = explain(model, processor, "What is in the picture?", image=picture, max_tokens=64)
 print(explanation.text.strip())
 for word in explanation.words:
-    line = f"  {word.text.strip():12}"
+    line = f"  {word.name:12}"
     if word.shares is not None:
         line += f" picture {word.shares.image:4.0%}  prompt {word.shares.prompt:4.0%}  own text {word.shares.own:4.0%}"
     if word.p_unsupported is not None:

@@ -25,7 +25,7 @@ colours = plt.get_cmap("RdYlGn")
 
 explanations = {m: explain(model, processor, question, image=picture, method=m) for m in ("none", "lime")}
 maps = [
-    (word.text.strip(), explanations["lime"].map(word))
+    (word.name, explanations["lime"].map(word))
     for word in explanations["lime"].words
     if word.rank is not None  # only words that name something have a rank
 ]
@@ -49,7 +49,7 @@ for line, (method, explanation) in enumerate(explanations.items()):
         x += label.get_window_extent(renderer).width / figure.bbox.width + 0.004
         reliance = word.shares.reliance
         box = {"facecolor": colours(reliance), "edgecolor": "none", "pad": 2, "alpha": 0.8}
-        text = f"{word.text.strip()}\n{100 * reliance:.0f} %"
+        text = f"{word.name}\n{100 * reliance:.0f} %"
         label = figure.text(x, y, text, fontsize=10, bbox=box, ha="left", linespacing=1.3)
 figure.savefig(output, dpi=130)
 print(f"wrote {output}")
