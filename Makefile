@@ -5,13 +5,17 @@ else
 EXTRAS ?= cpu,dev
 endif
 
-.PHONY: help setup demo test lint format bench parity train-demo clean
+# Tests run in as many processes as there are cores, up to four; each computes in one thread.
+WORKERS ?= auto
+
+.PHONY: help setup links demo test lint form floors types installed format bench parity train-demo clean
 
 help:
 	@echo "make demo        set up, then describe a picture and a sound with LIME, each word with its share of them"
 	@echo "make test        set up, then run the tests"
 	@echo "make setup       only the environment, in .venv; on Linux with a GPU: make setup EXTRAS=cuda13,dev"
-	@echo "make lint        ruff and the floors"
+	@echo "make lint        ruff, the floors and the types"
+	@echo "make types       only the types, by mypy"
 	@echo "make bench       speed and memory of each method, against mlx-lm"
 	@echo "make parity      compare with transformers; needs PyTorch"
 	@echo "make train-demo  train a bundled model again, DEMO=picture or DEMO=sound; up to 3 hours"
@@ -25,21 +29,43 @@ setup: .venv/.setup
 	test -n "$$python" || { echo "lime-mlx needs Python 3.10 or newer." >&2; exit 1; }; \
 	test -x $(PY) || { echo "Setting up .venv; this takes about a minute"; $$python -m venv .venv; }
 	@$(PY) -m pip install -qq --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@$(MAKE) --no-print-directory links
 	@touch $@
+
+# An editable install maps convert/ and cli/ into the package while Python runs, which type checkers cannot see.
+# They see these two links, in the folder that the .pth file names.
+links:
+	@ln -sfn ../cli lime_mlx/cli
+	@ln -sfn ../convert lime_mlx/convert
+	@$(PY) -c "import pathlib, sysconfig; \
+	  pathlib.Path(sysconfig.get_path('purelib'), 'lime_mlx_types.pth').write_text('$(CURDIR)\n')"
 
 demo: setup
 	@.venv/bin/lime-mlx generate --image examples/scene.png -p "What is in the picture?" --method lime --explain
 	@.venv/bin/lime-mlx generate --audio examples/sounds.wav -p "What do you hear?" --method lime --explain
 
 test: setup
-	@$(PY) -m pytest -q
+	@rm -rf build/coverage
+	@mkdir -p build/coverage
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --maxprocesses 4 --cov --cov-report=
+	@echo "Lines that the tests ran: $$($(PY) -m coverage report --format=total) %"
 
-lint: setup
+lint: form floors types
+
+form: setup
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --quiet --check .
+
+# The package as it is installed, with convert/ and cli/ as lime_mlx.convert and lime_mlx.cli.
+installed: setup
 	@rm -rf build/lint
 	@$(PY) -c "import setuptools; setuptools.setup()" --quiet build_py --build-lib build/lint
+
+floors: installed
 	@cd build/lint && ../../.venv/bin/lint-imports --config ../../pyproject.toml --no-cache >report || { cat report; exit 1; }
+
+types: installed
+	@cd build/lint && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../mypy lime_mlx
 
 format: setup
 	@.venv/bin/ruff check --quiet --fix .
@@ -57,4 +83,4 @@ train-demo: setup
 	@$(PY) benchmarks/train_demo.py $(DEMO)
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache lime_mlx/cli lime_mlx/convert

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from lime_mlx.checkpoint.files import INDEX
 from lime_mlx.checkpoint.hub import REPOSITORY, locate
@@ -16,6 +15,7 @@ from .options import Options
 from .plan import Plan, Progress, check_source, plan, signature
 from .schemes import Scheme
 from .staging import STATE, Staging, check_out, check_space, explained
+from .tensors import SHARD
 from .upload import check_repo, upload
 from .verify import Comparison, check_structure, compare
 from .write import write_json, write_shard
@@ -51,9 +51,19 @@ class Report:
 
 
 def convert(
-    hf_path: str | os.PathLike,
-    mlx_path: str | os.PathLike = "mlx_model",
+    hf_path: str | os.PathLike[str],
+    mlx_path: str | os.PathLike[str] = "mlx_model",
     *,
+    quantize: bool = False,
+    q_bits: int | None = None,
+    q_group_size: int | None = None,
+    q_mode: str = "affine",
+    quant_predicate: str | None = None,
+    calibration_data: str | None = None,
+    quantize_vision: bool = False,
+    dequantize: bool = False,
+    dtype: str | None = None,
+    shard_bytes: int = SHARD,
     revision: str | None = None,
     token: str | None = None,
     upload_repo: str | None = None,
@@ -61,26 +71,37 @@ def convert(
     force: bool = False,
     compare_logits: bool = True,
     progress: Progress = lambda what, done, total: None,
-    **options: Any,
 ) -> Report:
     """Write the checkpoint of a folder or repository to the folder `mlx_path`, as mlx-lm and mlx-vlm lay it out.
 
-    options: the fields of `Options`. Bits and group size default to those of the mode, dtype to what config.json says.
-    Memory holds one tensor at a time, but for the calibration and the comparison of logits. progress: called with what
-    is done, how much of it, and of how much. A call that was interrupted goes on where it ended when it is made again.
+    `Options` describes how weights are stored. Bits and group size default to those of the mode, dtype to that of
+    config.json. Memory holds one tensor at a time, except while bits are measured and logits are compared. progress: is
+    called with the stage, how much of it is done, and how much there is. The same call continues a conversion that was
+    interrupted.
     Raises `ConversionError`, and what `load` raises.
     """
-    asked = Options(**options)
+    options = Options(
+        quantize,
+        q_bits,
+        q_group_size,
+        q_mode,
+        quant_predicate,
+        calibration_data,
+        quantize_vision,
+        dequantize,
+        dtype,
+        shard_bytes,
+    )
     if upload_repo is not None:
         check_repo(upload_repo)
     out, source = Path(mlx_path).expanduser(), locate(hf_path, revision=revision, token=token)
     check_out(out, source, force)
-    check_source(source, asked)
+    check_source(source, options)
     if dry_run:
-        return _report(out, plan(source, asked, None, progress))
+        return _report(out, plan(source, options, None, progress))
     with Staging(out) as staging, explained(out, staging.folder):
-        state = staging.resume(signature(source, asked))
-        made = plan(source, asked, state.get("bits"), progress)
+        state = staging.resume(signature(source, options))
+        made = plan(source, options, state.get("bits"), progress)
         report = _report(out, made)
         staging.remember({**state, "bits": {path: scheme.bits for path, scheme in made.layers.schemes.items()}})
         done = [name for name in made.files if (staging.folder / name).is_file()]
@@ -96,7 +117,7 @@ def convert(
         check_structure(staging.folder, names)
         if compare_logits:
             progress("compare", 0, 1)
-            report = replace(report, comparison=compare(source, staging.folder, exact=not asked.quantize))
+            report = replace(report, comparison=compare(source, staging.folder, exact=not options.quantize))
             progress("compare", 1, 1)
         staging.finish({*made.files, INDEX, "config.json", CARD, *copied})
     if upload_repo is not None:

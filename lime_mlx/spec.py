@@ -1,44 +1,201 @@
-"""What is chosen by a spec `name:key=value,...`: a method, a task of the evaluation."""
+"""What is chosen by a spec `name:key=value,...`: a method, or a task of the evaluation.
+
+The options of a spec are the fields of a dataclass, and their annotations say which values are valid:
+
+    mode: Literal["fast", "exact"] = "fast"
+    update: Annotated[str, Choice(*UPDATES)] = "adam"
+    steps: Annotated[int, Range(1)] | None = None
+
+`parse` checks the options that a user writes. `check` does the same for a dataclass that Python code makes.
+"""
 
 import types
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeVar, get_args, get_type_hints
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from math import inf, isfinite
+from numbers import Integral, Real
+from typing import Annotated, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
 from lime_mlx.errors import LimeError
 
 T = TypeVar("T")
 
+# How alike two words must be, from 0 to 1, so that one is suggested for the other.
+LIKENESS = 0.7
+TRUTHS = {"true": True, "false": False}
+TYPES: dict[type, tuple[type, str]] = {
+    bool: (bool, "it must be true or false."),
+    int: (Integral, "it must be a whole number."),
+    float: (Real, "it must be a number."),
+    str: (str, "it must be text."),
+}
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What an annotation says of the values of an option."""
+
+    def problem(self, value: object) -> str | None:
+        """What a wrong value must be, as the end of a message; None for a valid value."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included. Numbers that are not finite are never valid.
+
+    exclusive: `low` itself is not valid.
+    """
+
+    low: float
+    high: float = inf
+    exclusive: bool = False
+
+    def problem(self, value: object) -> str | None:
+        if isinstance(value, Real) and self._holds(float(value)):
+            return None
+        if self.high < inf and not self.exclusive:
+            return f"it must be from {self.low:g} to {self.high:g}."
+        whole = isinstance(value, Integral)
+        if self.exclusive:
+            bound = "above" if whole else "a number above"
+        else:
+            bound = "at least" if whole else "a number of at least"
+        return f"it must be {bound} {self.low:g}{f' and at most {self.high:g}' if self.high < inf else ''}."
+
+    def _holds(self, value: float) -> bool:
+        return isfinite(value) and self.low <= value <= self.high and not (self.exclusive and value == self.low)
+
+
+@dataclass(frozen=True, init=False)
+class Choice:
+    """One of some words: `Choice("kv", "k", "v")`."""
+
+    words: tuple[str, ...]
+
+    def __init__(self, *words: str) -> None:
+        object.__setattr__(self, "words", words)
+
+    def problem(self, value: object) -> str | None:
+        if value in self.words:
+            return None
+        return f"choose one of {', '.join(self.words)}.{suggestion(str(value), self.words)}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the annotation of a field says: the type of the values, whether None is one, and what else holds."""
+
+    kind: type
+    optional: bool
+    constraints: tuple[Constraint, ...]
+
+    def read(self, text: str) -> object:
+        """The value that a user wrote. Raises `ValueError` for text of the wrong kind."""
+        if self.kind is not bool:
+            value: object = self.kind(text)
+            return value
+        if text.lower() not in TRUTHS:
+            raise ValueError(text)
+        return TRUTHS[text.lower()]
+
+    def problem(self, value: object) -> str | None:
+        """What a wrong value must be, as the end of a message; None for a valid value."""
+        if value is None and self.optional:
+            return None
+        accepted, must = TYPES[self.kind]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
+            return must
+        return next((text for one in self.constraints if (text := one.problem(value))), None)
+
 
 def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeError]) -> T:
-    """The dataclass of `kinds` that a spec names, with its options; fields that are keyword-only are no options.
+    """The dataclass of `kinds` that a spec names, with its options.
 
-    Raises `error`, with what is valid, for an unknown name or option or a value of the wrong kind.
+    what: how a message calls the thing that is chosen, such as "method". Raises `error` for an unknown name or option
+    and for a wrong value; the message lists what is valid and suggests the nearest.
     """
-    name, _, options = spec.strip().partition(":")
+    name, _, rest = spec.strip().partition(":")
     if name not in kinds:
-        raise error(f"Unknown {what} {name!r}; choose one of {', '.join(kinds)}.")
-    kind = kinds[name]
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind) if not field.kw_only]
-    values: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in options.split(","))):
+        raise error(f"Unknown {what} {name!r}; choose one of {', '.join(kinds)}.{suggestion(name, kinds)}")
+    valid = options(kinds[name])
+    values: dict[str, object] = {}
+    for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, text = (piece.strip() for piece in part.partition("="))
-        if key not in known or not equals:
-            listed = ", ".join(known) if known else "it has none"
-            raise error(f"Unknown option {part!r} of {name}; options are key=value: {listed}.")
-        values[key] = _typed(name, key, text, hints[key], error)
-    return kind(**values)
+        if key not in valid or not equals:
+            listed = ", ".join(valid) if valid else "it has none"
+            near = suggestion(key, valid)
+            raise error(f"Unknown option {part!r} of {name}; options are key=value: {listed}.{near}")
+        values[key] = _value(name, key, text, valid[key], error)
+    return kinds[name](**values)
 
 
-def _typed(name: str, key: str, text: str, hint: Any, error: type[LimeError]) -> Any:
-    (kind, *_) = [t for t in (get_args(hint) if isinstance(hint, types.UnionType) else (hint,)) if t is not type(None)]
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise error(f"{name}: {key} is {text!r}; it must be true or false.")
-        return text.lower() == "true"
+def check(chosen: object, name: str, error: type[LimeError]) -> None:
+    """Check the options of a dataclass, best in its `__post_init__`. Raises `error` as `parse` does.
+
+    name: what a spec calls the dataclass; the message begins with it.
+    """
+    for key, option in options(type(chosen)).items():
+        _require(name, key, getattr(chosen, key), option, error)
+
+
+def options(kind: type) -> dict[str, Option]:
+    """The options of a dataclass, by name. Fields that are keyword-only are not options of a spec."""
+    if not is_dataclass(kind):
+        raise TypeError(f"{kind.__name__} is not a dataclass.")
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: _option(hints[field.name]) for field in fields(kind) if not field.kw_only}
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that a misspelt `name` probably means; None where no name is alike, or `name` is right."""
+    plain = {_plain(one): one for one in names}
+    word = _plain(name)
+    if word not in plain:
+        swapped = [one for one in plain if sorted(one) == sorted(word)]
+        word = next(iter(swapped or get_close_matches(word, plain, n=1, cutoff=LIKENESS)), "")
+    return plain[word] if plain.get(word, name) != name else None
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """` Did you mean lime?`, to stand behind a message; empty where none of `names` is near."""
+    near = nearest(name, names)
+    return f" Did you mean {near}?" if near else ""
+
+
+def _value(name: str, key: str, text: str, option: Option, error: type[LimeError]) -> object:
     try:
-        return kind(text)
+        value = option.read(text)
     except ValueError as problem:
-        word = {"int": "a whole number", "float": "a number"}[kind.__name__]
-        raise error(f"{name}: {key} is {text!r}; it must be {word}.") from problem
+        raise error(f"{name}: {key} is {text!r}; {TYPES[option.kind][1]}") from problem
+    _require(name, key, value, option, error)
+    return value
+
+
+def _require(name: str, key: str, value: object, option: Option, error: type[LimeError]) -> None:
+    if problem := option.problem(value):
+        shown = str(value) if isinstance(value, Real) else repr(value)
+        raise error(f"{name}: {key} is {shown}; {problem}")
+
+
+def _option(hint: object) -> Option:
+    """What an annotation says: a type, perhaps with None, Annotated or Literal around it in any order."""
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        option = _option(inner)
+        constraints = tuple(note for note in notes if isinstance(note, Constraint))
+        return Option(option.kind, option.optional, option.constraints + constraints)
+    if get_origin(hint) is Literal:
+        return Option(str, False, (Choice(*get_args(hint)),))
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [one for one in get_args(hint) if one is not type(None)]
+        if len(kinds) == 1:
+            option = _option(kinds[0])
+            return Option(option.kind, True, option.constraints)
+    elif isinstance(hint, type) and hint in TYPES:
+        return Option(hint, False, ())
+    raise TypeError(f"An option of a spec cannot be of the type {hint}.")
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "_")

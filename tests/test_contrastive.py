@@ -366,7 +366,7 @@ def test_the_order_of_the_parts_does_not_matter(parts):
         ("lime+pai", "pai and lime do not go together: both compute the token's attention."),
         ("pai+heads", "pai and heads do not go together: both compute the token's attention."),
         ("kvsmooth+", f"Unknown method ''; choose one of {', '.join(METHODS)}."),
-        ("kvsmooth+vdc", f"Unknown method 'vdc'; choose one of {', '.join(METHODS)}."),
+        ("kvsmooth+vdc", f"Unknown method 'vdc'; choose one of {', '.join(METHODS)}. Did you mean vcd?"),
     ],
 )
 def test_what_does_not_go_together_is_refused(spec, message):

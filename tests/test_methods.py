@@ -53,7 +53,7 @@ def test_every_option_is_read():
 
 
 def test_an_unknown_method_lists_the_known():
-    assert problem("limes:steps=2") == f"Unknown method 'limes'; choose one of {', '.join(METHODS)}."
+    assert problem("limes:steps=2") == f"Unknown method 'limes'; choose one of {', '.join(METHODS)}. Did you mean lime?"
     assert {"none", "lime"} <= set(METHODS)
 
 
@@ -62,6 +62,7 @@ def test_an_unknown_option_lists_the_known(part):
     assert problem(f"lime:lr=1,{part}") == (
         f"Unknown option {part!r} of lime; options are key=value: mode, steps, lr, kl, tau, layers, rules, "
         "objective, target, update, kl_direction, deltas, heads, gate, words, doubt, checkpoint."
+        + (" Did you mean steps?" if part == "stps=2" else "")
     )
 
 
