@@ -203,9 +203,7 @@ def steps(
             raise NumericalError(f"The logits are not finite at generated token {index + 1}: check the weights.")
         token = int(picked)
         token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
-        yield Step(
-            token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised
-        )
+        yield Step(token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised)
         if token in stop:
             return
         session.append(token)
@@ -222,8 +220,8 @@ def open_prompt(
     """The prompt of a question about pictures and sounds, which are opened; a `Prompt` is returned as it is."""
     if isinstance(prompt, Prompt):
         return prompt
-    images = [open_image(source, notice=notice) for source in _listed(image)]
-    sounds = [open_audio(source, notice=notice) for source in _listed(audio)]
+    images = [open_image(source, notice=notice) for source in listed(image)]
+    sounds = [open_audio(source, notice=notice) for source in listed(audio)]
     return processor.prompt(prompt, images=images, audio=sounds, system=system)
 
 
@@ -510,7 +508,8 @@ def _statistics(session: Session, step: Step) -> dict[str, float] | None:
     return from_relevance(step.relevance, session.modality) | from_logits(step.logits, step.token)
 
 
-def _listed(sources: object) -> list:
+def listed(sources: object) -> list[object]:
+    """One source or several as a list."""
     if sources is None:
         return []
     return list(sources) if isinstance(sources, list | tuple) else [sources]

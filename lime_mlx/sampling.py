@@ -67,9 +67,9 @@ class Sampling:
         return processors
 
 
-def check(name: str, value: float) -> None:
-    """Raise `PromptError` for an option whose value is outside its range."""
+def check(name: str, value: float, label: str | None = None) -> None:
+    """Raise `PromptError` for an option whose value is outside its range; `label` is what the user calls it."""
     least, most = RANGES[name]
     if not least <= value <= most:
         bound = f"from {least} to {most}" if most < math.inf else f"at least {least}"
-        raise PromptError(f"{name} is {value}; it must be {bound}.")
+        raise PromptError(f"{label or name} is {value}; it must be {bound}.")
