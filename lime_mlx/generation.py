@@ -68,7 +68,7 @@ class Statistics:
     """
 
     prompt_tokens: int = 0
-    prompt_tps: float = 0.0
+    prompt_tps: float = field(default=0.0, compare=False)
     generation_tokens: int = 0
     generation_tps: float = field(default=0.0, compare=False)
     peak_memory: float = field(default=0.0, compare=False)

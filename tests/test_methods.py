@@ -24,7 +24,7 @@ def problem(spec: str) -> str:
 def test_every_option_is_read():
     spec = (
         "lime: mode = exact, steps=5, lr=1e-3, kl=0.2, tau=0.3, layers=1-2, rules=cplrp, objective=mass, "
-        "target=contrast, update=sign, kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, doubt=0.3, "
+        "target=contrast, update=sign, kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, threshold=0.3, "
         "checkpoint=on,"
     )
     assert parse_method(spec) == Lime(
@@ -61,7 +61,7 @@ def test_an_unknown_method_lists_the_known():
 def test_an_unknown_option_lists_the_known(part):
     assert problem(f"lime:lr=1,{part}") == (
         f"Unknown option {part!r} of lime; options are key=value: mode, steps, lr, kl, tau, layers, rules, "
-        "objective, target, update, kl_direction, deltas, heads, gate, words, doubt, checkpoint."
+        "objective, target, update, kl_direction, deltas, heads, gate, words, threshold, checkpoint."
         + (" Did you mean steps?" if part == "stps=2" else "")
     )
 
@@ -77,20 +77,20 @@ def test_plain_decoding_has_no_options():
         ("lr=fast", "lr is 'fast'; it must be a number."),
         ("gate=", "gate is ''; it must be a number."),
         ("steps=0", "steps is 0; it must be at least 1."),
-        ("lr=-1", "lr is -1.0; it must be a number that is not negative."),
-        ("kl=nan", "kl is nan; it must be a number that is not negative."),
-        ("tau=inf", "tau is inf; it must be a number that is not negative."),
-        ("gate=-0.1", "gate is -0.1; it must be a number that is not negative."),
-        ("tau=0", "tau is 0; it divides the relevance and must be positive."),
+        ("lr=-1", "lr is -1.0; it must be a number of at least 0."),
+        ("kl=nan", "kl is nan; it must be a number of at least 0."),
+        ("tau=inf", "tau is inf; it must be a number above 0."),
+        ("gate=-0.1", "gate is -0.1; it must be a number of at least 0."),
+        ("tau=0", "tau is 0.0; it must be a number above 0."),
         ("mode=quick", "mode is 'quick'; choose one of fast, exact."),
-        ("rules=lrp", "rules is 'lrp'; choose one of attnlrp, cplrp, mlplrp, plain."),
+        ("rules=lrp", "rules is 'lrp'; choose one of attnlrp, cplrp, mlplrp, plain. Did you mean cplrp?"),
         ("objective=sum", "objective is 'sum'; choose one of uniform, mass, share."),
         ("target=second", "target is 'second'; choose one of argmax, contrast."),
         ("update=sgd", "update is 'sgd'; choose one of adam, sign, normalised."),
         ("kl_direction=both", "kl_direction is 'both'; choose one of code, paper."),
-        ("deltas=vk", "deltas is 'vk'; choose one of kv, k, v."),
+        ("deltas=vk", "deltas is 'vk'; choose one of kv, k, v. Did you mean kv?"),
         ("heads=key", "heads is 'key'; choose one of kv, query."),
-        ("words=nouns", "words is 'nouns'; choose one of content, doubtful, all."),
+        ("words=nouns", "words is 'nouns'; choose one of content, flagged, all."),
         ("checkpoint=yes", "checkpoint is 'yes'; choose one of auto, on, off."),
         ("mode=exact,heads=kv", "heads=kv goes with mode=fast; exact puts deltas on query heads as the code does."),
         *(
@@ -162,7 +162,8 @@ RANGED = [(name, key, *ends) for name, options in RANGES.items() for key, ends i
 
 @pytest.mark.parametrize(("name", "key", "low", "high"), RANGED)
 def test_a_value_out_of_range_names_the_range(name, key, low, high):
-    bound = f"a number of at least {low}" if high is None else f"from {low} to {high}"
+    least = f"at least {low}" if key in WHOLE else f"a number of at least {low}"
+    bound = least if high is None else f"from {low} to {high}"
     step = 1 if key in WHOLE else 0.01
     beyond = [low - step] if high is None else [low - step, high + step]
     for value in beyond + ([] if key in WHOLE else ["nan", "inf", "-inf"]):

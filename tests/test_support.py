@@ -83,7 +83,7 @@ def run_words(demo, scene, method):
     return generate(*demo, PROMPTS[0], scene.image, method=method, max_tokens=40).words
 
 
-@pytest.mark.parametrize("method", ["lime:words=doubtful,steps=3,lr=0.05", Retry(inner=Plain())], ids=["lime", "retry"])
+@pytest.mark.parametrize("method", ["lime:words=flagged,steps=3,lr=0.05", Retry(inner=Plain())], ids=["lime", "retry"])
 def test_doubted_words_can_be_mended(demo, scene, method):
     answer = generate(*demo, PROMPTS[0], image=scene.image, method=method, max_tokens=40, reliance=False)
     assert "boat" not in answer.text
@@ -110,7 +110,7 @@ def test_only_a_calibrated_model_has_doubts(demo):
     with pytest.raises(MethodError, match="calibrated"):
         Retry().prepare(Uncalibrated())
     with pytest.raises(MethodError, match="calibrated"):
-        Lime(words="doubtful").prepare(Uncalibrated())
+        Lime(words="flagged").prepare(Uncalibrated())
 
 
 def test_a_picture_that_is_used_is_not_ignored(demo, scene):

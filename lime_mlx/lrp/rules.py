@@ -145,6 +145,7 @@ CP_LRP = CPLRP()
 MLP_LRP = MLPLRP()
 
 _BY_NAME = {chosen.name: chosen for chosen in (ATTN_LRP, CP_LRP, MLP_LRP, GRADIENT)}
+NAMES = tuple(_BY_NAME)
 
 
 def rules(name: str) -> Rules:

@@ -6,10 +6,10 @@ Heads-guided attention: Jiang et al. 2024, "Devils in Middle Layers", arXiv 2411
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import mlx.core as mx
 
@@ -17,8 +17,9 @@ from lime_mlx.attention import softmax
 from lime_mlx.cache import Edit
 from lime_mlx.models.base import Model
 from lime_mlx.session import Session
+from lime_mlx.spec import Range
 
-from .base import Method, PlainDecoding, check_range, layer_range, needs_media, parse_layers, visible
+from .base import Layers, Method, PlainDecoding, layer_range, needs_media, visible
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,8 @@ class Heads(Method):
 
     name = "heads"
 
-    strength: float = 0.5
-    layers: str | None = None
-
-    def __post_init__(self) -> None:
-        check_range("heads", "strength", self.strength, 0, math.inf)
-        if self.layers is not None:
-            parse_layers("heads", self.layers)
+    strength: Annotated[float, Range(0)] = 0.5
+    layers: Layers | None = None
 
     def prepare(self, model: Model) -> HeadsBoost:
         count = len(model.language_model.layers)
@@ -91,11 +87,7 @@ class PaiAttention(Method):
     name = "pai"
 
     alpha: float = 0.2
-    layers: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.layers is not None:
-            parse_layers("pai", self.layers)
+    layers: Layers | None = None
 
     def prepare(self, model: Model) -> PaiBoost:
         count = len(model.language_model.layers)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from lime_mlx import spec
 from lime_mlx.cache import Edit
 from lime_mlx.errors import MethodError
 from lime_mlx.models.base import Model
@@ -46,9 +46,16 @@ class Prepared(ABC):
 
 
 class Method(ABC):
-    """A decoding method as a spec names it. Subclasses are frozen dataclasses whose fields are the spec's options."""
+    """A decoding method as a spec names it. Subclasses are frozen dataclasses whose fields are the spec's options.
+
+    old_spellings: from a key, or "key=value", as an earlier version had it to today's.
+    """
 
     name: ClassVar[str]
+    old_spellings: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        spec.check(self, self.name, MethodError)
 
     @abstractmethod
     def prepare(self, model: Model) -> Prepared:
@@ -89,30 +96,34 @@ class Wrapper(Method):
     inner: Method = field(default=Plain(), kw_only=True)
 
 
-def parse_layers(method: str, text: str) -> tuple[int, int | None]:
-    """First and last layer of "all", "3", "0-15" (inclusive) or "3-"; None is the last one there is."""
-    first, dash, last = ("0", "-", "") if text == "all" else str(text).partition("-")
-    if not first or not all(x.isascii() and x.isdigit() for x in (first, last) if x) or int(last or first) < int(first):
-        raise MethodError(
-            f"{method}: layers is {text!r}; write all, one layer such as 3, or a range such as 0-15 or 3-."
-        )
+class LayersText:
+    """The constraint of an option that names layers: "all", "3", "0-15" (inclusive) or "3-"."""
+
+    def problem(self, value: object) -> str | None:
+        if isinstance(value, str) and _ends(value) is not None:
+            return None
+        return "write all, one layer such as 3, or a range such as 0-15 or 3-."
+
+
+Layers = Annotated[str, LayersText()]
+
+
+def _ends(text: str) -> tuple[int, int | None] | None:
+    """First and last layer of a text that names layers; None for the last is the last one there is."""
+    first, dash, last = ("0", "-", "") if text == "all" else text.partition("-")
+    digits = all(x.isascii() and x.isdigit() for x in (first, last) if x)
+    if not first or not digits or int(last or first) < int(first):
+        return None
     return int(first), int(last) if last else None if dash else int(first)
 
 
 def layer_range(method: str, text: str, count: int) -> range:
     """The layers that `text` names, of a model with `count`. Raises `MethodError` for layers it does not have."""
-    first, stated = parse_layers(method, text)
+    first, stated = _ends(text) or (0, None)
     last = count - 1 if stated is None else stated
     if not first <= last < count:
         raise MethodError(f"{method}: layers is {text!r}, but the model has {count} layers.")
     return range(first, last + 1)
-
-
-def check_range(method: str, key: str, value: float, low: float, high: float) -> None:
-    """Raise `MethodError` unless low <= value <= high; a bound that is infinite is not a value."""
-    if not low <= value <= high or value == math.inf:
-        bound = f"a number of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-        raise MethodError(f"{method}: {key} is {value:g}; it must be {bound}.")
 
 
 def needs_media(method: str, session: Session) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import mlx.core as mx
 import numpy as np
@@ -18,9 +19,10 @@ from lime_mlx.errors import MethodError
 from lime_mlx.models.base import Model
 from lime_mlx.prompt import Prompt
 from lime_mlx.session import Session
+from lime_mlx.spec import Range
 
 from .attention import PaiAttention
-from .base import Forward, Plain, Prepared, Wrapper, check_range
+from .base import Forward, Layers, Plain, Prepared, Wrapper
 
 # Log-mel features of silence: (log10(1e-10) + 4) / 4.
 SILENCE = -1.5
@@ -95,16 +97,10 @@ class VCD(Contrastive):
 
     name = "vcd"
 
-    alpha: float = 1.0
-    beta: float = 0.1
-    noise: int = 500
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_range("vcd", "alpha", self.alpha, 0, math.inf)
-        check_range("vcd", "beta", self.beta, 0, 1)
-        check_range("vcd", "noise", self.noise, 0, STEPS - 1)
-        check_range("vcd", "seed", self.seed, 0, math.inf)
+    alpha: Annotated[float, Range(0)] = 1.0
+    beta: Annotated[float, Range(0, 1)] = 0.1
+    noise: Annotated[int, Range(0, STEPS - 1)] = 500
+    seed: Annotated[int, Range(0)] = 0
 
     def other(self, session: Session) -> Prompt:
         pixels = np.asarray(_only(self.name, session.prompt, "pixel_values"), dtype=np.float32)
@@ -123,10 +119,7 @@ class AAD(Contrastive):
 
     name = "aad"
 
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_range("aad", "alpha", self.alpha, 0, math.inf)
+    alpha: Annotated[float, Range(0)] = 0.5
 
     def other(self, session: Session) -> Prompt:
         features = np.asarray(_only(self.name, session.prompt, "input_features"))
@@ -147,12 +140,8 @@ class M3ID(Contrastive):
 
     name = "m3id"
 
-    decay: float = 0.02
-    beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_range("m3id", "decay", self.decay, 0, math.inf)
-        check_range("m3id", "beta", self.beta, 0, 1)
+    decay: Annotated[float, Range(0)] = 0.02
+    beta: Annotated[float, Range(0, 1)] = 0.1
 
     def other(self, session: Session) -> Prompt:
         return without_media(session)
@@ -174,15 +163,13 @@ class PAI(Contrastive):
 
     name = "pai"
 
-    alpha: float = 0.2
-    guidance: float = 1.1
-    layers: str | None = None
-    beta: float = 0.1
+    alpha: Annotated[float, Range(0)] = 0.2
+    guidance: Annotated[float, Range(0)] = 1.1
+    layers: Layers | None = None
+    beta: Annotated[float, Range(0, 1)] = 0.1
 
     def __post_init__(self) -> None:
-        check_range("pai", "alpha", self.alpha, 0, math.inf)
-        check_range("pai", "guidance", self.guidance, 0, math.inf)
-        check_range("pai", "beta", self.beta, 0, 1)
+        super().__post_init__()
         if self.inner == Plain():
             object.__setattr__(self, "inner", PaiAttention(self.alpha, self.layers))
 

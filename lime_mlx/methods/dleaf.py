@@ -11,23 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import mlx.core as mx
 import numpy as np
 
 from lime_mlx.attention import softmax
 from lime_mlx.cache import Edit
-from lime_mlx.errors import MethodError
 from lime_mlx.models.base import Model
 from lime_mlx.session import Session
+from lime_mlx.spec import Range
 
-from .base import Method, PlainDecoding, check_range, layer_range, needs_media, parse_layers, visible
-
-CHOICES = {
-    "heads": ("below-mean", "bottom-k"),
-    "aggregate": ("mean", "max"),
-    "threshold": ("running-best", "mean"),
-}
+from .base import Layers, Method, PlainDecoding, layer_range, needs_media, visible
 
 
 @dataclass(frozen=True)
@@ -41,20 +36,12 @@ class DLeaf(Method):
 
     name = "dleaf"
 
-    gamma: float = 0.9
-    layers: str = "all"
-    heads: str = "below-mean"
-    k: int = 4
-    aggregate: str = "mean"
-    threshold: str = "running-best"
-
-    def __post_init__(self) -> None:
-        check_range("dleaf", "gamma", self.gamma, 0, 1)
-        check_range("dleaf", "k", self.k, 1, math.inf)
-        for key, allowed in CHOICES.items():
-            if getattr(self, key) not in allowed:
-                raise MethodError(f"dleaf: {key} is {getattr(self, key)!r}; choose one of {', '.join(allowed)}.")
-        parse_layers("dleaf", self.layers)
+    gamma: Annotated[float, Range(0, 1)] = 0.9
+    layers: Layers = "all"
+    heads: Literal["below-mean", "bottom-k"] = "below-mean"
+    k: Annotated[int, Range(1)] = 4
+    aggregate: Literal["mean", "max"] = "mean"
+    threshold: Literal["running-best", "mean"] = "running-best"
 
     def prepare(self, model: Model) -> LayerFocus:
         return LayerFocus(self, layer_range("dleaf", self.layers, len(model.language_model.layers)))

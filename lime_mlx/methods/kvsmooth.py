@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import mlx.core as mx
 
@@ -19,13 +20,13 @@ from lime_mlx.cache import KVCache
 from lime_mlx.errors import MethodError
 from lime_mlx.models.base import Model
 from lime_mlx.session import Session
+from lime_mlx.spec import Range
 
-from .base import Forward, Prepared, Wrapper, check_range, layer_range, parse_layers
+from .base import Forward, Layers, Prepared, Wrapper, layer_range
 
 # lam_ref of the paper, by model_type; anything else takes REF.
 REFS = {"llava": 0.9}
 REF = 0.7
-SMOOTH = ("kv", "k", "v")
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,13 @@ class KVSmooth(Wrapper):
 
     name = "kvsmooth"
 
-    ref: float | None = None
-    window: int = 15
-    clip: float = 0.2
-    layers: str | None = None
-    smooth: str = "kv"
+    ref: Annotated[float, Range(0, 1)] | None = None
+    window: Annotated[int, Range(1)] = 15
+    clip: Annotated[float, Range(0, 1)] = 0.2
+    layers: Layers | None = None
+    smooth: Literal["kv", "k", "v"] = "kv"
     normalise: bool = False
-    warmup: int = 0
-
-    def __post_init__(self) -> None:
-        if self.ref is not None:
-            check_range("kvsmooth", "ref", self.ref, 0, 1)
-        check_range("kvsmooth", "window", self.window, 1, math.inf)
-        check_range("kvsmooth", "clip", self.clip, 0, 1)
-        check_range("kvsmooth", "warmup", self.warmup, 0, math.inf)
-        if self.smooth not in SMOOTH:
-            raise MethodError(f"kvsmooth: smooth is {self.smooth!r}; choose one of {', '.join(SMOOTH)}.")
-        if self.layers is not None:
-            parse_layers("kvsmooth", self.layers)
+    warmup: Annotated[int, Range(0)] = 0
 
     def prepare(self, model: Model) -> Smoothing:
         inner, count = self.inner.prepare(model), len(model.language_model.layers)

@@ -11,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Annotated, Literal
 
 import mlx.core as mx
 import numpy as np
 
 from lime_mlx.errors import MethodError
 from lime_mlx.lrp.relevance import RelevanceResult, reliance
+from lime_mlx.lrp.rules import NAMES
 from lime_mlx.models.base import Model
 from lime_mlx.session import Session
+from lime_mlx.spec import Choice, Range, options, renamed
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
 
-from .base import Forward, Method, Prepared, layer_range, needs_media, parse_layers
+from .base import Forward, Layers, Method, Prepared, layer_range, needs_media
 from .token_optimizer import Exact, Fast, Options
 from .updates import UPDATES
 
@@ -35,20 +38,8 @@ OFFICIAL = {
 # One update instead of six, six times as long: Adam's updates have about the length lr each. Not tuned on 7B models.
 FAST_STEPS, FAST_STRETCH = 2, 6
 
-CHOICES = {
-    "mode": ("fast", "exact"),
-    "rules": ("attnlrp", "cplrp", "mlplrp", "plain"),
-    "objective": ("uniform", "mass", "share"),
-    "target": ("argmax", "contrast"),
-    "update": tuple(UPDATES),
-    "kl_direction": ("code", "paper"),
-    "deltas": ("kv", "k", "v"),
-    "heads": ("kv", "query"),
-    "words": ("content", "doubtful", "all"),
-    "checkpoint": ("auto", "on", "off"),
-}
 # What config.json of a checkpoint may say for itself.
-STORED = ("steps", "lr", "kl", "tau", "gate", "words", "doubt")
+STORED = ("steps", "lr", "kl", "tau", "gate", "words", "threshold")
 
 
 @dataclass(frozen=True)
@@ -61,48 +52,37 @@ class Lime(Method):
     or its margin over the runner-up's. update: the step rule, see `updates`.
     layers: "all", "3", "0-15" (inclusive) or "3-". deltas: on keys, values or both. heads: one delta per key-value head
     or per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
-    gate: only tokens whose reliance is below it. words: only tokens that name something, when the tokenizer is known,
-    or of these only those that the checkpoint's detector doubts: by its own threshold, or from the probability `doubt`.
+    gate: only tokens whose reliance is below it. words: only content tokens, where the prompt knows them, or of these
+    only those that the checkpoint's detector flags: at its own threshold, or at `threshold`.
     checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
     the memory.
     """
 
     name = "lime"
+    old_spellings = {"doubt": "threshold", "words=doubtful": "words=flagged"}
 
-    mode: str = "fast"
-    steps: int | None = None
-    lr: float | None = None
-    kl: float | None = None
-    tau: float | None = None
-    layers: str = "all"
-    rules: str = "attnlrp"
-    objective: str = "uniform"
-    target: str = "argmax"
-    update: str = "adam"
-    kl_direction: str = "code"
-    deltas: str = "kv"
-    heads: str | None = None
-    gate: float | None = None
-    words: str | None = None
-    doubt: float | None = None
-    checkpoint: str = "auto"
+    mode: Literal["fast", "exact"] = "fast"
+    steps: Annotated[int, Range(1)] | None = None
+    lr: Annotated[float, Range(0)] | None = None
+    kl: Annotated[float, Range(0)] | None = None
+    tau: Annotated[float, Range(0, exclusive=True)] | None = None
+    layers: Layers = "all"
+    rules: Annotated[str, Choice(*NAMES)] = "attnlrp"
+    objective: Literal["uniform", "mass", "share"] = "uniform"
+    target: Literal["argmax", "contrast"] = "argmax"
+    update: Annotated[str, Choice(*UPDATES)] = "adam"
+    kl_direction: Literal["code", "paper"] = "code"
+    deltas: Literal["kv", "k", "v"] = "kv"
+    heads: Literal["kv", "query"] | None = None
+    gate: Annotated[float, Range(0)] | None = None
+    words: Literal["content", "flagged", "all"] | None = None
+    threshold: Annotated[float, Range(0)] | None = None
+    checkpoint: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
-        for key, allowed in CHOICES.items():
-            value = getattr(self, key)
-            if value is not None and value not in allowed:
-                raise MethodError(f"lime: {key} is {value!r}; choose one of {', '.join(allowed)}.")
-        for key in ("lr", "kl", "tau", "gate", "doubt"):
-            value = getattr(self, key)
-            if value is not None and not (value >= 0 and np.isfinite(value)):
-                raise MethodError(f"lime: {key} is {value}; it must be a number that is not negative.")
-        if self.tau == 0:
-            raise MethodError("lime: tau is 0; it divides the relevance and must be positive.")
-        if self.steps is not None and self.steps < 1:
-            raise MethodError(f"lime: steps is {self.steps}; it must be at least 1.")
+        super().__post_init__()
         if self.mode == "exact" and self.heads == "kv":
             raise MethodError("lime: heads=kv goes with mode=fast; exact puts deltas on query heads as the code does.")
-        parse_layers("lime", self.layers)
 
     def prepare(self, model: Model) -> PreparedLime:
         """Fill in what was left out: the checkpoint's own values ("lime" in config.json), else the family's."""
@@ -110,11 +90,11 @@ class Lime(Method):
         filled = replace(self, **{key: value for key, value in values.items() if getattr(self, key) is None})
         layers = layer_range("lime", self.layers, len(model.language_model.layers))
         detector = Detector.from_config(model.config)
-        if filled.words == "doubtful" and detector is None:
-            raise MethodError("lime: words=doubtful needs a model that was calibrated; take words=content.")
-        options = {field.name: getattr(filled, field.name) for field in fields(Options)}
+        if filled.words == "flagged" and detector is None:
+            raise MethodError("lime: words=flagged needs a model that was calibrated; take words=content.")
+        chosen = {field.name: getattr(filled, field.name) for field in fields(Options)}
         return PreparedLime(
-            Options(**{**options, "layers": layers}), str(filled.words), filled.gate, filled.doubt, detector
+            Options(**{**chosen, "layers": layers}), str(filled.words), filled.gate, filled.threshold, detector
         )
 
     def _defaults(self, model: Model) -> dict[str, object]:
@@ -164,7 +144,7 @@ class PreparedLime(Prepared):
         if self.names_nothing(session, token):
             return True
         relevance = np.array(result.relevance)
-        if self.words == "doubtful" and self.detector is not None:
+        if self.words == "flagged" and self.detector is not None:
             threshold = self.detector.threshold if self.threshold is None else self.threshold
             statistics = from_relevance(relevance, session.modality) | from_logits(np.array(result.logits), token)
             if self.detector.p_unsupported(statistics) < threshold:
@@ -173,17 +153,17 @@ class PreparedLime(Prepared):
 
 
 def _stored(values: object, mode: str) -> dict[str, object]:
-    """A checkpoint's own values for a mode, from "lime" in config.json."""
+    """A checkpoint's own values for a mode, from "lime" in config.json; old spellings are read."""
     of_mode = values.get(mode, {}) if isinstance(values, Mapping) else {} if values is None else None
-    if not isinstance(of_mode, dict) or not all(_storable(key, value) for key, value in of_mode.items()):
-        raise MethodError(
-            f'config.json has values for lime that are unknown or of the wrong kind: "lime": {{"{mode}": {{...}}}} '
-            f"takes {', '.join(STORED)}."
-        )
-    return of_mode
+    if isinstance(of_mode, Mapping):
+        stored = dict(renamed(key, value, Lime.old_spellings) for key, value in of_mode.items())
+        if all(_storable(key, value) for key, value in stored.items()):
+            return stored
+    raise MethodError(
+        f'config.json has values for lime that are unknown or of the wrong kind: "lime": {{"{mode}": {{...}}}} '
+        f"takes {', '.join(STORED)}."
+    )
 
 
-def _storable(key: object, value: object) -> bool:
-    if key == "words":
-        return value in CHOICES["words"]
-    return key in STORED and isinstance(value, int if key == "steps" else int | float)
+def _storable(key: str, value: object) -> bool:
+    return key in STORED and options(Lime)[key].problem(value) is None
