@@ -55,7 +55,7 @@ def run(plan: Any, output_dir: Path, shown: AbstractContextManager, as_json: boo
                 f"than chance (AUROC from {low:.2f} to {high:.2f}); try a higher --limit."
             )
         if not quiet:
-            note(f"Kept in {file}: --flag and lime:words=doubtful use it with {one.model}.")
+            note(f"Kept in {file}: --flag and lime:words=flagged use it with {one.model}.")
 
 
 def table(found: Sequence) -> None:

@@ -39,7 +39,10 @@ def llava():
 
 
 def known(case, folder):
-    return load_model(parity_checkpoint(case, folder)), prompt_of(fixture(case))
+    model = load_model(parity_checkpoint(case, folder))
+    # The prompt of one case is longer than the context that its small model states.
+    model.config.get("text_config", {})["max_position_embeddings"] = None
+    return model, prompt_of(fixture(case))
 
 
 @pytest.fixture(scope="module")

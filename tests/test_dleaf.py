@@ -190,6 +190,7 @@ def test_diagnosis_by_hand():
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 12, 32])
 def test_default_layers_are_there(count):
     class Deep:
+        config = {}
         language_model = type("Decoder", (), {"layers": [None] * count})
 
     known = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 2), 12: (2, 7), 32: (5, 18)}

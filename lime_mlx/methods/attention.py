@@ -71,25 +71,25 @@ class Heads(Method):
 
     name = "heads"
 
-    strength: Annotated[float, Range(0)] = 0.5
+    strength: Annotated[float, Range(0)] | None = None
     layers: Layers | None = None
 
     def prepare(self, model: Model) -> HeadsBoost:
         count = len(model.language_model.layers)
         layers = self.layers or f"{round(5 * count / 32)}-{min(round(18 * count / 32), count - 1)}"
-        return HeadsBoost(self.name, layer_range(self.name, layers, count), self.strength)
+        return HeadsBoost(self.name, layer_range(self.name, layers, count), self.value(model, "strength", 0.5))
 
 
 @dataclass(frozen=True)
 class PaiAttention(Method):
-    """The attention part of PAI: scores grow by `alpha` times their size, from layer 2 on where `layers` is None."""
+    """The attention part of PAI: scores grow by `alpha` times their size (0.2), by default from layer 2 on."""
 
     name = "pai"
 
-    alpha: float = 0.2
+    alpha: float | None = None
     layers: Layers | None = None
 
     def prepare(self, model: Model) -> PaiBoost:
         count = len(model.language_model.layers)
         layers = self.layers or f"{min(2, count - 1)}-"
-        return PaiBoost(self.name, layer_range(self.name, layers, count), self.alpha)
+        return PaiBoost(self.name, layer_range(self.name, layers, count), self.value(model, "alpha", 0.2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +16,8 @@ from lime_mlx.cache import Edit
 from lime_mlx.errors import MethodError
 from lime_mlx.models.base import Model
 from lime_mlx.session import Session
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -60,6 +62,27 @@ class Method(ABC):
     @abstractmethod
     def prepare(self, model: Model) -> Prepared:
         """The method for one model. Raises `MethodError` where it does not fit the model."""
+
+    def value(self, model: Model, key: str, published: T) -> T:
+        """An option's value: as the spec says, else the checkpoint's own value, else the published one.
+
+        A checkpoint's own values stand in its config.json as "lime": {"methods": {name: {key: value}}}. Raises
+        `MethodError` for a stored value that is not valid.
+        """
+        given: T | None = getattr(self, key)
+        if given is not None:
+            return given
+        stored = model.config.get("lime")
+        for name in ("methods", self.name):
+            stored = stored.get(name) if isinstance(stored, Mapping) else None
+        if not isinstance(stored, Mapping) or key not in stored:
+            return published
+        value = stored[key]
+        if problem := spec.options(type(self))[key].problem(value):
+            raise MethodError(
+                f"config.json has a value for {self.name} that is not valid: {key} is {value!r}; {problem}"
+            )
+        return cast(T, value)
 
 
 @dataclass(frozen=True)

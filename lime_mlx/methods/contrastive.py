@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -31,20 +32,27 @@ STEPS = 1000
 BETAS = 1 / (1 + np.exp(-np.linspace(-6, 6, STEPS))) * (0.5e-2 - 1e-5) + 1e-5
 
 
+# Scores (V,) from the logits of both branches at the n-th token of the answer, from 1.
+Blend = Callable[[mx.array, mx.array, int], mx.array]
+
+
 @dataclass(frozen=True)
 class Contrastive(Wrapper):
-    """The shared loop; a subclass says what the other branch is asked and how both logits are blended."""
+    """The shared loop; a subclass says what the other branch is asked and how both logits are blended.
+
+    Options that are None take the checkpoint's own value, else the paper's, which stands in the first line.
+    """
 
     def prepare(self, model: Model) -> Contrast:
-        return Contrast(self, self.inner.prepare(model))
+        return Contrast(self, self.inner.prepare(model), self.blend(model))
 
     @abstractmethod
     def other(self, session: Session) -> Prompt:
         """The prompt of the contrast branch."""
 
     @abstractmethod
-    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
-        """Scores (V,) from the logits of both branches at the `count`-th token of the answer, from 1."""
+    def blend(self, model: Model) -> Blend:
+        """How the logits of both branches become scores, with the options' values for a model."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Contrast(Prepared):
 
     method: Contrastive
     inner: Prepared
+    blend: Blend
 
     @property
     def caches(self) -> bool:
@@ -69,13 +78,13 @@ class Contrast(Prepared):
         branch.prefill()
         other, count = branch.extend(), len(session.generated) + 1
 
-        def blend(logits: mx.array) -> mx.array:
+        def blended(logits: mx.array) -> mx.array:
             """What the token is picked by; relevance, LIME and its gates are about that token."""
-            return self.method.blend(logits, other, count)
+            return self.blend(logits, other, count)
 
-        with session.blending(blend):
+        with session.blending(blended):
             forward = self.inner.step(session)
-        return replace(forward, logits=blend(forward.logits))
+        return replace(forward, logits=blended(forward.logits))
 
     def _open(self, session: Session) -> Session:
         name = self.method.name
@@ -97,7 +106,7 @@ class VCD(Contrastive):
 
     name = "vcd"
 
-    alpha: Annotated[float, Range(0)] = 1.0
+    alpha: Annotated[float, Range(0)] | None = None
     beta: Annotated[float, Range(0, 1)] = 0.1
     noise: Annotated[int, Range(0, STEPS - 1)] = 500
     seed: Annotated[int, Range(0)] = 0
@@ -109,8 +118,9 @@ class VCD(Contrastive):
         noised = np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
         return replace(session.prompt, media={**session.prompt.media, "pixel_values": noised})
 
-    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
-        return plausible((1 + self.alpha) * logits - self.alpha * other, logits, self.beta)
+    def blend(self, model: Model) -> Blend:
+        alpha = self.value(model, "alpha", 1.0)
+        return lambda logits, other, _: plausible((1 + alpha) * logits - alpha * other, logits, self.beta)
 
 
 @dataclass(frozen=True)
@@ -119,15 +129,16 @@ class AAD(Contrastive):
 
     name = "aad"
 
-    alpha: Annotated[float, Range(0)] = 0.5
+    alpha: Annotated[float, Range(0)] | None = None
 
     def other(self, session: Session) -> Prompt:
         features = np.asarray(_only(self.name, session.prompt, "input_features"))
         silent = np.full_like(features, SILENCE)
         return replace(session.prompt, media={**session.prompt.media, "input_features": silent})
 
-    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
-        return (1 + self.alpha) * logits - self.alpha * other
+    def blend(self, model: Model) -> Blend:
+        alpha = self.value(model, "alpha", 0.5)
+        return lambda logits, other, _: (1 + alpha) * logits - alpha * other
 
 
 @dataclass(frozen=True)
@@ -140,16 +151,21 @@ class M3ID(Contrastive):
 
     name = "m3id"
 
-    decay: Annotated[float, Range(0)] = 0.02
+    decay: Annotated[float, Range(0)] | None = None
     beta: Annotated[float, Range(0, 1)] = 0.1
 
     def other(self, session: Session) -> Prompt:
         return without_media(session)
 
-    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
-        # (1 - g) / g; the cap keeps a long answer finite.
-        weight = min(math.expm1(min(self.decay * count, 50.0)), 1e6)
-        return plausible(logits + weight * log_ratio(logits, other), logits, self.beta)
+    def blend(self, model: Model) -> Blend:
+        decay = self.value(model, "decay", 0.02)
+
+        def blended(logits: mx.array, other: mx.array, count: int) -> mx.array:
+            # (1 - g) / g; the cap keeps a long answer finite.
+            weight = min(math.expm1(min(decay * count, 50.0)), 1e6)
+            return plausible(logits + weight * log_ratio(logits, other), logits, self.beta)
+
+        return blended
 
 
 @dataclass(frozen=True)
@@ -163,8 +179,8 @@ class PAI(Contrastive):
 
     name = "pai"
 
-    alpha: Annotated[float, Range(0)] = 0.2
-    guidance: Annotated[float, Range(0)] = 1.1
+    alpha: Annotated[float, Range(0)] | None = None
+    guidance: Annotated[float, Range(0)] | None = None
     layers: Layers | None = None
     beta: Annotated[float, Range(0, 1)] = 0.1
 
@@ -176,8 +192,9 @@ class PAI(Contrastive):
     def other(self, session: Session) -> Prompt:
         return without_media(session)
 
-    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
-        return plausible(logits + (self.guidance - 1) * log_ratio(logits, other), logits, self.beta)
+    def blend(self, model: Model) -> Blend:
+        more = self.value(model, "guidance", 1.1) - 1
+        return lambda logits, other, _: plausible(logits + more * log_ratio(logits, other), logits, self.beta)
 
 
 def log_ratio(logits: mx.array, other: mx.array) -> mx.array:

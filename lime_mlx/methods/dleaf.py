@@ -24,19 +24,23 @@ from lime_mlx.spec import Range
 
 from .base import Layers, Method, PlainDecoding, layer_range, needs_media, visible
 
+# The value of the paper.
+GAMMA = 0.9
+
 
 @dataclass(frozen=True)
 class DLeaf(Method):
     """`dleaf:key=value,...`.
 
-    gamma: how far weak heads go toward the best one, 0 to 1. layers: those that may be corrected. heads: which heads of
-    a flagged layer are weak, below the layer's mean IAF or the k lowest. aggregate: how the heads' attention becomes
-    the distribution whose entropy is LIAE. threshold: the lowest LIAE so far (BAS), or the mean of those so far.
+    gamma: how far weak heads go toward the best one, 0 to 1; None takes the checkpoint's own value, else the paper's.
+    layers: those that may be corrected. heads: which heads of a flagged layer are weak, below the layer's mean IAF or
+    the k lowest. aggregate: how the heads' attention becomes the distribution whose entropy is LIAE. threshold: the
+    lowest LIAE so far (BAS), or the mean of those so far.
     """
 
     name = "dleaf"
 
-    gamma: Annotated[float, Range(0, 1)] = 0.9
+    gamma: Annotated[float, Range(0, 1)] | None = None
     layers: Layers = "all"
     heads: Literal["below-mean", "bottom-k"] = "below-mean"
     k: Annotated[int, Range(1)] = 4
@@ -44,7 +48,8 @@ class DLeaf(Method):
     threshold: Literal["running-best", "mean"] = "running-best"
 
     def prepare(self, model: Model) -> LayerFocus:
-        return LayerFocus(self, layer_range("dleaf", self.layers, len(model.language_model.layers)))
+        gamma = self.value(model, "gamma", GAMMA)
+        return LayerFocus(self, gamma, layer_range("dleaf", self.layers, len(model.language_model.layers)))
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,13 @@ class LayerFocus(PlainDecoding):
     """D-LEAF made ready for a model: the layers that it may correct."""
 
     options: DLeaf
+    gamma: float
     layers: range
 
     def edits(self, session: Session) -> Mapping[int, Edit]:
         needs_media("dleaf", session)
         media = mx.array(visible(session).astype(np.float32))
-        return dict.fromkeys(self.layers, Walk(self.options, media, int(session.modality.sum())))
+        return dict.fromkeys(self.layers, Walk(self.options, self.gamma, media, int(session.modality.sum())))
 
 
 class Walk:
@@ -66,8 +72,8 @@ class Walk:
     media (T,) float32 is 1 at the `count` positions of picture or sound.
     """
 
-    def __init__(self, options: DLeaf, media: mx.array, count: int):
-        self.options, self.media, self.count = options, media, count
+    def __init__(self, options: DLeaf, gamma: float, media: mx.array, count: int):
+        self.options, self.gamma, self.media, self.count = options, gamma, media, count
         self.lowest, self.total, self.layers = mx.array(mx.inf), mx.array(0.0), mx.array(0)
 
     def __call__(self, scores: mx.array) -> mx.array:
@@ -77,7 +83,7 @@ class Walk:
         iaf, liae = diagnosis(mx.stop_gradient(rows), self.media, self.count, options.aggregate)
         below = options.heads == "below-mean"
         weak = iaf < iaf.mean() if below else mx.argsort(mx.argsort(iaf)) < min(options.k, iaf.size)
-        step = mx.where(self._flag(liae) & weak, options.gamma, 0).astype(rows.dtype)
+        step = mx.where(self._flag(liae) & weak, self.gamma, 0).astype(rows.dtype)
         return (rows + step[:, None] * (rows[mx.argmax(iaf)] - rows)).reshape(weights.shape)
 
     def _flag(self, liae: mx.array) -> mx.array:

@@ -27,25 +27,26 @@ from .base import Forward, Layers, Prepared, Wrapper, layer_range
 # lam_ref of the paper, by model_type; anything else takes REF.
 REFS = {"llava": 0.9}
 REF = 0.7
+CLIP, SMOOTH = 0.2, "kv"
 
 
 @dataclass(frozen=True)
 class KVSmooth(Wrapper):
     """`kvsmooth:key=value,...`.
 
-    ref: the middle of lam; None takes the family's. window: how many entropies the newest is ranked among. clip: how
-    far lam may be from ref. layers: None leaves the first three and the last out. smooth: keys, values or both.
-    normalise: entropies are divided by the logarithm of the row's length. warmup: generated tokens that stay as they
-    are.
+    ref: the middle of lam; clip: how far lam may be from ref; smooth: keys, values or both. None takes the checkpoint's
+    own value, else the paper's for its family. window: how many entropies the newest is ranked among. layers: None
+    leaves the first three and the last out. normalise: entropies are divided by the logarithm of the row's length.
+    warmup: generated tokens that stay as they are.
     """
 
     name = "kvsmooth"
 
     ref: Annotated[float, Range(0, 1)] | None = None
     window: Annotated[int, Range(1)] = 15
-    clip: Annotated[float, Range(0, 1)] = 0.2
+    clip: Annotated[float, Range(0, 1)] | None = None
     layers: Layers | None = None
-    smooth: Literal["kv", "k", "v"] = "kv"
+    smooth: Literal["kv", "k", "v"] | None = None
     normalise: bool = False
     warmup: Annotated[int, Range(0)] = 0
 
@@ -55,8 +56,14 @@ class KVSmooth(Wrapper):
             raise MethodError("kvsmooth changes the cache, which lime:mode=exact does not use; take mode=fast.")
         # A model with fewer than six layers has no middle to speak of.
         layers = self.layers or (f"3-{count - 2}" if count > 5 else f"0-{max(0, count - 2)}")
-        ref = REFS.get(model.config.get("model_type", ""), REF) if self.ref is None else self.ref
-        return Smoothing(self, inner, ref, layer_range("kvsmooth", layers, count))
+        return Smoothing(
+            options=self,
+            inner=inner,
+            ref=self.value(model, "ref", REFS.get(model.config.get("model_type", ""), REF)),
+            clip=self.value(model, "clip", CLIP),
+            smooth=self.value(model, "smooth", SMOOTH),
+            layers=layer_range("kvsmooth", layers, count),
+        )
 
 
 @dataclass
@@ -79,6 +86,8 @@ class Smoothing(Prepared):
     options: KVSmooth
     inner: Prepared
     ref: float
+    clip: float
+    smooth: str
     layers: range
 
     def step(self, session: Session) -> Forward:
@@ -93,7 +102,7 @@ class Smoothing(Prepared):
         assert isinstance(history, Entropies)
         history.rows.append(entropies)
         rank = (mx.stack(history.rows[-options.window :]) < entropies).sum(axis=0) / options.window
-        lam = mx.clip(rank, self.ref - options.clip, self.ref + options.clip)
+        lam = mx.clip(rank, self.ref - self.clip, self.ref + self.clip)
         if len(session.generated) > options.warmup:
             self._smooth(session.cache, position, dict(zip(self.layers, lam, strict=True)))
         return forward
@@ -113,7 +122,7 @@ class Smoothing(Prepared):
         """Overwrite the entries at `position` of the layers that have a lam."""
         smoothed: dict[int, Sequence[mx.array | None]] = {
             index: [
-                _mixed(entries, position, share) if which in self.options.smooth else None
+                _mixed(entries, position, share) if which in self.smooth else None
                 for entries, which in zip(cache[index].entries(), "kv", strict=True)
             ]
             for index, share in lam.items()
