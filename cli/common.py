@@ -94,9 +94,9 @@ class Asked(NamedTuple):
     @property
     def times(self) -> tuple | None:
         """Spans and the seconds that one position stands for, where there is a sound."""
-        return (
-            (self.model.spans(self.prompt), self.processor.seconds) if self.sounds and self.processor.seconds else None
-        )
+        spans = self.model.spans(self.prompt)
+        seconds = next((span.seconds for span in spans if span.seconds), None)
+        return (spans, seconds) if self.sounds and seconds else None
 
 
 def ask(

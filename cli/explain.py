@@ -175,15 +175,16 @@ def focus_table(entries: list, looked: list):
 
 def drawn(asked, said, verdicts, looked, spans, found, output: Path) -> list[str]:
     """Write the file; returns what it could not show."""
+    from functools import partial
+
+    from lime_mlx.maps import picture_map
     from lime_mlx.render import answer
     from lime_mlx.render.svg import drawing
-    from lime_mlx.words import grids, moments
+    from lime_mlx.words import moments
 
-    def told(span=None, shape=(-1,)) -> list:
+    def told(heat=None) -> list:
         heats = [
-            word.relevance[span.start : span.stop].reshape(shape)
-            if span and verdict and word.relevance is not None
-            else None
+            heat(word.relevance) if heat and verdict and word.relevance is not None else None
             for word, verdict in zip(said, verdicts, strict=True)
         ]
         return [
@@ -193,14 +194,14 @@ def drawn(asked, said, verdicts, looked, spans, found, output: Path) -> list[str
 
     missing, figures = [], []
     with drawing():
-        pictures = [span for span in spans if span.kind == "image"]
-        sizes = grids(asked.prompt, spans, len(asked.pictures)) if asked.pictures else []
-        if sizes is None:
+        for number, image in enumerate(asked.pictures):
+            parts = [span for span in spans if (span.kind, span.source) == ("image", number) and span.grid]
+            if parts:
+                figures.append(answer.picture(image, (0, 0, *image.size), told(partial(picture_map, spans=parts))))
+        if asked.pictures and not figures:
             missing.append("Note: this model sees a picture in parts, so there is no map of it; the shares are shown.")
-        for span, size, image in zip(pictures, sizes or [], asked.pictures, strict=False):
-            figures.append(answer.picture(image, asked.processor.seen(image), told(span, size)))
         for span in (span for span in spans if span.kind == "audio"):
-            words, seconds = told(span), asked.processor.seconds
+            words, seconds = told(lambda relevance, span=span: relevance[span.start : span.stop]), span.seconds
             if seconds:
                 named = [word for word, verdict in zip(said, verdicts, strict=True) if verdict]
                 figures.append(answer.sound(words, seconds, [moments(w.relevance, span, seconds) for w in named]))

@@ -5,15 +5,17 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lime_mlx.errors import CheckpointError, line
 
+# What a JSON file holds: any value under any name.
+Json: TypeAlias = dict[str, Any]
 # Files longer than the first are fingerprinted by as much of both ends as the second.
 WHOLE, EDGE = 1 << 26, 1 << 20
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Json:
     """The JSON object in a file; empty when there is no such file."""
     if not path.is_file():
         return {}

@@ -99,7 +99,7 @@ def test_words_are_heard_when_they_sound():
         for piece, relevance in zip(answer.pieces, answer.relevance, strict=True):
             for event in scene.events:
                 if event.kind in mentions(piece, SOUNDS):
-                    start, stop = moments(relevance, span, processor.seconds)
+                    start, stop = moments(relevance, span, span.seconds)
                     inside += event.start - 0.2 <= (start + stop) / 2 <= event.stop + 0.2
                     total += 1
     assert total > 40
