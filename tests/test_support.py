@@ -14,7 +14,7 @@ from lime_mlx.methods import Plain
 from lime_mlx.methods.lime import Lime
 from lime_mlx.methods.retry import Retry
 from lime_mlx.probes.attention import attention
-from lime_mlx.probes.blank import blank, blank_logits, ignores_media
+from lime_mlx.probes.blank import blank_logits, ignores_media
 from lime_mlx.scenes import PROMPTS, make_scene
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
@@ -118,7 +118,7 @@ def test_a_picture_that_is_used_is_not_ignored(demo, scene):
     prompt = processor.prompt(PROMPTS[0], images=[scene.image])
     answer = generate(model, processor, prompt, method="none", max_tokens=40, reliance=False)
     assert not ignores_media(model, prompt, answer.tokens)
-    empty = blank(prompt)
+    empty = model.blank(prompt)
     said = generate(model, processor, empty, method="none", max_tokens=40, reliance=False)
     assert ignores_media(model, empty, said.tokens)
 
@@ -128,7 +128,7 @@ def test_blanked_logits_are_those_of_the_blank_prompt(demo, scene):
     prompt = processor.prompt(PROMPTS[0], images=[scene.image])
     tokens = [269, 438, 407]
     found = blank_logits(model, prompt, tokens)
-    first = np.array(model.logits(blank(prompt))[-1])
+    first = np.array(model.logits(model.blank(prompt))[-1])
     assert found.shape == (3, len(first))
     np.testing.assert_allclose(found[0], first, atol=1e-4)
 

@@ -25,8 +25,6 @@ from lime_mlx.spec import Range
 from .attention import PaiAttention
 from .base import Forward, Layers, Plain, Prepared, Wrapper
 
-# Log-mel features of silence: (log10(1e-10) + 4) / 4.
-SILENCE = -1.5
 # The forward diffusion of VCD's official code.
 STEPS = 1000
 BETAS = 1 / (1 + np.exp(-np.linspace(-6, 6, STEPS))) * (0.5e-2 - 1e-5) + 1e-5
@@ -90,9 +88,9 @@ class Contrast(Prepared):
         name = self.method.name
         if not session.modality.any():
             raise MethodError(f"{name} needs a picture or a sound in the prompt; use --method none for text alone.")
-        kinds = {span.kind for span in session.model.spans(session.prompt)}
-        if len(kinds) > 1 or (pictures := _count(session.prompt)) > 1:
-            given = "pictures and sounds" if len(kinds) > 1 else f"{pictures} of them"
+        sources = {(span.kind, span.source) for span in session.model.spans(session.prompt)}
+        if len(sources) > 1:
+            given = "pictures and sounds" if len({kind for kind, _ in sources}) > 1 else f"{len(sources)} of them"
             raise MethodError(f"{name} contrasts one picture or one sound, but the prompt has {given}.")
         return Session.open(session.model, self.method.other(session))
 
@@ -112,11 +110,14 @@ class VCD(Contrastive):
     seed: Annotated[int, Range(0)] = 0
 
     def other(self, session: Session) -> Prompt:
-        pixels = np.asarray(_only(self.name, session.prompt, "pixel_values"), dtype=np.float32)
+        check_kind(self.name, session, "image")
         kept = np.cumprod(1 - BETAS)[self.noise]
-        noise = np.random.default_rng(self.seed).standard_normal(pixels.shape, dtype=np.float32)
-        noised = np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
-        return replace(session.prompt, media={**session.prompt.media, "pixel_values": noised})
+
+        def noised(pixels: np.ndarray) -> np.ndarray:
+            noise = np.random.default_rng(self.seed).standard_normal(pixels.shape, dtype=np.float32)
+            return np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
+
+        return session.model.changed(session.prompt, "image", noised)
 
     def blend(self, model: Model) -> Blend:
         alpha = self.value(model, "alpha", 1.0)
@@ -132,9 +133,8 @@ class AAD(Contrastive):
     alpha: Annotated[float, Range(0)] | None = None
 
     def other(self, session: Session) -> Prompt:
-        features = np.asarray(_only(self.name, session.prompt, "input_features"))
-        silent = np.full_like(features, SILENCE)
-        return replace(session.prompt, media={**session.prompt.media, "input_features": silent})
+        check_kind(self.name, session, "audio")
+        return session.model.blank(session.prompt)
 
     def blend(self, model: Model) -> Blend:
         alpha = self.value(model, "alpha", 0.5)
@@ -214,17 +214,8 @@ def without_media(session: Session) -> Prompt:
     return Prompt(session.prompt.input_ids[~session.modality])
 
 
-def _only(name: str, prompt: Prompt, key: str):
-    if key not in prompt.media:
-        takes, other = ("picture", "sound") if key == "pixel_values" else ("sound", "picture")
-        raise MethodError(f"{name} contrasts a {takes}, but the prompt has a {other}; choose another method.")
-    return prompt.media[key]
-
-
-def _count(prompt: Prompt) -> int:
-    """Pictures or sounds of a prompt; tiles and crops are of one picture, and Idefics3 does not say of how many."""
-    for key in ("image_grid_thw", "image_sizes", "num_crops", "input_features"):
-        if key in prompt.media:
-            return len(prompt.media[key])
-    pixels = prompt.media.get("pixel_values", ())
-    return 1 if np.ndim(pixels) == 5 else len(pixels)
+def check_kind(name: str, session: Session, kind: str) -> None:
+    """Raises `MethodError` where the prompt has a sound instead of a picture, or the other way round."""
+    if kind not in {span.kind for span in session.model.spans(session.prompt)}:
+        wanted, given = ("picture", "sound") if kind == "image" else ("sound", "picture")
+        raise MethodError(f"{name} contrasts a {wanted}, but the prompt has a {given}; choose another method.")

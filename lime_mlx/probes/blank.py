@@ -6,7 +6,6 @@ The contrast with a blank input is the pointwise mutual information of token and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +15,10 @@ from lime_mlx.prompt import Prompt
 from lime_mlx.session import Session
 from lime_mlx.support.statistics import log_softmax
 
-# Log-mel features of silence, (log10(1e-10) + 4) / 4; pixels are normalised around 0.
-BLANKS = {"pixel_values": 0.0, "input_features": -1.5}
-
-
-def blank(prompt: Prompt) -> Prompt:
-    """The prompt with an even picture, or silence, of the same size."""
-    media = {
-        name: np.full_like(np.asarray(value), BLANKS[name]) if name in BLANKS else value
-        for name, value in prompt.media.items()
-    }
-    return replace(prompt, media=media)
-
 
 def blank_logits(model: Model, prompt: Prompt, tokens: Sequence[int]) -> NDArray[np.float32]:
     """Logits (N, V) that the model gives at each token of an answer when the picture or sound is blank."""
-    session = answered(model, blank(prompt), tokens)
+    session = answered(model, model.blank(prompt), tokens)
     hidden = session.decoder(session.embeds, positions=session.positions)[:, len(prompt) - 1 : -1]
     return np.array(session.decoder.head(hidden)[0])
 
