@@ -19,8 +19,9 @@ import lime_mlx
 from lime_mlx.cli import main
 from lime_mlx.errors import DataError, LimeError
 from lime_mlx.evaluate import store as storing
-from lime_mlx.evaluate.metrics import MORE, Metric, yes_no
-from lime_mlx.evaluate.runner import TIMED, Plan, run
+from lime_mlx.evaluate.asking import TIMED
+from lime_mlx.evaluate.runner import RunConfig, run
+from lime_mlx.evaluate.scorers.metrics import MORE, Metric, yes_no
 from lime_mlx.evaluate.store import Answers, Cell, Store
 from lime_mlx.evaluate.summary import Figure, compare, summarise
 from lime_mlx.scenes import make_scene
@@ -48,7 +49,7 @@ def copied(folder: Path, to: Path) -> Path:
 def whole(tmp_path_factory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("evaluation") / "whole"
-    outcome = run(Plan(["demo"], METHODS, [SCENES]), folder)
+    outcome = run(RunConfig(["demo"], METHODS, [SCENES]), folder)
     assert outcome.answered == len(METHODS) * len(answers(folder)) and not outcome.failed and not outcome.notes
     return folder
 
@@ -85,7 +86,7 @@ def test_answers_are_those_of_generate(whole):
 
 
 def test_one_prefill_for_all_questions_about_a_picture_gives_the_answers_of_one_each(whole, tmp_path):
-    run(Plan(["demo"], METHODS, [SCENES], shared=False), tmp_path)
+    run(RunConfig(["demo"], METHODS, [SCENES], shared=False), tmp_path)
     for method in METHODS:
         for one, other in zip(answers(whole, method=method), answers(tmp_path, method=method), strict=True):
             assert one["tokens"] == other["tokens"]
@@ -97,7 +98,7 @@ def test_time_and_memory_are_of_decoding_without_reliance(whole, tmp_path):
     timed = [record for record in records if "seconds" in record]
     assert 0.5 < len(timed) / (len(records) / TIMED) < 2
     assert all(record["seconds"] > 0 and record["memory"] > 0 for record in timed)
-    run(Plan(["demo"], ["none"], ["scenes:count=1,ask=captions"], reliance=False), tmp_path)
+    run(RunConfig(["demo"], ["none"], ["scenes:count=1,ask=captions"], reliance=False), tmp_path)
     (record,) = Store(tmp_path).answers(Cell("demo", "none", "scenes:count=1,ask=captions")).records.values()
     assert record["seconds"] > 0 and "reliance" not in record
 
@@ -107,7 +108,7 @@ def test_a_run_goes_on_where_a_kill_left_it(cut, whole, tmp_path):
     folder = copied(whole, tmp_path / "run")
     file = Store(folder).answers(Cell("demo", "lime", SCENES)).path
     file.write_bytes(file.read_bytes()[:cut])
-    assert not run(Plan(["demo"], METHODS, [SCENES]), folder).failed
+    assert not run(RunConfig(["demo"], METHODS, [SCENES]), folder).failed
     for method in METHODS:
         assert answers(folder, method=method) == answers(whole, method=method)
 
@@ -127,7 +128,7 @@ def test_killed_for_real(whole, tmp_path):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    run(Plan(["demo"], METHODS, [SCENES]), tmp_path)
+    run(RunConfig(["demo"], METHODS, [SCENES]), tmp_path)
     for method in METHODS:
         assert answers(tmp_path, method=method) == answers(whole, method=method)
 
@@ -143,11 +144,11 @@ def test_a_full_disk_leaves_whole_records(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(storing.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            run(Plan(["demo"], METHODS, [SCENES]), tmp_path)
+            run(RunConfig(["demo"], METHODS, [SCENES]), tmp_path)
     files = list(tmp_path.rglob("answers/**/*.jsonl"))
     kept = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     assert 0 < len(kept) < 12 and all(file.read_bytes().endswith(b"\n") for file in files)
-    run(Plan(["demo"], METHODS, [SCENES]), tmp_path)
+    run(RunConfig(["demo"], METHODS, [SCENES]), tmp_path)
     assert [answers(tmp_path, method=m) for m in METHODS] == [answers(whole, method=m) for m in METHODS]
 
 
@@ -170,14 +171,14 @@ def test_a_second_process_is_refused(whole, tmp_path):
 def test_other_settings_are_refused_with_the_difference(changes, difference, whole):
     before = {file: file.read_bytes() for file in whole.rglob("*") if file.is_file()}
     with pytest.raises(DataError, match=difference):
-        run(Plan(["demo"], METHODS, [SCENES], **changes), whole)
+        run(RunConfig(["demo"], METHODS, [SCENES], **changes), whole)
     assert before == {file: file.read_bytes() for file in whole.rglob("*") if file.is_file()}
 
 
 def test_another_model_under_the_same_name_is_refused_and_more_methods_and_tasks_go_on(whole, tmp_path):
     folder, model = copied(whole, tmp_path / "run"), tmp_path / "model"
     shutil.copytree(Path(lime_mlx.__file__).parent / "demo" / "picture", model)
-    run(Plan([str(model)], ["none"], ["scenes:count=1"]), folder)
+    run(RunConfig([str(model)], ["none"], ["scenes:count=1"]), folder)
     assert (
         answers(folder, str(model), task="scenes:count=1")
         == answers(folder)[: len(answers(folder, str(model), task="scenes:count=1"))]
@@ -185,12 +186,12 @@ def test_another_model_under_the_same_name_is_refused_and_more_methods_and_tasks
     assert list(Store(folder).settings["models"]) == ["demo", str(model)]
     (model / "chat_template.jinja").write_text((model / "chat_template.jinja").read_text() + " ")
     with pytest.raises(DataError, match=r"\(model\) was"):
-        run(Plan([str(model)], ["none"], ["scenes:count=1"]), folder)
+        run(RunConfig([str(model)], ["none"], ["scenes:count=1"]), folder)
 
 
 def test_models_take_the_tasks_of_their_medium(tmp_path):
     outcome = run(
-        Plan(["demo", "demo-sound"], ["none"], ["scenes:count=1", "sounds:count=1"], reliance=False), tmp_path
+        RunConfig(["demo", "demo-sound"], ["none"], ["scenes:count=1", "sounds:count=1"], reliance=False), tmp_path
     )
     assert outcome.notes == [
         "demo takes no sounds: sounds:count=1 is left out.",
@@ -217,15 +218,15 @@ def test_models_take_the_tasks_of_their_medium(tmp_path):
 def test_what_is_wrong_is_said_before_anything_is_written(changes, problem, tmp_path):
     plan = {"models": ["demo"], "methods": ["none"], "tasks": [SCENES], **changes}
     with pytest.raises(LimeError, match=problem):
-        run(Plan(**plan), tmp_path / "run")
+        run(RunConfig(**plan), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_missing_pictures_are_listed_and_can_be_skipped(data, tmp_path):
     plan = {"models": ["demo"], "methods": ["none"], "tasks": ["pope"], "data": data}
     with pytest.raises(DataError, match=r"1 picture of pope missing in .*, such as 2.png: lime-mlx data get pope"):
-        run(Plan(**plan), tmp_path)
-    outcome = run(Plan(**plan, skip_missing=True), tmp_path)
+        run(RunConfig(**plan), tmp_path)
+    outcome = run(RunConfig(**plan, skip_missing=True), tmp_path)
     assert outcome.notes[0].startswith("Left out: 1 picture of pope missing")
     assert outcome.answered == 12 and len(outcome.failed) == 6
 
@@ -246,9 +247,9 @@ def test_an_empty_picture_fails_alone_and_is_tried_again(data, tmp_path):
 
 
 def test_a_method_that_does_not_fit_a_task_fails_there_only(tmp_path):
-    outcome = run(Plan(["demo"], ["none", "aad"], ["scenes:count=1,ask=captions"]), tmp_path)
-    assert outcome.answered == 1 and [cell.method for cell, *_ in outcome.failed] == ["aad"]
-    assert "aad contrasts a sound, but the prompt has a picture" in outcome.failed[0][2]
+    outcome = run(RunConfig(["demo"], ["none", "aad"], ["scenes:count=1,ask=captions"]), tmp_path)
+    assert outcome.answered == 1 and [failure.cell.method for failure in outcome.failed] == ["aad"]
+    assert "aad contrasts a sound, but the prompt has a picture" in outcome.failed[0].reason
 
 
 @pytest.mark.parametrize("line", ["nothing", "[]", '{"id": 3, "text": "x"}', '{"id": "x"}'])
@@ -275,14 +276,14 @@ def test_a_process_that_dies_costs_only_what_it_had_not_answered(whole, tmp_path
     command = [*LAUNCH, "-n", "2", str(Path(sys.executable).with_name("lime-mlx")), "evaluate", "--quiet"]
     command += ["--task", SCENES, *methods, "--output-dir", str(tmp_path)]
     process = subprocess.Popen(command, env=FEW, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    own = Store(tmp_path).answers(Cell("demo", "none", SCENES), rank=1).own
+    own = Store(tmp_path).answers(Cell("demo", "none", SCENES), rank=1).file
     while not (own.exists() and own.stat().st_size > 500) and process.poll() is None:
         time.sleep(0.01)
     os.kill(int((tmp_path / ".lock-1").read_text()), signal.SIGKILL)
     process.wait()
-    kept = list(storing.read(own))
+    kept = list(storing.read_records(own))
     assert kept and len(kept) < len(answers(whole))
-    run(Plan(["demo"], METHODS, [SCENES]), tmp_path)
+    run(RunConfig(["demo"], METHODS, [SCENES]), tmp_path)
     assert [answers(tmp_path, method=m) for m in METHODS] == [answers(whole, method=m) for m in METHODS]
     again = {record["id"]: record for record in Store(tmp_path).answers(Cell("demo", "none", SCENES)).records.values()}
     assert all(again[record["id"]] == record for record in kept)
