@@ -16,9 +16,12 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import platformdirs
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
 
 from lime_mlx.cli import main
 from lime_mlx.errors import DataError
@@ -370,7 +373,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_data import official
-from lime_mlx.evaluate.data import Data
+from lime_mlx.evaluate.data.folder import DataFolder
 from lime_mlx.evaluate.data.download import Downloader
 _, _, pins = official()
 DataFolder(Path(sys.argv[3]), None, type(pins)(f"{sys.argv[2]}/github", f"{sys.argv[2]}/coco", pins.pope),
@@ -555,18 +558,22 @@ def test_wrong_usage(arguments):
 
 
 @pytest.mark.parametrize(
-    ("platform", "environment", "folder"),
+    ("platform", "environment", "there", "folder"),
     [
-        ("linux", {"LIME_MLX_DATA": "~/x"}, "~/x"),
-        ("linux", {}, "~/.cache/lime-mlx"),
-        ("linux", {"XDG_CACHE_HOME": "/c"}, "/c/lime-mlx"),
-        ("darwin", {"XDG_CACHE_HOME": "/c"}, "~/Library/Caches/lime-mlx"),
+        (Unix, {"LIME_MLX_DATA": "~/x"}, False, "~/x"),
+        (Unix, {}, False, "~/.cache/lime-mlx"),
+        (Unix, {"XDG_CACHE_HOME": "/c"}, False, "/c/lime-mlx"),
+        (MacOS, {}, False, "~/Library/Caches/lime-mlx"),
+        (MacOS, {"XDG_CACHE_HOME": "/c"}, True, "~/Library/Caches/lime-mlx"),
     ],
 )
-def test_where(monkeypatch, platform, environment, folder):
-    monkeypatch.setattr(sys, "platform", platform)
+def test_where(monkeypatch, tmp_path, platform, environment, there, folder):
+    monkeypatch.setattr(platformdirs, "PlatformDirs", platform)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("LIME_MLX_DATA", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    if there:  # 0.1.0 kept its data there, whatever XDG_CACHE_HOME says
+        Path(folder).expanduser().mkdir(parents=True)
     assert run("where").output == f"{Path(folder).expanduser()}\n"

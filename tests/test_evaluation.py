@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,21 @@ import pytest
 from click.testing import CliRunner
 
 import lime_mlx
+from lime_mlx.checkpoint.hub import locate
 from lime_mlx.cli import main
-from lime_mlx.errors import DataError, LimeError
+from lime_mlx.cli.scores import text_tables
+from lime_mlx.errors import CheckpointError, DataError, LimeError
+from lime_mlx.evaluate import asking
 from lime_mlx.evaluate import store as storing
 from lime_mlx.evaluate.asking import TIMED
 from lime_mlx.evaluate.runner import RunConfig, run
 from lime_mlx.evaluate.scorers.metrics import MORE, Metric, yes_no
 from lime_mlx.evaluate.store import Answers, Cell, Store
-from lime_mlx.evaluate.summary import Figure, compare, summarise
+from lime_mlx.evaluate.summary import ASIDE, Figure, compare, figure_tables, summarise
+from lime_mlx.evaluate.tasks import TASKS
+from lime_mlx.methods import METHODS as METHOD_NAMES
+from lime_mlx.report.conclusions import score_tables
+from lime_mlx.report.results import Names, results
 from lime_mlx.scenes import make_scene
 
 SCENES = "scenes:count=2"
@@ -213,13 +221,103 @@ def test_models_take_the_tasks_of_their_medium(tmp_path):
         ({"tasks": ["pope"]}, "needs its files: lime-mlx data get pope"),
         ({"tasks": ["pope"], "data": Path("nowhere")}, "no data folder nowhere"),
         ({"models": ["nowhere"]}, "There is no folder 'nowhere'"),
+        ({"methods": ["none", "dleaf:layers=40"]}, "dleaf:layers=40 does not fit demo: .* the model has [0-9]+ layers"),
+        ({"methods": ["heads:layers=3-99"]}, "heads:layers=3-99 does not fit demo"),
+        ({"methods": ["kvsmooth:layers=99+lime"]}, "does not fit demo"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_written(changes, problem, tmp_path):
+def test_what_is_wrong_is_said_before_anything_is_written(changes, problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(asking, "load", lambda name: pytest.fail("a model was loaded"))
     plan = {"models": ["demo"], "methods": ["none"], "tasks": [SCENES], **changes}
     with pytest.raises(LimeError, match=problem):
         run(RunConfig(**plan), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_model_folder_that_cannot_be_used_is_refused_before_anything_is_asked(missing, tmp_path, monkeypatch):
+    monkeypatch.setattr(asking, "load", lambda name: pytest.fail("a model was loaded"))
+    model = Path(shutil.copytree(locate("demo"), tmp_path / "model"))
+    (model / missing).unlink()
+    with pytest.raises(CheckpointError, match=str(model)):
+        run(RunConfig(["demo", str(model)], ["none"], [SCENES]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_scorers_need_is_missing_before_anything_is_asked(data, tmp_path):
+    data = copied(data, tmp_path / "data")
+    (data / "chair").mkdir()
+    (data / "chair" / "coco2014_gt_objects.pattern.json").write_text('{"objects": [], "images": {}}')
+    with pytest.raises(LimeError, match="synonyms.txt|no picture of COCO"):
+        run(RunConfig(["demo"], ["none"], ["chair:pictures=all"], data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_scorer_is_refused_before_anything_is_asked(tmp_path):
+    arguments = ["evaluate", "--task", SCENES, "--scorer", "official", "--output-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and "scorer 'official'; choose one of ours" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_scorer_of_a_task_that_is_in_the_folder_is_valid(whole, tmp_path):
+    folder = copied(whole, tmp_path / "run")
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["tasks"]["pope"] = {"questions": 1, "sha256": "0" * 16}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    methods = [x for method in METHODS for x in ("--method", method)]
+    arguments = ["evaluate", "--task", SCENES, *methods, "--scorer", "vcd", "--output-dir", str(folder), "--quiet"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_an_interrupt_says_that_the_same_command_continues(calibrate, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lime_mlx.evaluate.asking.load", interrupted)
+    monkeypatch.setattr("lime_mlx.evaluate.calibrate.load", interrupted)
+    arguments = ["evaluate", "--task", "scenes", "--limit", "1", "--output-dir", str(tmp_path)]
+    result = CliRunner().invoke(main, [*arguments, *(["--calibrate"] if calibrate else [])])
+    assert result.exit_code == 130 and result.stdout == ""
+    assert "Interrupted. The answers so far are kept; the same command continues." in result.stderr
+
+
+def test_help_names_every_method_and_task():
+    text = " ".join(CliRunner().invoke(main, ["evaluate", "--help"]).output.split())
+    assert ", ".join(METHOD_NAMES) in text and ", ".join(TASKS) in text and "NAMES" not in text
+
+
+def test_a_figure_has_the_same_n_in_the_terminal_and_on_the_page(whole):
+    result = CliRunner().invoke(main, ["score", str(whole)])
+    figures = summarise(Store(whole))
+    printed = [
+        (table.title, row[table.header.index("method")], row[table.header.index("n")])
+        for table in text_tables(figures)
+        for row in table.rows
+    ]
+    (part,) = results(Store(whole), "ours")
+    shown = [
+        (split, row.method, f"{row.n:,}")
+        for table in score_tables(part, Names(Store(whole).settings))
+        for split, rows in table.splits
+        for row in rows
+    ]
+    assert sorted(row[1:] for row in printed) == sorted(row[1:] for row in shown)
+    for table in figure_tables(figures):
+        assert all(figure.n == row.n for row in table.rows for figure in row.figures.values())
+    assert result.exit_code == 0
+
+
+def test_numbers_in_brackets_stay_in_a_coloured_terminal(whole, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    output = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(main, ["score", str(whole)], color=True).output)
+    for figure in summarise(Store(whole)):
+        shown = figure.metric.unit == "%" and figure.metric.name not in (*ASIDE, "unknown")
+        if shown and not np.isnan(figure.value):
+            assert f"[{100 * figure.low:.1f}, {100 * figure.high:.1f}]" in output
 
 
 def test_missing_pictures_are_listed_and_can_be_skipped(data, tmp_path):
