@@ -2,8 +2,9 @@
 
     python benchmarks/agreement_fixtures.py ../shared/data/reference ../shared/data/amber
 
-The first folder has answers with the verdicts and figures of the official programs. No text of a benchmark or a model
-is written: answers keep only the letters that a parser looks for, words of AMBER become numbers, captions become counts.
+The first folder has answers with the verdicts and figures of the official programs. No text of a benchmark or of a
+model is written: answers keep only the letters that a parser looks for, words of AMBER become numbers, and captions
+become counts.
 """
 
 import argparse

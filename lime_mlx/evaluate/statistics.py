@@ -65,8 +65,7 @@ def mcnemar(first: Sequence[bool] | NDArray[np.bool_], second: Sequence[bool] | 
     gained = sum(1 for a, b in zip(first, second, strict=True) if b and not a)
     lost = sum(1 for a, b in zip(first, second, strict=True) if a and not b)
     n, least = gained + lost, min(gained, lost)
-    ways: int = sum(comb(n, k) for k in range(least + 1))
-    return min(1.0, 2 * ways / 2**n)
+    return min(1.0, float(2 * sum(comb(n, k) for k in range(least + 1)) / 2**n))
 
 
 def paired_bootstrap(
