@@ -132,7 +132,8 @@ def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     from lime_mlx.media.fetch import is_url
     from lime_mlx.media.formats import SOUND_SUFFIXES, kind_of
 
-    pictures, sounds = [], []
+    pictures: list[str] = []
+    sounds: list[str] = []
     for file in files:
         if is_url(file):
             is_sound = Path(file.split("?")[0].split("#")[0]).suffix.lower() in SOUND_SUFFIXES

@@ -61,8 +61,8 @@ def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrat
     if explain:
         for line in heard(shown):
             click.echo(line)
-    if flag and (line := unsupported(ranked(shown), calibrated)):
-        click.echo(line, err=True)
+    if flag and (sentence := unsupported(ranked(shown), calibrated)):
+        click.echo(sentence, err=True)
 
 
 def parts(shares: Shares) -> Iterator[str]:

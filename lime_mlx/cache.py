@@ -67,7 +67,7 @@ class LayerCache:
         room = -(-self.offset // CHUNK) * CHUNK - held
         fresh = [mx.zeros((*x.shape[:2], room, x.shape[3]), x.dtype) for x in new]
         if self.buffers:
-            fresh = [mx.concatenate(pair, axis=2) for pair in zip(self.buffers, fresh, strict=True)]
+            fresh = [mx.concatenate([old, new], axis=2) for old, new in zip(self.buffers, fresh, strict=True)]
         self.buffers = fresh
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from typing import TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -28,6 +29,7 @@ from lime_mlx.words import Token, Word, ranked, words
 # An answer that says the same tokens again and again is ended: so many times at least, and so many tokens in all.
 LOOP_TIMES, LOOP_TOKENS, LOOP_LONGEST = 4, 24, 32
 Notice = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass
@@ -508,8 +510,11 @@ def _statistics(session: Session, step: Step) -> dict[str, float] | None:
     return from_relevance(step.relevance, session.modality) | from_logits(step.logits, step.token)
 
 
-def listed(sources: object) -> list[object]:
-    """One source or several as a list."""
-    if sources is None:
-        return []
-    return list(sources) if isinstance(sources, list | tuple) else [sources]
+def listed(sources: T | Sequence[T]) -> list[T]:
+    """One source or several as a list; a text or bytes are one source, and so are samples with their rate."""
+    return list(sources) if isinstance(sources, list | tuple) and not _samples(sources) else [cast(T, sources)]
+
+
+def _samples(source: Sequence[object]) -> bool:
+    """Whether a source of sound is (samples, rate)."""
+    return len(source) == 2 and isinstance(source[1], int)

@@ -234,7 +234,7 @@ def test_one_who_calibrated_nothing_pays_no_hashing(home, monkeypatch):
     ["", "{", "[]", "{}", '{"detector": {"weights": {}}}', '{"detector": {"weights": {"colour": 1}}}'],
 )
 def test_a_damaged_file_is_named(content, home):
-    file = detectors.place(locate("demo"))
+    file = detectors.detector_file(locate("demo"))
     file.parent.mkdir(parents=True)
     file.write_text(content)
     with pytest.raises(CheckpointError) as caught:
@@ -349,7 +349,7 @@ def test_a_picture_that_fails_is_told_and_tried_again(captions, tmp_path, monkey
 
 def test_a_copy_of_the_model_is_the_same_model_and_another_is_not(home, tmp_path):
     shutil.copytree(locate("demo"), tmp_path / "copy")
-    place = detectors.place(tmp_path / "copy")
-    assert place == detectors.place(locate("demo"))
+    place = detectors.detector_file(tmp_path / "copy")
+    assert place == detectors.detector_file(locate("demo"))
     (tmp_path / "copy" / "chat_template.jinja").write_text("other")
-    assert detectors.place(tmp_path / "copy") != place
+    assert detectors.detector_file(tmp_path / "copy") != place

@@ -123,7 +123,7 @@ def answer(
         decoded = decoded if reliance else plain
         costs = {"seconds": round(seconds, 6), "memory": round(mx.get_peak_memory() / 1e9, 6)}
     tokens = [step.token for step in decoded if step.token not in stop]
-    text = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    text = processor.decode(tokens).strip()
     record: dict[str, object] = {"text": text, "tokens": tokens, "steps": len(decoded)}
     if reliance:
         shares = [None if step.reliance is None else round(step.reliance, 6) for step in decoded]

@@ -24,7 +24,7 @@ from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import NOUNS
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.store import place
+from lime_mlx.support.store import detector_file
 from lime_mlx.words import words
 
 from .asking import reason
@@ -112,7 +112,7 @@ def calibrate(
 
 def keep(fit: FittedDetector) -> Path:
     """Write a detector to the user's folder, where `load` finds it; returns the file."""
-    file = place(locate(fit.model))
+    file = detector_file(locate(fit.model))
     write(file, json.dumps({"lime-mlx": __version__, **asdict(fit)}, indent=1) + "\n")
     return file
 

@@ -135,7 +135,7 @@ def _block(
         return decoder.block(index, h, Overlay(None, _pair(present, arrays)), rules=rules, positions=positions)
 
     chosen = mx.checkpoint(run) if checkpoint else run
-    return lambda h: chosen(h, *(delta[i] for i in present))
+    return lambda h: chosen(h, *(x for x in delta if x is not None))
 
 
 def _pair(present: Sequence[int], arrays: Sequence[mx.array]) -> Delta:
@@ -166,7 +166,7 @@ def exact_slope(
         feature = positions.feature(index, 0, h.shape[1])
         if feature is not None:
             h, tangent = h + feature, tangent + feature * weights[None, :, None]
-    (logits,), (slope,) = mx.jvp(lambda x: _last_logits(decoder, x, rules), (h[:, -1],), (tangent[:, -1],))
+    (logits,), (slope,) = mx.jvp(lambda x: _last_logits(decoder, x, rules), [h[:, -1]], [tangent[:, -1]])
     return logits, slope
 
 
@@ -181,11 +181,11 @@ def _dual_block(
         def layer(x: mx.array) -> mx.array:
             return decoder.block(index, x, Overlay(None, pair), rules=rules, positions=positions)
 
-        (out,), (slope,) = mx.jvp(layer, (h,), (tangent,))
+        (out,), (slope,) = mx.jvp(layer, [h], [tangent])
         return out, slope
 
     checkpointed = mx.checkpoint(run)
-    return lambda h, tangent: checkpointed(h, tangent, *(delta[i] for i in present))
+    return lambda h, tangent: checkpointed(h, tangent, *(x for x in delta if x is not None))
 
 
 def cached(

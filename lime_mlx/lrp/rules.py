@@ -6,6 +6,7 @@ CP-LRP (Ali et al. 2022, arXiv 2202.07304).
 """
 
 import math
+from collections.abc import Callable
 
 import mlx.core as mx
 
@@ -16,7 +17,7 @@ ERF_SCALE = 1 / math.sqrt(2)
 TANH_SCALE = math.sqrt(2 / math.pi)
 
 # f(z) / z in closed form: no division, so nothing to protect at z = 0.
-RATIOS = {
+RATIOS: dict[str, Callable[[mx.array], mx.array]] = {
     "silu": mx.sigmoid,
     "gelu": lambda z: 0.5 * (1 + mx.erf(z * ERF_SCALE)),
     "gelu_pytorch_tanh": lambda z: 0.5 * (1 + mx.tanh(TANH_SCALE * (z + 0.044715 * z * z * z))),
@@ -73,13 +74,13 @@ class Rules:
 class Fused(Rules):
     """The same plain gradients through MLX's fused operations: the fast forward."""
 
-    def rms_norm(self, x, weight, eps):
+    def rms_norm(self, x: mx.array, weight: mx.array, eps: float) -> mx.array:
         return mx.fast.rms_norm(x, weight, eps)
 
-    def layer_norm(self, x, weight, bias, eps):
+    def layer_norm(self, x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
         return mx.fast.layer_norm(x, weight, bias, eps)
 
-    def attention(self, q, k, v, scale, mask):
+    def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
 
 
@@ -90,26 +91,26 @@ class AttnLRP(Rules):
     key_share = 0.25
     value_share = 0.5
 
-    def rms_norm(self, x, weight, eps):
+    def rms_norm(self, x: mx.array, weight: mx.array, eps: float) -> mx.array:
         return x * mx.stop_gradient(mx.rsqrt(mx.mean(x * x, axis=-1, keepdims=True) + eps)) * weight
 
-    def layer_norm(self, x, weight, bias, eps):
+    def layer_norm(self, x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
         centred = x - mx.mean(x, axis=-1, keepdims=True)
         variance = mx.mean(centred * centred, axis=-1, keepdims=True)
         return centred * mx.stop_gradient(mx.rsqrt(variance + eps)) * weight + bias
 
-    def activation(self, z, kind):
+    def activation(self, z: mx.array, kind: str) -> mx.array:
         return z * mx.stop_gradient(RATIOS[kind](z))
 
-    def softcap(self, z, cap):
+    def softcap(self, z: mx.array, cap: float) -> mx.array:
         u = z / cap
         ratio = mx.where(mx.abs(u) < 1e-3, 1 - u * u / 3, mx.tanh(u) / mx.where(u == 0, 1, u))
         return z * mx.stop_gradient(ratio)
 
-    def gate(self, activated, up):
+    def gate(self, activated: mx.array, up: mx.array) -> mx.array:
         return divide(activated * up, 2)
 
-    def operands(self, q, k, v):
+    def operands(self, q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         return divide(q, 4), divide(k, 4), divide(v, 2)
 
 
@@ -131,10 +132,10 @@ class CPLRP(AttnLRP):
     key_share = 0.0
     value_share = 1.0
 
-    def gate(self, activated, up):
+    def gate(self, activated: mx.array, up: mx.array) -> mx.array:
         return mx.stop_gradient(activated) * up
 
-    def operands(self, q, k, v):
+    def operands(self, q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         return mx.stop_gradient(q), mx.stop_gradient(k), v
 
 

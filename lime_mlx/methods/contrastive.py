@@ -15,6 +15,7 @@ from typing import Annotated
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.errors import MethodError
 from lime_mlx.models.base import Model
@@ -113,9 +114,10 @@ class VCD(Contrastive):
         check_kind(self.name, session, "image")
         kept = np.cumprod(1 - BETAS)[self.noise]
 
-        def noised(pixels: np.ndarray) -> np.ndarray:
+        def noised(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
             noise = np.random.default_rng(self.seed).standard_normal(pixels.shape, dtype=np.float32)
-            return np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
+            mixed: NDArray[np.float32] = np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
+            return mixed
 
         return session.model.changed(session.prompt, "image", noised)
 

@@ -87,7 +87,8 @@ class Lime(Method):
     def prepare(self, model: Model) -> PreparedLime:
         """Fill in what was left out: the checkpoint's own values ("lime" in config.json), else the family's."""
         values = {**self._defaults(model), **_stored(model.config.get("lime"), self.mode)}
-        filled = replace(self, **{key: value for key, value in values.items() if getattr(self, key) is None})
+        missing = {key: value for key, value in values.items() if getattr(self, key) is None}
+        filled = Lime(**{**vars(self), **missing})
         layers = layer_range("lime", self.layers, len(model.language_model.layers))
         detector = Detector.from_config(model.config)
         if filled.words == "flagged" and detector is None:

@@ -22,10 +22,8 @@ from lime_mlx.lrp.rules import rules
 from lime_mlx.session import Session
 
 from .base import Forward
-from .updates import UPDATES, norm
+from .updates import UPDATES, Deltas, norm
 
-# One dict a layer: "k" and "v", where they may move, to (1, H, T, d).
-Deltas = list[dict[str, mx.array]]
 Trace = dict[str, NDArray[np.float32]]
 # Exact without checkpoints holds about this many times the attention weights of all layers (measured: 9).
 HELD_ATTENTIONS = 12
@@ -86,14 +84,15 @@ class TokenOptimizer(ABC):
     def loss(self, deltas: Deltas, reference: mx.array | None) -> Loss:
         """The objective under the deltas. reference: the undisturbed logits (V,); None counts no divergence."""
 
-        def objective(free: Deltas) -> tuple[mx.array, mx.array, mx.array, tuple[object, ...]]:
+        def objective(free: Deltas) -> tuple[mx.array, Loss]:
             result = self.forward(free, contrast=self.contrast)
             rel = self.relevance_loss(result.relevance)
             kl = mx.array(0.0) if reference is None else self.divergence(reference, result.logits)
-            return rel + self.options.kl * kl, rel, kl, tuple(result)
+            return rel + self.options.kl * kl, Loss(result, rel, kl, [])
 
-        (_, rel, kl, result), gradient = mx.value_and_grad(objective)(deltas)
-        return Loss(RelevanceResult(*result), rel, kl, gradient)
+        (_, loss), gradient = mx.value_and_grad(objective)(deltas)
+        result = RelevanceResult(*loss[0])
+        return Loss(result, loss[1], loss[2], gradient)
 
     @abstractmethod
     def last_logits(self, deltas: Deltas) -> mx.array:

@@ -1,7 +1,21 @@
 """Step rules: what is made of a gradient. `lr` is about the size of an entry's change in each of them."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+
+# One dict a layer, from names to arrays.
+Deltas = list[dict[str, mx.array]]
+
+
+class Update(Protocol):
+    """A step rule with its step size, and what it remembers of earlier steps."""
+
+    def update(self, gradient: Deltas, values: Deltas) -> Deltas:
+        """The values after one step down the gradient; both have the same layers and names."""
 
 
 class Adam:
@@ -9,21 +23,23 @@ class Adam:
 
     def __init__(self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
         self.lr, self.betas, self.eps = lr, betas, eps
-        self.count, self.moments = 0, None
+        self.count = 0
+        self.first: Deltas = []
+        self.second: Deltas = []
 
-    def update(self, gradient: list, values: list) -> list:
-        """The values after one step down the gradient; trees of one shape."""
-        first, second = self.betas
+    def update(self, gradient: Deltas, values: Deltas) -> Deltas:
+        beta1, beta2 = self.betas
         self.count += 1
-        blend = lambda g, m: (first * m[0] + (1 - first) * g, second * m[1] + (1 - second) * g * g)  # noqa: E731
         if self.count == 1:
             # The corrections cancel the factors of the first moments: half the passes over large arrays.
-            self.moments = tree_map(lambda g: ((1 - first) * g, (1 - second) * g * g), gradient)
-            return tree_map(lambda x, g: x - (self.lr * g) / (mx.abs(g) + self.eps), values, gradient)
-        size = self.lr / (1 - first**self.count)
-        root = (1 - second**self.count) ** -0.5
-        self.moments = tree_map(blend, gradient, self.moments)
-        return tree_map(lambda x, m: x - (size * m[0]) / (mx.sqrt(m[1]) * root + self.eps), values, self.moments)
+            self.first = _each(lambda g: (1 - beta1) * g, gradient)
+            self.second = _each(lambda g: (1 - beta2) * g * g, gradient)
+            return _each(lambda x, g: x - (self.lr * g) / (mx.abs(g) + self.eps), values, gradient)
+        size = self.lr / (1 - beta1**self.count)
+        root = (1 - beta2**self.count) ** -0.5
+        self.first = _each(lambda g, m: beta1 * m + (1 - beta1) * g, gradient, self.first)
+        self.second = _each(lambda g, m: beta2 * m + (1 - beta2) * g * g, gradient, self.second)
+        return _each(lambda x, m, v: x - (size * m) / (mx.sqrt(v) * root + self.eps), values, self.first, self.second)
 
 
 class Sign:
@@ -32,8 +48,8 @@ class Sign:
     def __init__(self, lr: float):
         self.lr = lr
 
-    def update(self, gradient: list, values: list) -> list:
-        return tree_map(lambda x, g: x - self.lr * mx.sign(g), values, gradient)
+    def update(self, gradient: Deltas, values: Deltas) -> Deltas:
+        return _each(lambda x, g: x - self.lr * mx.sign(g), values, gradient)
 
 
 class Normalised:
@@ -42,15 +58,23 @@ class Normalised:
     def __init__(self, lr: float):
         self.lr = lr
 
-    def update(self, gradient: list, values: list) -> list:
-        count = sum(x.size for _, x in tree_flatten(gradient))
+    def update(self, gradient: Deltas, values: Deltas) -> Deltas:
+        count = sum(x.size for layer in gradient for x in layer.values())
         size = self.lr * count**0.5 / mx.maximum(norm(gradient), 1e-30)
-        return tree_map(lambda x, g: x - size * g, values, gradient)
+        return _each(lambda x, g: x - size * g, values, gradient)
 
 
-def norm(tree: list) -> mx.array:
-    """L2 norm () of all arrays of a tree as one vector."""
-    return mx.sqrt(sum((x.square().sum() for _, x in tree_flatten(tree)), mx.array(0.0)))
+def norm(deltas: Deltas) -> mx.array:
+    """L2 norm () of all arrays as one vector."""
+    return mx.sqrt(sum((x.square().sum() for layer in deltas for x in layer.values()), mx.array(0.0)))
 
 
-UPDATES = {"adam": Adam, "sign": Sign, "normalised": Normalised}
+def _each(function: Callable[..., mx.array], *deltas: Deltas) -> Deltas:
+    """The function of the arrays that stand in the same layer under the same name."""
+    return [
+        {name: function(*(layer[name] for layer in layers)) for name in layers[0]}
+        for layers in zip(*deltas, strict=True)
+    ]
+
+
+UPDATES: dict[str, Callable[[float], Update]] = {"adam": Adam, "sign": Sign, "normalised": Normalised}

@@ -35,10 +35,11 @@ def attention(model: Model, prompt: Prompt, tokens: Sequence[int]) -> list[dict[
     flow = mx.eye(session.embeds.shape[1])
     for layer in memory:
         flow = 0.5 * (layer.weights.mean(axis=0) + mx.eye(session.embeds.shape[1])) @ flow
-    rows, media = slice(len(prompt) - 1, -1), mx.array(session.modality.astype(np.float32))
-    last = memory[-1].weights.mean(axis=0)[rows, : len(prompt)] @ media
-    rolled = flow[rows, : len(prompt)] @ media
-    return [{"last": a, "rollout": b} for a, b in zip(last.tolist(), rolled.tolist(), strict=True)]
+    answer, media = slice(len(prompt) - 1, -1), mx.array(session.modality.astype(np.float32))
+    last = memory[-1].weights.mean(axis=0)[answer, : len(prompt)] @ media
+    rolled = flow[answer, : len(prompt)] @ media
+    rows = zip(np.array(last), np.array(rolled), strict=True)
+    return [{"last": float(a), "rollout": float(b)} for a, b in rows]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def blank_logits(model: Model, prompt: Prompt, tokens: Sequence[int]) -> NDArray
 
 def ignores_media(model: Model, prompt: Prompt, tokens: Sequence[int]) -> bool:
     """Whether the greedy answer `tokens` would be the same without the picture or sound: one more prefill."""
-    return blank_logits(model, prompt, tokens).argmax(axis=-1).tolist() == list(tokens)
+    return bool((blank_logits(model, prompt, tokens).argmax(axis=-1) == np.asarray(tokens)).all())
 
 
 def contrast(logits: NDArray[np.float32], blank: NDArray[np.float32], token: int) -> float:

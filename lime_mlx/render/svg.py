@@ -65,7 +65,7 @@ def drawing() -> Iterator[None]:
         import matplotlib
     except ImportError:
         raise LimeError("The plots need matplotlib: pip install matplotlib.") from None
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(dict(STYLE)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page has fonts of its own
         yield
 
@@ -102,7 +102,7 @@ def inline(figure: Any, name: str, title: str) -> Markup:
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _font(found: re.Match) -> str:
+def _font(found: re.Match[str]) -> str:
     """Size and weight of a font; its family is that of the page."""
     *weight, size = found[1].split()
     return f"font-size: {size}" + "".join(f"; font-weight: {word}" for word in weight)

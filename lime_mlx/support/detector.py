@@ -1,8 +1,7 @@
-"""Does a token rest on the picture? Statistics of its relevance and its probability, and a calibrated detector."""
+"""The calibrated detector: from the statistics of a content token to the probability that it has no support."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ class Detector:
     threshold: float
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Detector | None":
+    def from_config(cls, config: Mapping[str, object]) -> "Detector | None":
         """The one that a checkpoint was calibrated with, "lime": {"detector": {...}} in config.json; None without.
 
         Raises `CheckpointError` when it is not one.
@@ -32,9 +31,11 @@ class Detector:
         return None if values is None else cls.parse(values, "config.json")
 
     @classmethod
-    def parse(cls, values: Any, where: str) -> "Detector":
+    def parse(cls, values: object, where: str) -> "Detector":
         """From {"weights": {...}, "intercept": ..., "threshold": ...}. Raises `CheckpointError`, which says where."""
         try:
+            if not isinstance(values, Mapping):
+                raise TypeError("not an object")
             weights = {str(name): float(value) for name, value in values["weights"].items()}
             detector = cls(weights, float(values["intercept"]), float(values["threshold"]))
             if not np.isfinite([*weights.values(), detector.intercept, detector.threshold]).all():

@@ -1,46 +1,46 @@
-"""Detectors that the user calibrated himself: in a folder of his, by the fingerprint of the checkpoint."""
+"""Detectors that the user calibrated: in the user's folder, by the fingerprint of the checkpoint."""
 
 import os
-import sys
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from lime_mlx.files import fingerprint, read_json
+from platformdirs import user_config_path
+
+from lime_mlx.files import Json, fingerprint, read_json
 from lime_mlx.support.detector import Detector
 
 
 def home() -> Path:
-    """The user's folder: $LIME_MLX_HOME, else lime-mlx where settings are kept."""
+    """The user's folder: $LIME_MLX_HOME, else lime-mlx among the settings of this system.
+
+    On a Mac a folder that an earlier version made under Library goes before one that $XDG_CONFIG_HOME names.
+    """
     if chosen := os.environ.get("LIME_MLX_HOME"):
-        return Path(os.path.expanduser(chosen))
-    if sys.platform == "darwin":
-        settings = "~/Library/Application Support"
-    else:
-        settings = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(os.path.expanduser(settings)) / "lime-mlx"
+        return Path(chosen).expanduser()
+    library = Path("~/Library/Application Support/lime-mlx").expanduser()
+    return library if library.is_dir() else user_config_path("lime-mlx", appauthor=False)
 
 
-def place(folder: Path) -> Path:
+def detector_file(folder: Path) -> Path:
     """Where the detector of a checkpoint is kept."""
     return home() / "detectors" / f"{fingerprint(folder)}.json"
 
 
 def identity(folder: Path) -> str:
     """The fingerprint of a checkpoint, and that of the detector that the user calibrated for it."""
-    file = place(folder)
+    file = detector_file(folder)
     return f"{file.stem}+{sha256(file.read_bytes()).hexdigest()[:8]}" if file.is_file() else file.stem
 
 
-def calibrated(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def calibrated(config: Json, folder: Path) -> Json:
     """config.json of a folder, with the detector that the user calibrated in place of its own.
 
     Raises `CheckpointError`, with the file, for one that is damaged. Nothing is hashed where the user has none.
     """
-    if not any((home() / "detectors").glob("*.json")) or not (file := place(folder)).is_file():
+    if not any((home() / "detectors").glob("*.json")) or not (file := detector_file(folder)).is_file():
         return config
     values = read_json(file).get("detector")
     Detector.parse(values, f"{file} (delete it)")
-    own = config.get("lime")
-    return {**config, "lime": {**(own if isinstance(own, Mapping) else {}), "detector": values}}
+    stored = config.get("lime")
+    return {**config, "lime": {**(stored if isinstance(stored, Mapping) else {}), "detector": values}}
