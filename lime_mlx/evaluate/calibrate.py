@@ -183,7 +183,9 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 def _check_enough(halves: Sequence[Sequence[Row]], pictures: int, noun: str, least: int) -> None:
     """Raise `DataError`, with how many more captions are needed, where a half has too few words of one kind."""
-    counts = {kind: [sum(row["there"] == there for row in half) for half in halves] for kind, there in KINDS.items()}
+    counts = {
+        kind: [sum(row["there"] == present for row in half) for half in halves] for kind, present in KINDS.items()
+    }
     kind = min(counts, key=lambda name: min(counts[name]))
     fewest = min(counts[kind])
     if fewest < least:

@@ -44,8 +44,8 @@ class RunConfig:
 class Workload:
     """The methods and tasks of a run by their specs, and its questions.
 
-    questions: all of each task. available: those whose picture or sound is there. materials: what the scorers of each
-    task need. settings: what the run's folder keeps. notes: what was left out.
+    questions: all of each task. available: those with a picture or sound that exists. materials: what the scorers of
+    each task need. settings: what the run's folder keeps. notes: what was left out.
     """
 
     methods: Mapping[str, Method]
@@ -120,10 +120,10 @@ def select_available(config: RunConfig, task: Task, items: list[Item]) -> tuple[
     noun = NOUNS[task.medium][len(listed) != 1]
     what = f"{len(listed)} {noun} of {task.name} missing in {config.data}, such as {', '.join(listed[:3])}"
     if not config.skip_missing:
-        raise DataError(f"{what}: lime-mlx data get {task.name} brings them, --skip-missing goes on without.")
+        raise DataError(f"{what}: lime-mlx data get {task.name} brings them, --skip-missing leaves them out.")
     kept = [item for item in items if item.medium not in missing]
     if not kept:
-        raise DataError(f"{what}: none is there.")
+        raise DataError(f"{what}: nothing is left to ask about.")
     return kept, f"Left out: {what}."
 
 
