@@ -128,7 +128,8 @@ def _prepare(config: RunConfig, model: str, notes: list[str]) -> _Captions:
         raise DataError(f"{spec} has no captions to calibrate on.")
     items, note = select_available(config, task, items)
     notes += [note] if note else []
-    check_model(model, {})
+    if task.medium not in check_model(model, {}).takes:
+        raise DataError(f"{model} takes no {NOUNS[task.medium][1]}; calibrate it on another --task.")
     return _Captions(config, model, spec, task, items, material)
 
 
@@ -140,9 +141,6 @@ def _ask(captions: _Captions, answers: Answers, progress: Progress | None) -> No
     if not pending:
         return
     loaded = load(captions.model)
-    if captions.task.medium not in loaded[1].takes:
-        noun = NOUNS[captions.task.medium][1]
-        raise DataError(f"{captions.model} takes no {noun}; calibrate it on another --task.")
     for item in pending:
         try:
             record = _captioned(captions, loaded, item)
