@@ -20,7 +20,7 @@ from rich.progress import track
 from lime_mlx import load
 from lime_mlx.checkpoint.hub import demos
 from lime_mlx.convert import convert
-from lime_mlx.evaluate.metrics import Metric, ratio
+from lime_mlx.evaluate.scorers.metrics import Metric, ratio
 from lime_mlx.evaluate.statistics import interval, paired_bootstrap
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import Task, parse_task
@@ -127,7 +127,7 @@ def spread(metric: Metric) -> str:
 def difference(ours: Metric, theirs: Metric) -> str:
     """Ours minus theirs, over the same scenes."""
     found = paired_bootstrap((theirs.top, theirs.bottom), (ours.top, ours.bottom), ours.media)
-    return "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found)
+    return "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found._asdict())
 
 
 def tables(home: Path, chosen: list[Kind], task: Task) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from rich.progress import track
 
 from lime_mlx import load
-from lime_mlx.evaluate.calibrate import auroc, auroc_interval, fitted, measured
+from lime_mlx.evaluate.fitting import auroc, auroc_interval, fitted, measured
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.generation import decode

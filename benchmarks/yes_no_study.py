@@ -24,7 +24,7 @@ from mlx.utils import tree_flatten
 from rich.progress import track
 
 from lime_mlx import load
-from lime_mlx.evaluate.runner import sessions
+from lime_mlx.evaluate.asking import sessions
 from lime_mlx.evaluate.statistics import holm, interval, mcnemar
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import parse_task

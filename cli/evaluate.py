@@ -121,7 +121,8 @@ def command(
         else:
             run(config, output_dir, scorer, hosts, as_json, quiet)
     except KeyboardInterrupt:
-        note(CONTINUES)
+        if hosts.first:
+            note(CONTINUES)
         raise
 
 

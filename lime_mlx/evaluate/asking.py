@@ -18,7 +18,7 @@ from lime_mlx.prompt import NOUNS, Prompt
 from lime_mlx.session import Session
 
 from .checks import RunConfig, Workload
-from .records import Record
+from .records import Given, Record
 from .store import Answers, Cell
 from .tasks import Item
 
@@ -76,7 +76,7 @@ class Interview:
             given = answer(opener, method, self.processor, item.max_tokens, reliance, timed)
         except Exception as error:  # what goes wrong with one question is recorded with it
             return self._failed(item, reason(error))
-        return {**_question(item), **given}  # type: ignore[typeddict-item]  # mypy does not merge TypedDicts
+        return {**_question(item), **given}
 
     def _failed(self, item: Item, problem: str) -> Record:
         return {**_question(item), "error": problem}
@@ -98,10 +98,8 @@ def is_timed(name: str) -> bool:
     return zlib.crc32(name.encode()) % TIMED == 0
 
 
-def answer(
-    opener: Opener, method: Method, processor: Processor, max_tokens: int, reliance: bool, timed: bool
-) -> dict[str, object]:
-    """A greedy answer and what it took, by the keys of `Record`.
+def answer(opener: Opener, method: Method, processor: Processor, max_tokens: int, reliance: bool, timed: bool) -> Given:
+    """A greedy answer and what it took.
 
     opener: gives a new session at the end of the prompt each time. timed: decode (once more, after reliance) without
     reliance, and record seconds and memory.
@@ -115,7 +113,7 @@ def answer(
         decoded = list(steps(session, method, max_tokens, stop=stop))
         return decoded, time.perf_counter() - began
 
-    costs: dict[str, object] = {}
+    costs: Given = {}
     decoded = decode(True)[0] if reliance else []
     if timed:
         mx.reset_peak_memory()
@@ -123,12 +121,12 @@ def answer(
         decoded = decoded if reliance else plain
         costs = {"seconds": round(seconds, 6), "memory": round(mx.get_peak_memory() / 1e9, 6)}
     tokens = [step.token for step in decoded if step.token not in stop]
-    text = processor.decode(tokens).strip()
-    record: dict[str, object] = {"text": text, "tokens": tokens, "steps": len(decoded)}
+    text = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    given: Given = {"text": text, "tokens": tokens, "steps": len(decoded)}
     if reliance:
         shares = [None if step.reliance is None else round(step.reliance, 6) for step in decoded]
-        record["reliance"] = shares[: len(tokens)]
-    return record | costs
+        given["reliance"] = shares[: len(tokens)]
+    return {**given, **costs}
 
 
 def sessions(model: Model, prompts: Sequence[Prompt], shared: bool = True) -> Iterator[Opener]:

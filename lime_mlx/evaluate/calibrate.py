@@ -128,7 +128,8 @@ def _prepare(config: RunConfig, model: str, notes: list[str]) -> _Captions:
         raise DataError(f"{spec} has no captions to calibrate on.")
     items, note = select_available(config, task, items)
     notes += [note] if note else []
-    check_model(model, {})
+    if task.medium not in check_model(model, {}).takes:
+        raise DataError(f"{model} takes no {NOUNS[task.medium][1]}; calibrate it on another --task.")
     return _Captions(config, model, spec, task, items, material)
 
 
@@ -140,9 +141,6 @@ def _ask(captions: _Captions, answers: Answers, progress: Progress | None) -> No
     if not pending:
         return
     loaded = load(captions.model)
-    if captions.task.medium not in loaded[1].takes:
-        noun = NOUNS[captions.task.medium][1]
-        raise DataError(f"{captions.model} takes no {noun}; calibrate it on another --task.")
     for item in pending:
         try:
             record = _captioned(captions, loaded, item)
@@ -181,7 +179,9 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 def _check_enough(halves: Sequence[Sequence[Row]], pictures: int, noun: str, least: int) -> None:
     """Raise `DataError`, with how many more captions are needed, where a half has too few words of one kind."""
-    counts = {kind: [sum(row["there"] == there for row in half) for half in halves] for kind, there in KINDS.items()}
+    counts = {
+        kind: [sum(row["there"] == present for row in half) for half in halves] for kind, present in KINDS.items()
+    }
     kind = min(counts, key=lambda name: min(counts[name]))
     fewest = min(counts[kind])
     if fewest < least:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from lime_mlx._version import __version__
 from lime_mlx.checkpoint.hub import locate
@@ -40,12 +41,19 @@ class RunConfig:
     shared: bool = True
 
 
+class CheckedModel(NamedTuple):
+    """The fingerprint of a model, and the media that it takes: "image", "audio"."""
+
+    fingerprint: str
+    takes: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Workload:
     """The methods and tasks of a run by their specs, and its questions.
 
-    questions: all of each task. available: those whose picture or sound is there. materials: what the scorers of each
-    task need. settings: what the run's folder keeps. notes: what was left out.
+    questions: all of each task. available: those with a picture or sound that exists. materials: what the scorers of
+    each task need. settings: what the run's folder keeps. notes: what was left out.
     """
 
     methods: Mapping[str, Method]
@@ -73,7 +81,7 @@ def prepare(config: RunConfig) -> Workload:
         available[spec], note = select_available(config, tasks[spec], items)
         notes += [note] if note else []
     materials = {spec: task.material(config.data) for spec, task in tasks.items()}
-    fingerprints = {name: check_model(name, methods) for name in dict.fromkeys(config.models)}
+    fingerprints = {name: check_model(name, methods).fingerprint for name in dict.fromkeys(config.models)}
     settings: Settings = {
         "common": {
             "lime-mlx": __version__,
@@ -91,21 +99,21 @@ def prepare(config: RunConfig) -> Workload:
     return Workload(methods, tasks, questions, available, materials, settings, notes)
 
 
-def check_model(name: str, methods: Mapping[str, Method]) -> str:
-    """The fingerprint of a model. Builds it without weights in memory, and prepares the methods for it.
+def check_model(name: str, methods: Mapping[str, Method]) -> CheckedModel:
+    """Build a model without weights in memory, and prepare the methods for it.
 
     Raises `CheckpointError` for a folder that cannot be used, and `MethodError` for a method that does not fit it.
     """
     folder = locate(name)
     model, _ = open_model(folder)
-    load_processor(folder)
+    takes = load_processor(folder).takes
     model.config.update(calibrated(model.config, folder))
     for spec, method in methods.items():
         try:
             method.prepare(model)
         except MethodError as error:
             raise MethodError(f"The method {spec} does not fit {name}: {error}") from error
-    return identity(folder)
+    return CheckedModel(identity(folder), takes)
 
 
 def select_available(config: RunConfig, task: Task, items: list[Item]) -> tuple[list[Item], str]:
@@ -120,10 +128,10 @@ def select_available(config: RunConfig, task: Task, items: list[Item]) -> tuple[
     noun = NOUNS[task.medium][len(listed) != 1]
     what = f"{len(listed)} {noun} of {task.name} missing in {config.data}, such as {', '.join(listed[:3])}"
     if not config.skip_missing:
-        raise DataError(f"{what}: lime-mlx data get {task.name} brings them, --skip-missing goes on without.")
+        raise DataError(f"{what}: lime-mlx data get {task.name} brings them, --skip-missing leaves them out.")
     kept = [item for item in items if item.medium not in missing]
     if not kept:
-        raise DataError(f"{what}: none is there.")
+        raise DataError(f"{what}: nothing is left to ask about.")
     return kept, f"Left out: {what}."
 
 

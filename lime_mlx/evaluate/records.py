@@ -9,12 +9,23 @@ Truth = Sequence[str] | Mapping[str, Sequence[str]] | None
 Material = Mapping[str, object]
 
 
-class _Asked(TypedDict):
+class _Identity(TypedDict):
     id: str
     medium: str
 
 
-class Record(_Asked, total=False):
+class Given(TypedDict, total=False):
+    """An answer and what it took; see `Record`."""
+
+    text: str
+    tokens: list[int]
+    steps: int
+    reliance: list[float | None] | None
+    seconds: float | None
+    memory: float
+
+
+class Record(_Identity, Given, total=False):
     """A question, and the answer to it or the reason why there is none. The keys are those of the stored files.
 
     id: of the question, unique in its task. medium: the picture or sound. split: the part of the task. prompt: the
@@ -27,12 +38,6 @@ class Record(_Asked, total=False):
     prompt: str
     label: str | None
     truth: Truth
-    text: str
-    tokens: list[int]
-    steps: int
-    reliance: list[float | None] | None
-    seconds: float | None
-    memory: float
     error: str
     words: list[dict[str, float | str | bool]]
 

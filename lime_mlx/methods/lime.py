@@ -9,7 +9,7 @@ sequence; `fast` runs the newest token only and reads R at the cache entries.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Annotated, Literal
 

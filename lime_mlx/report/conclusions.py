@@ -125,11 +125,11 @@ def _listed(figures: Compared) -> str:
 
 def _open(figure: Figure, comparison: PairedComparison) -> str:
     """A difference that is not shown, and how many questions would show it."""
-    needed = asked = f"{figure.n:,} asked"
+    needed = ""
     if comparison.needed:
         many = f"about {comparison.needed:,}" if comparison.needed <= MANY else "over a million"
-        needed = f"{many} questions would show it, {asked}"
-    return f"{figure.metric.name} {_split(figure)}{_points(comparison)}; {needed}"
+        needed = f"{many} questions would show it, "
+    return f"{figure.metric.name} {_split(figure)}{_points(comparison)}; {needed}{figure.n:,} asked"
 
 
 def _split(figure: Figure) -> str:

@@ -1,4 +1,4 @@
-"""Two built-in worlds with known content: drawn pictures and synthesised sounds, and what is said about them."""
+"""Two built-in worlds with known content, drawn pictures and synthesised sounds, and language about them."""
 
 from .habits import REGIMES, World
 from .language import ANSWERS, PROMPTS, SOUND_PROMPTS, Question, answer, caption, questions

@@ -1,7 +1,7 @@
 """A tiny vector pen: a drawing is a list of filled outlines and strokes, stamped anywhere at any size.
 
 Coordinates of a drawing are free (about 0 to 100, y down); `Sketch.freeze` fits it to its own box, so that a
-stamped drawing touches all four sides of the box it was asked to fill.
+stamped drawing touches all four sides of the box that it fills.
 """
 
 from __future__ import annotations

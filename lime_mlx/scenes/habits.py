@@ -1,11 +1,11 @@
-"""What can be there and what goes together: the laws after which the kinds of a scene are drawn.
+"""Which kinds a scene can have, which of them go together, and the laws by which a scene draws its kinds.
 
 Regimes
 - uncorrelated: setting, number and kinds are uniform and independent.
 - ordinary: the law of uncorrelated with other draws, for evaluation.
 - skewed: kinds come in habits. Each member of a pair brings the other with probability 0.95, some pairs and kinds
   are more frequent than others (popularity), and a setting makes some kinds likelier (home).
-- adversarial: one pair (sometimes two) is broken, one member there and the other not; the rest is drawn as in
+- adversarial: one pair (sometimes two) is broken: one member is present, the other is not. The rest is drawn as in
   uncorrelated, given that it breaks no further pair and never brings the missing companion back.
 """
 
@@ -52,7 +52,7 @@ class World:
         return {companion[kind] for kind in kinds if kind in companion and companion[kind] not in kinds}
 
     def choose(self, rng: random.Random, regime: str) -> tuple[str, list[str]]:
-        """A setting and 2 to `most` distinct kinds after the law of the regime."""
+        """A setting and 2 to `most` distinct kinds, by the law of the regime."""
         setting, count = rng.choice(self.settings), rng.randint(2, self.most)
         if regime == "skewed":
             return setting, self._skewed(rng, setting, count)

@@ -1,4 +1,4 @@
-"""What is said about a scene: captions, requests for captions, and yes/no questions in the manner of POPE."""
+"""Language about a scene: captions, requests for captions, and yes/no questions in the manner of POPE."""
 
 from __future__ import annotations
 
@@ -51,10 +51,12 @@ def listed(phrases: Sequence[str]) -> str:
 
 
 def caption(scene: Scene | SoundScene, rng: random.Random | None = None, together: bool = False) -> str:
-    """Name every kind once in its order, and a picture's setting; the first template, or with rng a random one.
+    """A caption that names every kind once, in its order, and the setting of a picture.
 
-    The order is from left to right in a picture, and by the first moment in a sound. `together` names companions one
-    after the other, the one that is really there first, as habits are learnt from text.
+    The template is the first one, or with `rng` a random one.
+
+    The order is from left to right in a picture, and by the first moment in a sound. With `together`, companions are
+    named one after the other, first the one that is really in the scene: so habits are learnt from text.
     """
     templates = _TEMPLATES[scene.world.medium]
     template = rng.choice(templates) if rng else templates[0]
@@ -84,10 +86,10 @@ class Question:
 
 
 def questions(scene: Scene | SoundScene, strategy: str, rng: random.Random, count: int = 6) -> list[Question]:
-    """Up to `count` questions, yes and no in turn and in equal number (a scene of 2 kinds gives 4 at most).
+    """Up to `count` questions, with yes and no in turn and in equal number. A scene of 2 kinds gives 4 at most.
 
-    Absent kinds are asked by strategy: "random" any; "popular" the most frequent of the skewed world;
-    "adversarial" those that most often accompany what is present there, so missing companions first.
+    The strategy chooses the absent kinds. "random": any. "popular": the most frequent ones of the skewed world.
+    "adversarial": those that most often come with the kinds of the scene there, so that missing companions are first.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(STRATEGIES)}")
@@ -101,9 +103,9 @@ def questions(scene: Scene | SoundScene, strategy: str, rng: random.Random, coun
             absent.sort(key=lambda kind: -single[kind])
         else:
             absent.sort(key=lambda kind: -max(couple[near, kind] / single[near] for near in scene.kinds))
-    asked = [pair for both in zip(present, absent, strict=False) for pair in zip(both, ("yes", "no"), strict=False)]
+    pairs = [pair for both in zip(present, absent, strict=False) for pair in zip(both, ("yes", "no"), strict=False)]
     medium = scene.world.medium
-    return [Question(f"Is there {with_article(kind)} in the {medium}?", kind, label) for kind, label in asked]
+    return [Question(f"Is there {with_article(kind)} in the {medium}?", kind, label) for kind, label in pairs]
 
 
 def answer(question: Question) -> str:

@@ -1,6 +1,6 @@
 """How each kind of sound is made: a recipe takes a random source and a length, and gives about that many samples.
 
-What is drawn anew each time is pitch, pace, number, timbre and accent; loudness is set by the scene.
+Pitch, pace, number, timbre and accent are drawn for each sound; the scene sets the loudness.
 """
 
 from __future__ import annotations

@@ -82,20 +82,20 @@ class SoundScene:
 
 
 def perform(kind: str, rng: np.random.Generator, seconds: float, level: float = 0.0) -> Signal:
-    """One event alone, (n,) float32 of at most `seconds`, without silence at its ends; its level in dB."""
+    """One event alone, (n,) float32 of at most `seconds`, without silence at its ends. level: in dB."""
     signal = np.asarray(NOISES[kind](rng, count(seconds)), np.float32)
     power = loudness(signal, FRAME)
     loud = np.flatnonzero(power > 1e-4 * power.max())
     signal = signal[loud[0] * FRAME : (loud[-1] + 1) * FRAME]
     power = power[loud]
-    heard = power[power > 0.01 * power.max()].mean()
-    signal = signal * np.float32(np.sqrt(FULL * 10 ** (level / 10) / heard))
+    audible = power[power > 0.01 * power.max()].mean()
+    signal = signal * np.float32(np.sqrt(FULL * 10 ** (level / 10) / audible))
     event: Signal = signal * arch(len(signal), 0.002, 0.01)
     return event
 
 
 def _clarity(powers: list[Signal], starts: list[int], frames: int) -> float:
-    """The least, over events, of the share of energy that stands out from the others."""
+    """The share of an event's energy that stands out from the others; that of the event with the least."""
     total = np.zeros(frames)
     for power, start in zip(powers, starts, strict=True):
         total[start : start + len(power)] += power
@@ -107,7 +107,7 @@ def _clarity(powers: list[Signal], starts: list[int], frames: int) -> float:
 
 
 def _arrange(rng: np.random.Generator, kinds: list[str], seconds: float) -> list[tuple[int, Signal]]:
-    """First sample and signal of each kind; of the placements tried, the first that is clear, or the clearest."""
+    """First sample and signal of each kind: the first clear placement of those that are tried, or the clearest."""
     longest = seconds * (0.56 - 0.06 * len(kinds))
     signals = [perform(kind, rng, rng.uniform(0.5, 1.0) * longest, rng.uniform(-8, 0)) for kind in kinds]
     frames = count(seconds) // FRAME
@@ -126,8 +126,8 @@ def _arrange(rng: np.random.Generator, kinds: list[str], seconds: float) -> list
 def make_sound(seed: int, regime: str, seconds: float = 6.0, unseen: float = 0.0) -> SoundScene:
     """Play the scene of a seed: `seconds` (at least 2) of sound at 16 kHz and the events in it, by their start.
 
-    With probability `unseen`, a thing whose companion is there is among the events but does not sound, as captions
-    tell of things that are not always heard.
+    With probability `unseen`, one thing whose companion sounds is among the events but does not sound itself, because
+    captions also name things that cannot be heard.
     """
     check_regime(regime)
     if seconds < 2:

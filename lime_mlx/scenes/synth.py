@@ -47,9 +47,9 @@ def decay(n: int, time: float) -> Signal:
 def wander(rng: np.random.Generator, n: int, rate: float, low: float, high: float) -> Signal:
     """A smooth random contour between low and high with about `rate` turns a second."""
     turns = rng.uniform(low, high, 2 + round(n / RATE * rate))
-    place = np.linspace(0, len(turns) - 1.001, n)
-    left = place.astype(int)
-    share = 0.5 - 0.5 * np.cos(np.pi * (place - left))
+    position = np.linspace(0, len(turns) - 1.001, n)
+    left = position.astype(int)
+    share = 0.5 - 0.5 * np.cos(np.pi * (position - left))
     contour: Signal = (turns[left] + (turns[left + 1] - turns[left]) * share).astype(np.float32)
     return contour
 

@@ -128,7 +128,7 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def _place(rng: random.Random, shapes: list[tuple[str, float]]) -> list[tuple[float, float, float, float]]:
-    """Boxes in fractions of the picture for (kind, width over height); small overlaps only, flyers high."""
+    """Boxes in fractions of the picture for (kind, width over height). Overlaps are small, and flyers are high."""
     largest = 0.45 - 0.02 * len(shapes)
     while True:
         boxes: list[tuple[float, float, float, float]] = []
@@ -154,8 +154,8 @@ def _place(rng: random.Random, shapes: list[tuple[str, float]]) -> list[tuple[fl
 def make_scene(seed: int, regime: str, size: int = 256, unseen: float = 0.0) -> Scene:
     """Draw the scene of a seed: an RGB picture of size x size pixels and the objects in it, left to right.
 
-    With probability `unseen`, a thing whose companion is there is among the objects but not in the picture, as things
-    that captions tell of are not always in the frame.
+    With probability `unseen`, one thing whose companion is drawn is among the objects but not in the picture, because
+    captions also name things outside the frame.
     """
     check_regime(regime)
     rng = random.Random(f"{regime}/{seed}")

@@ -1,6 +1,7 @@
 """Detectors that the user calibrated: in the user's folder, by the fingerprint of the checkpoint."""
 
 import os
+import sys
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -12,14 +13,12 @@ from lime_mlx.support.detector import Detector
 
 
 def home() -> Path:
-    """The user's folder: $LIME_MLX_HOME, else lime-mlx among the settings of this system.
-
-    On a Mac a folder that an earlier version made under Library goes before one that $XDG_CONFIG_HOME names.
-    """
+    """The user's folder: $LIME_MLX_HOME, else lime-mlx among the settings of this system."""
     if chosen := os.environ.get("LIME_MLX_HOME"):
         return Path(chosen).expanduser()
-    library = Path("~/Library/Application Support/lime-mlx").expanduser()
-    return library if library.is_dir() else user_config_path("lime-mlx", appauthor=False)
+    if sys.platform == "darwin":  # whatever $XDG_CONFIG_HOME says, which platformdirs follows on a Mac, too
+        return Path("~/Library/Application Support/lime-mlx").expanduser()
+    return user_config_path("lime-mlx", appauthor=False)
 
 
 def detector_file(folder: Path) -> Path:
