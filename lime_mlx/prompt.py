@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lime_mlx.errors import PromptError
 
@@ -121,7 +121,7 @@ class Prompt:
 
     def __init__(
         self,
-        input_ids: Sequence[int] | NDArray[np.integer[Any]],
+        input_ids: ArrayLike,
         media: Mapping[str, object] | None = None,
         spans: Sequence[Span] | None = None,
         language: Language | None = None,

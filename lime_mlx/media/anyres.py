@@ -3,18 +3,25 @@
 Liu et al. 2024, "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge". Sizes are (height, width).
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import CheckpointError
+from ..files import Json
 from .image import to_rgb
 from .pixels import Pixels, shorter
 from .preprocess import given_keys, reading
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 RESOLUTIONS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
@@ -29,7 +36,7 @@ class AnyResolution:
     resolutions: tuple[tuple[int, int], ...] = RESOLUTIONS
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], side: int) -> "AnyResolution":
+    def from_dict(cls, settings: Json, side: int) -> Self:
         """Read preprocessor_config.json; `side` is that of the tower's input.
 
         Raises `CheckpointError` for settings that are not supported or give tiles of another size.
@@ -43,7 +50,7 @@ class AnyResolution:
             raise CheckpointError(f"crop_size gives tiles of {tile}, but the vision tower takes {side} x {side}.")
         return cls(pixels, side, (whole, whole) if isinstance(whole, int) else whole, points)
 
-    def __call__(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+    def __call__(self, images: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
         """`pixel_values` (N, 1 + most tiles, 3, side, side) float32, zeros after the last tile of a picture, and
         `image_sizes` (N, 2), the heights and widths of the pictures."""
         cut = [np.concatenate([self.pixels(part) for part in self.parts(to_rgb(image))]) for image in images]

@@ -1,7 +1,6 @@
 """One picture, from any source, as RGB."""
 
 import logging
-import os
 import struct
 import threading
 import warnings
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import MediaError
-from .fetch import one_line, read_source, source_name
+from .fetch import Source, one_line, read_source, source_name
 from .formats import HEIC_BRANDS, kind_of, silent_stderr, why_not
 
 MIN_SIDE = 2
@@ -53,7 +52,7 @@ _PILLOW_SETTINGS = threading.Lock()
 
 
 def open_image(
-    source: str | os.PathLike | bytes | Image.Image | np.ndarray,
+    source: Source | Image.Image | np.ndarray,
     *,
     max_pixels: int = MAX_PIXELS,
     stdin: BinaryIO | None = None,
@@ -164,7 +163,8 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
+        orientation: int = image.getexif().get(_ORIENTATION_TAG, 1)
+        return orientation
     except DECODE_ERRORS:  # damaged EXIF, sound pixels
         return 1
 

@@ -16,7 +16,7 @@ from lime_mlx.lrp.rules import PLAIN, Rules
 from lime_mlx.positions import SEQUENCE, Positions
 
 from .config import DecoderConfig
-from .layers import UNPACK_ROWS, RMSNorm, join_heads, linear, split_heads, unpacked
+from .layers import UNPACK_ROWS, Module, RMSNorm, join_heads, linear, split_heads, unpacked
 from .rope import Rope
 
 __all__ = ["MLP", "Decoder", "DecoderConfig", "Memories", "Memory"]
@@ -44,7 +44,7 @@ class Memories(Protocol):
 Rotation = Callable[[mx.array], mx.array]
 
 
-class Attention(nn.Module):
+class Attention(Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.heads, self.key_heads, dim = config.num_attention_heads, config.key_heads, config.dim
@@ -67,8 +67,24 @@ class Attention(nn.Module):
         return linear(self.o_proj, join_heads(memory.attention(q, k, v, self.scale, mask, rules)))
 
 
-class MLP(nn.Module):
-    def __init__(self, config: DecoderConfig) -> None:
+class Widths(Protocol):
+    """What a config says of the gated layers behind the attention."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def hidden_act(self) -> str: ...
+
+    @property
+    def mlp_bias(self) -> bool: ...
+
+
+class MLP(Module):
+    def __init__(self, config: Widths) -> None:
         super().__init__()
         self.activation = config.hidden_act
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
@@ -80,7 +96,7 @@ class MLP(nn.Module):
         return linear(self.down_proj, rules.gate(activated, linear(self.up_proj, x)))
 
 
-class Block(nn.Module):
+class Block(Module):
     """One layer: h + attention(norm(h)), then h + mlp(norm(h)). Gemma 3 has norms behind both, too."""
 
     def __init__(self, config: DecoderConfig, window: int | None) -> None:
@@ -104,7 +120,7 @@ class Block(nn.Module):
         return h + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(h, rules), rules), rules)
 
 
-class Body(nn.Module):
+class Body(Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -112,7 +128,7 @@ class Body(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_plus_one)
 
 
-class Decoder(nn.Module):
+class Decoder(Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config

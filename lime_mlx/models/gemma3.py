@@ -4,9 +4,9 @@ Paper: Gemma Team 2025, "Gemma 3 Technical Report" (arXiv 2503.19786).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from PIL import Image
 
@@ -20,19 +20,19 @@ from lime_mlx.prompt import WHOLE, Box, Grid, Part, Prompt, runs
 from .base import Inputs, Model, Renames, media_array, shape_of
 from .config import DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import RMSNorm
+from .layers import Module, RMSNorm
 from .towers.siglip import SiglipConfig, SiglipTower
 
 TOKENS = 256
 
 
-class VisionTower(nn.Module):
+class VisionTower(Module):
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.vision_model = SiglipTower(config)
 
 
-class Projector(nn.Module):
+class Projector(Module):
     """Means of neighbouring patches, normed, times a matrix (vision, text)."""
 
     def __init__(self, config: SiglipConfig, side: int, width: int) -> None:
@@ -50,7 +50,7 @@ class Projector(nn.Module):
 
 
 class Gemma3(Model):
-    renames: Renames = (
+    renames: ClassVar[Renames] = (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),

@@ -4,6 +4,7 @@ Papers: Laurencon et al. 2024 (arXiv 2408.12637); Marafioti et al. 2025, "SmolVL
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,7 +21,7 @@ from lime_mlx.prompt import WHOLE, Grid, Part, Prompt
 from .base import Model, Renames, media_array
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import linear
+from .layers import Module, linear
 from .towers.siglip import SiglipConfig, SiglipTower
 
 # What transformers assumes of the tower and the text when config.json leaves them out.
@@ -28,13 +29,13 @@ VISION = {"hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 TEXT = {"model_type": "llama", "rms_norm_eps": 1e-5}
 
 
-class Projection(nn.Module):
+class Projection(Module):
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(features, width, bias=False)
 
 
-class Connector(nn.Module):
+class Connector(Module):
     """Pixel shuffle: squares of `scale` x `scale` patches become one, `scale` ** 2 times as wide."""
 
     def __init__(self, scale: int, features: int, width: int) -> None:
@@ -50,7 +51,7 @@ class Connector(nn.Module):
 
 
 class Idefics3(Model):
-    renames: Renames = (
+    renames: ClassVar[Renames] = (
         (r"^model\.text_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^model\.(vision_model|connector)\.", r"\1."),

@@ -50,7 +50,14 @@ def channels_last(weights: dict[str, mx.array], name: str, stored: tuple[int, ..
     return {**weights, name: mx.moveaxis(kernel, 1, -1)}
 
 
-class Tower(nn.Module):
+class Module(nn.Module):
+    """MLX's module, with types."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # MLX's own has no annotations
+
+
+class Tower(Module):
     """What makes features of pictures or sounds."""
 
     def sanitize(self, weights: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
@@ -58,7 +65,7 @@ class Tower(nn.Module):
         return weights
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Module):
     """`plus_one`: the weight is stored without the 1 that is added to it (Gemma)."""
 
     def __init__(self, dims: int, eps: float, plus_one: bool = False) -> None:
@@ -70,7 +77,7 @@ class RMSNorm(nn.Module):
         return rules.rms_norm(x, 1 + self.weight if self.plus_one else self.weight, self.eps)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Module):
     def __init__(self, dims: int, eps: float) -> None:
         super().__init__()
         self.weight = mx.ones((dims,))

@@ -4,6 +4,7 @@ Paper: Liu et al. 2023, "Improved Baselines with Visual Instruction Tuning" (arX
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,7 +21,7 @@ from lime_mlx.prompt import WHOLE, Box, Grid, Part, Prompt
 from .base import Model, Renames, media_array, shape_of
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import check_activation, linear
+from .layers import Module, check_activation, linear
 from .towers.clip import ClipConfig, ClipTower
 
 # What transformers assumes when config.json leaves the tower out: CLIP ViT-L/14 at 336 pixels.
@@ -29,7 +30,7 @@ VISION |= {"image_size": 336, "patch_size": 14}
 STRATEGIES = ("default", "full")
 
 
-class Projector(nn.Module):
+class Projector(Module):
     def __init__(self, features: int, width: int, activation: str, bias: bool) -> None:
         super().__init__()
         self.activation = activation
@@ -41,7 +42,7 @@ class Projector(nn.Module):
 
 
 class Llava(Model):
-    renames: Renames = (
+    renames: ClassVar[Renames] = (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),

@@ -4,6 +4,7 @@ Liu et al. 2024, "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge".
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +22,7 @@ from .llava import Llava, tower_config
 
 
 class LlavaNext(Llava):
-    renames: Renames = ((r"^model\.image_newline$", "image_newline"), *Llava.renames)
+    renames: ClassVar[Renames] = ((r"^model\.image_newline$", "image_newline"), *Llava.renames)
 
     def __init__(self, config: Json) -> None:
         super().__init__(config)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -93,7 +93,7 @@ class AudioTower(Tower):
 
 
 class Qwen25Omni(Qwen25VL):
-    renames: Renames = (
+    renames: ClassVar[Renames] = (
         (r"^thinker\.", ""),
         (r"^model\.(audio_tower|visual)\.", r"\1."),
         *Qwen25VL.renames[:2],

@@ -52,6 +52,7 @@ def windows(grids: NDArray[np.intp], config: Qwen25Config) -> Segments:
 
 class Qwen25Tower(QwenTower):
     config_class = Qwen25Config
+    norm = RMSNorm
     config: Qwen25Config
 
     def __init__(self, config: Qwen25Config) -> None:
@@ -60,8 +61,11 @@ class Qwen25Tower(QwenTower):
                 f"window_size of vision_config is {config.window_size}, less than the "
                 f"{config.spatial_merge_size * config.patch_size} pixels of a token."
             )
-        super().__init__(config, RMSNorm, MLP)
+        super().__init__(config)
         self.merger = Merger(config, RMSNorm)
+
+    def mlp(self) -> MLP:
+        return MLP(self.config)
 
     def __call__(self, pixels: mx.array, grids: NDArray[np.intp]) -> list[mx.array]:
         h, angles = self.patch_embed(pixels), rope_angles(grids, self.config)

@@ -21,11 +21,11 @@ from lime_mlx.prompt import Part, Prompt
 from .base import Model, media_array, shape_of
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import linear
+from .layers import Module, linear
 from .towers.whisper import WhisperConfig, WhisperTower, pooled, positions
 
 
-class Projector(nn.Module):
+class Projector(Module):
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(features, width)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lime_mlx.lrp.rules import PLAIN
 
-from .layers import LayerNorm, linear
+from .layers import LayerNorm, Module, linear
 from .qwen_vl import QwenVL
 from .towers.qwen_vision import EPS, QwenTower, VisionConfig, cells_of, frames, rope_angles
 
@@ -33,7 +33,7 @@ class Qwen3Config(VisionConfig):
     deepstack_visual_indexes: Sequence[int] = (8, 16, 24)
 
 
-class Perceptron(nn.Module):
+class Perceptron(Module):
     """Two layers, `sizes` (in, hidden, out)."""
 
     def __init__(self, sizes: tuple[int, int, int], activation: str) -> None:
@@ -80,13 +80,17 @@ def corners(grids: NDArray[np.intp], config: Qwen3Config) -> tuple[NDArray[np.in
 
 class Qwen3Tower(QwenTower):
     config_class = Qwen3Config
+    bias = True
     config: Qwen3Config
 
     def __init__(self, config: Qwen3Config) -> None:
-        super().__init__(config, LayerNorm, MLP, bias=True)
+        super().__init__(config)
         self.pos_embed = nn.Embedding(config.num_position_embeddings, config.hidden_size)
         self.merger = Merger(config, together=False)
         self.deepstack_merger_list = [Merger(config, together=True) for _ in config.deepstack_visual_indexes]
+
+    def mlp(self) -> MLP:
+        return MLP(self.config)
 
     def __call__(self, pixels: mx.array, grids: NDArray[np.intp]) -> list[mx.array]:
         cells, weights = corners(grids, self.config)

@@ -29,7 +29,7 @@ class QwenVL(Model):
     step: see `coordinates`.
     """
 
-    renames: Renames = (
+    renames: ClassVar[Renames] = (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^(model\.)?visual\.", "vision_tower."),
         (r"^model\.", "language_model.model."),

@@ -15,7 +15,16 @@ from lime_mlx.errors import CheckpointError
 from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.models.config import Config, renamed
-from lime_mlx.models.layers import LayerNorm, Tower, channels_last, check_activation, join_heads, linear, split_heads
+from lime_mlx.models.layers import (
+    LayerNorm,
+    Module,
+    Tower,
+    channels_last,
+    check_activation,
+    join_heads,
+    linear,
+    split_heads,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,7 +79,7 @@ def sinusoids(length: int, width: int) -> mx.array:
     return mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=1)
 
 
-class Positions(nn.Module):
+class Positions(Module):
     """A table of positions, which is not trained."""
 
     def __init__(self, length: int, width: int) -> None:
@@ -79,7 +88,7 @@ class Positions(nn.Module):
         self.freeze()
 
 
-class Attention(nn.Module):
+class Attention(Module):
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.heads, width = config.encoder_attention_heads, config.d_model
@@ -92,7 +101,7 @@ class Attention(nn.Module):
         return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
 
 
-class Block(nn.Module):
+class Block(Module):
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.activation = config.activation_function
