@@ -1,4 +1,4 @@
-"""Any resolution: a picture as itself made small, and as tiles of itself at the resolution that suits it best.
+"""Any resolution: a small copy of the picture, and tiles of it at the resolution that fits it best.
 
 Liu et al. 2024, "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge". Sizes are (height, width).
 """
@@ -28,7 +28,7 @@ RESOLUTIONS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 @dataclass(frozen=True)
 class AnyResolution:
-    """`pixels` turns the whole, squeezed to the size `whole`, and each tile into what a tower of `side` takes."""
+    """`pixels` prepares the small copy, of the size `whole`, and each tile for a tower of `side` pixels."""
 
     pixels: Pixels
     side: int
@@ -43,9 +43,9 @@ class AnyResolution:
         """
         pixels = Pixels.from_dict({**settings, "do_pad": None}, side)
         with reading():
-            known = given_keys(settings)
-            whole, tile = shorter(known.get("size", side)), shorter(known.get("crop_size", side))
-            points = resolutions(known.get("image_grid_pinpoints", RESOLUTIONS), side)
+            given = given_keys(settings)
+            whole, tile = shorter(given.get("size", side)), shorter(given.get("crop_size", side))
+            points = resolutions(given.get("image_grid_pinpoints", RESOLUTIONS), side)
         if tile not in (side, (side, side)):
             raise CheckpointError(f"crop_size gives tiles of {tile}, but the vision tower takes {side} x {side}.")
         return cls(pixels, side, (whole, whole) if isinstance(whole, int) else whole, points)
@@ -62,7 +62,7 @@ class AnyResolution:
         }
 
     def parts(self, image: Image.Image) -> list[Image.Image]:
-        """The whole, and the tiles of an RGB picture, row by row; black fills what is left of the resolution."""
+        """The small copy and the tiles of an RGB picture, row by row. Black fills the rest of the resolution."""
         size = image.height, image.width
         target = best_resolution(size, self.resolutions)
         height, width = _inside(size, target)
@@ -84,7 +84,7 @@ class AnyResolution:
 
 def resolutions(points: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, int], ...]:
     """The pairs of image_grid_pinpoints; `CheckpointError` where they are not multiples of `side`."""
-    whole = (
+    valid = (
         isinstance(points, Sequence)
         and points
         and all(
@@ -94,7 +94,7 @@ def resolutions(points: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, 
             for pair in points
         )
     )
-    if not whole:
+    if not valid:
         raise CheckpointError(
             f"image_grid_pinpoints is {points!r}; it must hold heights and widths that are multiples of {side}."
         )
@@ -102,7 +102,7 @@ def resolutions(points: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, 
 
 
 def best_resolution(size: Sequence[int], points: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """The first that keeps the most pixels of a picture of `size` and, among those, leaves the fewest empty."""
+    """The resolution that keeps the most pixels of a picture of `size`; among equals, the one with least padding."""
     height, width = size
 
     def kept(point: Sequence[int]) -> int:
@@ -129,10 +129,10 @@ def unpadded_shape(shape: Sequence[int], size: Sequence[int]) -> tuple[int, int]
 
 
 def kept_box(size: Sequence[int], target: Sequence[int], shape: Sequence[int]) -> tuple[float, float, float, float]:
-    """What the features that are left of joined tiles cover (left, top, right, bottom), as fractions of the picture.
+    """The box (left, top, right, bottom) of the features that are left of joined tiles, as fractions of the picture.
 
     size: that of the picture; target: that of the joined tiles in pixels, shape in features, which cover them evenly.
-    The box may be a little larger than the picture: a feature at its edge covers padding too.
+    The box may be a little larger than the picture, where a feature at the edge also covers padding.
     """
     ends = []
     for side, pixels, features, cut in zip(_inside(size, target), target, shape, unpadded(shape, size), strict=True):

@@ -1,4 +1,4 @@
-"""A picture squeezed into a square, and long ones as crops too ("pan and scan"), for Gemma 3.
+"""A picture squeezed into a square, and crops of a long picture ("pan and scan"), for Gemma 3.
 
 Gemma Team 2025, "Gemma 3 Technical Report" (arXiv 2503.19786), section 2.1.
 """

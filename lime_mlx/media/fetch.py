@@ -169,17 +169,17 @@ def open_url(
     Raises `MediaError` as `fetch` does; its cause is the error of the network.
     """
     opener = urllib.request.build_opener(_KeepRedirects)
-    seen: list[str] = []
+    visited: list[str] = []
     target = url
-    while len(seen) <= max_redirects:
-        seen.append(target)
+    while len(visited) <= max_redirects:
+        visited.append(target)
         with network_errors(url):
             response: http.client.HTTPResponse = opener.open(_request(target, headers or {}), timeout=_left(deadline))
             if response.status not in _REDIRECTS:
                 return response
             with response:
                 target = urljoin(target, response.headers.get("Location", ""))
-        if target in seen:
+        if target in visited:
             raise _error(url, "the server redirects in a loop; check the URL")
     raise _error(url, f"the server redirects more than {max_redirects} times; give the final URL")
 

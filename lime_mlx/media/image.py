@@ -133,8 +133,8 @@ def _identify(source: object, data: bytes, name: str) -> Image.Image:
         return source
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
-            found = f"{source.dtype} and shape {source.shape}"
-            raise _error(name, f"an array must be uint8 of shape (H, W, 3), and this one is {found}")
+            given = f"{source.dtype} and shape {source.shape}"
+            raise _error(name, f"an array must be uint8 of shape (H, W, 3), and this one is {given}")
         return Image.fromarray(np.ascontiguousarray(source))
     formats = (*FORMATS, "HEIF") if _is_heic(data) and _add_heic() else FORMATS
     return Image.open(BytesIO(data), formats=formats)
@@ -151,12 +151,12 @@ def _check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     with silent_stderr() if image.format == "TIFF" else nullcontext():
         image.load()
-    turn = _UPRIGHT.get(_orientation(image))
+    transposition = _UPRIGHT.get(_orientation(image))
     if image.mode in _NO_RGB:
         raise _error(name, f"its pixels are {_NO_RGB[image.mode]}; save it as 8-bit RGB")
     rgb = _from_16_bit(image, name) if image.mode == "I" or image.mode.startswith("I;16") else to_rgb(image)
-    if turn is not None:
-        rgb = rgb.transpose(turn)
+    if transposition is not None:
+        rgb = rgb.transpose(transposition)
     rgb.info = {}  # an EXIF rotation left here would be applied again
     return rgb
 

@@ -90,7 +90,7 @@ class Mel:
 
     @property
     def seconds(self) -> float:
-        """How much of a sound is heard: what comes later is cut off."""
+        """The length of a chunk. The rest of a longer sound is cut off."""
         return self.n_samples / self.rate
 
     def times(self, frames: int) -> NDArray[np.float64]:
@@ -111,10 +111,10 @@ class Mel:
         frames = length // self.hop_length
         if frames < 1:
             raise MediaError(f"Cannot use a sound of {length} samples; give at least {self.hop_length}.")
-        heard = np.asarray(samples, dtype=np.float32)[:length]
+        kept = np.asarray(samples, dtype=np.float32)[:length]
         # Frames of nothing but padding are all the same: one is computed, and repeated.
-        needed = min(length, (-(-(len(heard) + self.n_fft) // self.hop_length) + 1) * self.hop_length)
-        padded = np.pad(heard, (0, needed - len(heard)), constant_values=np.float32(self.padding_value))
+        needed = min(length, (-(-(len(kept) + self.n_fft) // self.hop_length) + 1) * self.hop_length)
+        padded = np.pad(kept, (0, needed - len(kept)), constant_values=np.float32(self.padding_value))
         padded = np.pad(padded.astype(np.float64), self.n_fft // 2, mode="reflect")
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop_length]
         hann = np.hanning(self.n_fft + 1)[:-1]
@@ -122,7 +122,7 @@ class Mel:
         logs = np.log10(np.maximum(power @ self.filters, FLOOR))
         logs = np.maximum(logs, logs.max() - RANGE)
         logs = np.pad(logs, ((0, frames - len(logs)), (0, 0)), mode="edge")
-        mask = np.arange(frames) * self.hop_length < len(heard)
+        mask = np.arange(frames) * self.hop_length < len(kept)
         return np.ascontiguousarray((logs.T + 4) / 4, dtype=np.float32), mask.astype(np.int32)
 
     @cached_property

@@ -70,7 +70,7 @@ class Pixels(Preprocessor):
         return self.channels(pixels if self.crop is None else _crop(pixels, *self.crop))[None]
 
     def box(self, image: Image.Image) -> tuple[float, float, float, float]:
-        """What the crop leaves (left, top, right, bottom), as fractions of the picture; larger than it, maybe."""
+        """The box (left, top, right, bottom) that the crop keeps, as fractions of the picture, which it may exceed."""
         height, width = self._target(image.width, image.height)
         tall, wide = self.crop or (height, width)
         left, top = (width - wide) // 2, (height - tall) // 2
@@ -100,9 +100,9 @@ def _crop(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
 def shorter(value: int | Mapping[str, int]) -> int | tuple[int, int]:
     """One number, for the shorter side, or (height, width)."""
-    found = sides({"shortest_edge": value} if isinstance(value, int) else value)
-    if found.keys() == {"shortest_edge"}:
-        return found["shortest_edge"]
-    if found.keys() == {"height", "width"}:
-        return found["height"], found["width"]
-    raise unsupported(found)
+    edges = sides({"shortest_edge": value} if isinstance(value, int) else value)
+    if edges.keys() == {"shortest_edge"}:
+        return edges["shortest_edge"]
+    if edges.keys() == {"height", "width"}:
+        return edges["height"], edges["width"]
+    raise unsupported(edges)

@@ -1,4 +1,4 @@
-"""What the preprocessing of pictures is made of: settings, resizing, and levels that become numbers."""
+"""Shared steps of the preprocessing of pictures: reading settings, resizing, normalising."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ def given_keys(settings: Mapping[str, object]) -> Json:
 
 def sides(value: Mapping[str, int], limit: int = MAX_SIDE) -> dict[str, int]:
     """The edges that a size of preprocessor_config.json names; `ValueError` for any that is not 1 to `limit`."""
-    found = given_keys(value)
-    if not all(isinstance(side, int) and 0 < side <= limit for side in found.values()):
+    edges = given_keys(value)
+    if not all(isinstance(side, int) and 0 < side <= limit for side in edges.values()):
         raise ValueError(f"a side of a size must be 1 to {limit}")
-    return found
+    return edges
 
 
-def unsupported(found: Mapping[str, int]) -> ValueError:
-    return ValueError(f"a size with {', '.join(found) or 'nothing'} is not supported")
+def unsupported(edges: Mapping[str, int]) -> ValueError:
+    return ValueError(f"a size with {', '.join(edges) or 'nothing'} is not supported")
 
 
 def positive(settings: Json, key: str, default: int) -> int:

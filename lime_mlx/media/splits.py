@@ -1,4 +1,4 @@
-"""A picture cut into rows and columns of squares, and the whole as one more, for Idefics3 and SmolVLM.
+"""A picture cut into rows and columns of squares, and one more square for all of it, for Idefics3 and SmolVLM.
 
 Laurencon et al. 2024, "Building and better understanding vision-language models" (arXiv 2408.12637).
 """
@@ -105,9 +105,9 @@ def splits_text(
 
 def _longer(value: Mapping[str, int]) -> int | tuple[int, int]:
     """One number, for the longer side, or (height, width)."""
-    found = sides(value)
-    if found.keys() == {"longest_edge"}:
-        return found["longest_edge"]
-    if found.keys() == {"height", "width"}:
-        return found["height"], found["width"]
-    raise unsupported(found)
+    edges = sides(value)
+    if edges.keys() == {"longest_edge"}:
+        return edges["longest_edge"]
+    if edges.keys() == {"height", "width"}:
+        return edges["height"], edges["width"]
+    raise unsupported(edges)

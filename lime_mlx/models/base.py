@@ -24,6 +24,13 @@ from .layers import Module, Tower
 
 T = TypeVar("T")
 Renames = Sequence[tuple[str, str]]
+# Of families whose modules transformers calls vision_tower and multi_modal_projector.
+PROJECTED: Renames = (
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
+    (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+)
 Weights = dict[str, mx.array]
 Levels = NDArray[np.float32]
 # The media array that holds the levels of each kind.
@@ -247,6 +254,12 @@ def merge(embeds: mx.array, features: mx.array, positions: NDArray[np.intp], kin
 
 def media_array(value: object, dtype: mx.Dtype) -> mx.array:
     return (value if isinstance(value, mx.array) else mx.array(np.ascontiguousarray(value))).astype(dtype)
+
+
+def check_pixels(pixels: mx.array, size: int) -> None:
+    """Raises `PromptError` for pixels of another shape than (N, 3, size, size)."""
+    if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size):
+        raise PromptError(f"pixel_values must have shape (N, 3, {size}, {size}), got {tuple(pixels.shape)}.")
 
 
 def shape_of(value: object) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The one decoder of all families: Llama, Mistral, Qwen2 (biases on q, k, v), Qwen3 (norms on q and k) and Gemma 3.
 
-A function of arrays: embeddings in, hidden states out. What it remembers is passed in, layer by layer, as a `Memory`: a
-`KVCache` layer that stores, or an `Overlay` that does not. Positions and masks are passed in as a `Positions`.
+The decoder is a function of arrays: embeddings in, hidden states out. The caller passes one `Memory` for each layer: a
+layer of a `KVCache`, which stores entries, or an `Overlay`, which does not. A `Positions` gives positions and masks.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ __all__ = ["MLP", "Decoder", "DecoderConfig", "Memories", "Memory"]
 
 
 class Memory(Protocol):
-    """What one layer remembers, and how it attends to that."""
+    """The keys and values of one layer, and the attention to them."""
 
     def attention(
         self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, rules: Rules
     ) -> mx.array:
-        """(B, H, L, d) from queries (B, H, L, d), and keys and values of the same positions, of its heads or fewer.
+        """Outputs (B, H, L, d) of queries (B, H, L, d). `k` and `v` are of the same L positions, with H or fewer heads.
 
-        mask: bool, broadcastable to (L, T), T positions being remembered in the end; None sees all.
+        mask: bool, broadcastable to (L, T), where T counts the stored and the new positions. None masks nothing.
         """
         ...
 
@@ -68,7 +68,7 @@ class Attention(Module):
 
 
 class Widths(Protocol):
-    """What a config says of the gated layers behind the attention."""
+    """The config of the gated layers after the attention."""
 
     @property
     def hidden_size(self) -> int: ...
@@ -97,7 +97,7 @@ class MLP(Module):
 
 
 class Block(Module):
-    """One layer: h + attention(norm(h)), then h + mlp(norm(h)). Gemma 3 has norms behind both, too."""
+    """One layer: h + attention(norm(h)), then h + mlp(norm(h)). Gemma 3 also has norms after both."""
 
     def __init__(self, config: DecoderConfig, window: int | None) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Decoder(Module):
         return self.model.layers
 
     def embed(self, ids: mx.array) -> mx.array:
-        """Token embeddings (1, T, D) of ids (T,), in the type of the norms: the fp modes unpack to bfloat16."""
+        """Token embeddings (1, T, D) of ids (T,), in the dtype of the norms, since the fp modes unpack to bfloat16."""
         embeds: mx.array = self.model.embed_tokens(ids)[None].astype(self.model.norm.weight.dtype)
         return embeds * self.config.hidden_size**0.5 if self.config.scaled_embeddings else embeds
 
@@ -172,7 +172,7 @@ class Decoder(Module):
     ) -> mx.array:
         """Hidden states after the final norm, (B, L, D), of embeddings (B, L, D) at `start`, `start + 1`, ...
 
-        `memory` has one `Memory` per layer; None sees these positions only and keeps nothing.
+        memory: one `Memory` for each layer. None attends to these positions only and stores nothing.
         """
         view = self._views(start, h.shape[1], positions)
         for index, layer in enumerate(self.layers):
@@ -185,7 +185,7 @@ class Decoder(Module):
     def _views(
         self, start: int, length: int, positions: Positions
     ) -> Callable[[int | None], tuple[Rotation, mx.array | None]]:
-        """From a layer's window to its rotation and its mask, worked out once for each kind of layer."""
+        """A function from the window of a layer to its rotation and mask, each computed once for a window."""
         coordinates = positions.at(start, length)
 
         @cache

@@ -24,7 +24,7 @@ from .decoder import Decoder
 from .layers import Module, linear
 from .towers.siglip import SiglipConfig, SiglipTower
 
-# What transformers assumes of the tower and the text when config.json leaves them out.
+# The defaults of transformers for what config.json leaves out.
 VISION = {"hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 TEXT = {"model_type": "llama", "rms_norm_eps": 1e-5}
 
@@ -60,7 +60,7 @@ class Idefics3(Model):
     published_head = True
     published = ((r"^language_model\.model\.", "language_model."),)
     chat_template = "idefics3"
-    # Squares of zeros only fill up; in every sum of the tower this level is 0 as well.
+    # Squares of exact zeros count as padding. This level is not 0, but it vanishes in every sum of the tower.
     blanks = {"image": 1e-30}
 
     def __init__(self, config: Json) -> None:
@@ -73,7 +73,7 @@ class Idefics3(Model):
 
     @classmethod
     def text(cls, config: Json) -> Json:
-        """The head is tied where the root of config.json says so."""
+        """The root of config.json decides whether the head is tied."""
         given = config.get("text_config")
         text = TEXT if given is None else {"model_type": "llama", **given}
         return {**text, "tie_word_embeddings": config.get("tie_word_embeddings", False)}
@@ -119,7 +119,7 @@ class Idefics3(Model):
         mask = np.asarray(prompt.media.get("pixel_attention_mask", np.ones((*pixels.shape[:2], size, size))))
         if mask.shape != (*pixels.shape[:2], size, size):
             raise PromptError(f"pixel_attention_mask must have shape (1, N, {size}, {size}), got {mask.shape}.")
-        real = (pixels[0] != 0).any(axis=(1, 2, 3))  # the others only fill up
+        real = (pixels[0] != 0).any(axis=(1, 2, 3))  # the other squares are padding
         real[0] |= not real.any()
         cells = mask[0][real][:, : edge * side, : edge * side].reshape(-1, edge, side, edge, side)
         pictures = media_array(pixels[0][real], self.vision_model.dtype)

@@ -1,4 +1,4 @@
-"""Qwen2-VL: a tower for pictures of any shape; its tokens stand in a 3-D grid of positions.
+"""Qwen2-VL: a tower for pictures of any shape; the tokens of a picture have a 3-D grid of positions.
 
 Paper: Wang et al. 2024, "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution"
 (arXiv 2409.12191).

@@ -22,7 +22,7 @@ from .towers.qwen_vision import EPS, QwenTower, VisionConfig, cells_of, frames, 
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen3Config(VisionConfig):
-    """num_position_embeddings: cells of a square grid. deepstack_visual_indexes: layers whose output is merged, too."""
+    """num_position_embeddings: cells of a square grid. deepstack_visual_indexes: layers whose output is also merged."""
 
     depth: int = 27
     hidden_size: int = 1152
@@ -52,7 +52,7 @@ class MLP(Perceptron):
 
 
 class Merger(Perceptron):
-    """The patches of a window to one token, normalised one by one or all together."""
+    """Merges the patches of a window into one token. together: the norm is over all patches of a window."""
 
     def __init__(self, config: Qwen3Config, together: bool) -> None:
         self.width = config.window * config.hidden_size
@@ -66,7 +66,7 @@ class Merger(Perceptron):
 
 
 def corners(grids: NDArray[np.intp], config: Qwen3Config) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Cells (N, 4) of the grid of learned positions around every patch, and their weights; corner lies on corner."""
+    """The 4 cells (N, 4) of the learned grid around each patch, and their weights. Both grids share their corners."""
     side = math.isqrt(config.num_position_embeddings)
     ends = np.repeat(grids[:, 1:], grids.prod(axis=1), axis=0).T - 1
     where = cells_of(grids, config.spatial_merge_size) * (side - 1) / np.maximum(ends, 1)

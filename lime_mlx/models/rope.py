@@ -88,7 +88,7 @@ def rope_scaling(rope: Json, longest: int) -> Json | None:
 
 
 def _yarn(scaling: Json) -> Json:
-    """As transformers reads it: the two mscales count together or not at all, and an attention factor before them."""
+    """As in transformers: the two mscales count only together, and an attention factor has priority over them."""
     if scaling.get("truncate") is False:
         raise CheckpointError("config.json asks for yarn rotary embeddings without truncation, which is not supported.")
     if not (scaling.get("mscale") and scaling.get("mscale_all_dim")):

@@ -57,7 +57,7 @@ class ClipConfig(Config):
 
     @property
     def covered(self) -> float:
-        """The share of each side that the patches cover; what is left at the right and at the bottom is not seen."""
+        """The share of each side that the patches cover. The rest, at the right and at the bottom, is not used."""
         return self.edge * self.patch_size / self.image_size
 
 
@@ -75,7 +75,7 @@ class Attention(Module):
 
 
 class Widths(Protocol):
-    """What a config says of the two layers behind the attention."""
+    """The config of the two layers after the attention."""
 
     @property
     def hidden_size(self) -> int: ...

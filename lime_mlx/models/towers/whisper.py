@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Count = TypeVar("Count", int, NDArray[np.int32], mx.array)
 EPS = 1e-5
-# Names that configs of other towers have for the same numbers; transformers reads both.
+# Other names of the same values, which transformers reads too.
 ALIASES = {
     "hidden_size": "d_model",
     "num_hidden_layers": "encoder_layers",
@@ -137,7 +137,7 @@ class WhisperTower(Tower):
     def __call__(self, mel: mx.array, valid: mx.array) -> mx.array:
         """(N, T, D) of mel (N, bins, frames), of which the first `valid` (N,) frames are sound; T is frames / 4.
 
-        Positions of the rest are seen by none of the sound's; what comes out at them means nothing.
+        No position of the sound attends to the rest, whose output means nothing.
         """
         h = PLAIN.activation(self.conv1(mel.swapaxes(1, 2)), "gelu")
         h = PLAIN.activation(self.conv2(h), "gelu")
@@ -150,7 +150,7 @@ class WhisperTower(Tower):
         return self.layer_norm(pairs.mean(axis=2))
 
     def sanitize(self, weights: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
-        """MLX's layout of the convolutions, and positions where they are left out, as mlx-audio does."""
+        """Also adds the positions, which mlx-audio leaves out."""
         weights = laid_out(weights, prefix, self.config)
         if f"{prefix}conv1.weight" in weights:
             weights.setdefault(f"{prefix}embed_positions.weight", self.embed_positions.weight)
@@ -166,10 +166,10 @@ def laid_out(weights: dict[str, mx.array], prefix: str, config: WhisperConfig) -
 
 
 def positions(frames: Count) -> Count:
-    """How many positions so many mel frames have after the convolutions."""
+    """The number of positions after the convolutions, from the number of mel frames."""
     return (frames - 1) // 2 + 1
 
 
 def pooled(frames: Count) -> Count:
-    """How many features so many mel frames give; a last position without a partner is left out."""
+    """The number of features, from the number of mel frames. A last position without a partner is left out."""
     return positions(frames) // 2
