@@ -52,7 +52,8 @@ def _spread(count: int, start: float, stop: float, cells: int) -> NDArray[np.flo
     edges = np.clip(edges, 0, cells)
     low, high = edges[:-1, None], edges[1:, None]
     ends = np.arange(cells + 1)
-    overlap = np.clip(np.minimum(high, ends[1:]) - np.maximum(low, ends[:-1]), 0, None)
+    overlap: NDArray[np.float64] = np.clip(np.minimum(high, ends[1:]) - np.maximum(low, ends[:-1]), 0, None)
     outside = (high - low)[:, 0] <= 0
     overlap[outside, np.minimum(edges[:-1].astype(int), cells - 1)[outside]] = 1
-    return overlap / overlap.sum(axis=1, keepdims=True)
+    overlap /= overlap.sum(axis=1, keepdims=True)
+    return overlap

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lime_mlx.errors import PromptError
 
@@ -121,7 +121,7 @@ class Prompt:
 
     def __init__(
         self,
-        input_ids: Sequence[int] | NDArray[np.integer[Any]],
+        input_ids: ArrayLike,
         media: Mapping[str, object] | None = None,
         spans: Sequence[Span] | None = None,
         language: Language | None = None,
@@ -157,16 +157,16 @@ def divided(spans: Sequence[Span], parts: Sequence[Part]) -> tuple[Span, ...]:
 
     They stay as they are where the parts do not fit them: a part must lie in one span, and no position may be left.
     """
-    found, rest = [], list(parts)
+    pieces, rest = [], list(parts)
     for span in spans:
         start = span.start
         while start < span.stop:
             if not rest or not 0 < rest[0].count <= span.stop - start:
                 return tuple(spans)
             part = rest.pop(0)
-            found.append(Span(span.kind, start, start + part.count, part.source, part.grid, part.seconds))
+            pieces.append(Span(span.kind, start, start + part.count, part.source, part.grid, part.seconds))
             start += part.count
-    return tuple(spans) if rest else tuple(found)
+    return tuple(spans) if rest else tuple(pieces)
 
 
 def modality_mask(spans: Sequence[Span], length: int) -> NDArray[np.bool_]:

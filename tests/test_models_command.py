@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import huggingface_hub
@@ -19,7 +20,7 @@ from lime_mlx.checkpoint.files import header, held_bytes
 from lime_mlx.checkpoint.load import held, load_model, read_weights
 from lime_mlx.cli import main
 from lime_mlx.errors import BackendError
-from lime_mlx.models import FAMILIES, family, takes
+from lime_mlx.models import FAMILIES, family, takes, tower_type
 from lime_mlx.models.base import Model
 
 COMMIT, EARLIER = "a" * 40, "b" * 40
@@ -211,3 +212,14 @@ def test_the_registry_says_what_a_family_takes(name):
         pytest.skip(f"{error.name} is not there")
     assert bool(takes(name)) == (model.media.__func__ is not Model.media.__func__)
     assert set(takes(name)) <= {"image", "audio"}
+
+
+def test_a_family_may_have_another_class_for_another_tower(monkeypatch):
+    """The rest of the registry stays: without a tower, or with one that is not listed, the family itself is chosen."""
+    other = replace(FAMILIES["llava"], towers={"siglip_vision_model": FAMILIES["idefics3"]})
+    monkeypatch.setitem(FAMILIES, "llava", other)
+    config = {"model_type": "llava", "vision_config": {"model_type": "siglip_vision_model"}}
+    assert family("llava", tower_type(config)).__name__ == "Idefics3"
+    for vision in ({"model_type": "clip_vision_model"}, {}, None, "siglip_vision_model"):
+        assert family("llava", tower_type({**config, "vision_config": vision})).__name__ == "Llava"
+    assert family("llava").__name__ == "Llava"

@@ -1,27 +1,34 @@
-"""Any resolution: a picture as itself made small, and as tiles of itself at the resolution that suits it best.
+"""Any resolution: a small copy of the picture, and tiles of it at the resolution that fits it best.
 
 Liu et al. 2024, "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge". Sizes are (height, width).
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import CheckpointError
+from ..files import Json
 from .image import to_rgb
 from .pixels import Pixels, shorter
 from .preprocess import given_keys, reading
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 RESOLUTIONS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 
 @dataclass(frozen=True)
 class AnyResolution:
-    """`pixels` turns the whole, squeezed to the size `whole`, and each tile into what a tower of `side` takes."""
+    """`pixels` prepares the small copy, of the size `whole`, and each tile for a tower of `side` pixels."""
 
     pixels: Pixels
     side: int
@@ -29,21 +36,21 @@ class AnyResolution:
     resolutions: tuple[tuple[int, int], ...] = RESOLUTIONS
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], side: int) -> "AnyResolution":
+    def from_dict(cls, settings: Json, side: int) -> Self:
         """Read preprocessor_config.json; `side` is that of the tower's input.
 
         Raises `CheckpointError` for settings that are not supported or give tiles of another size.
         """
         pixels = Pixels.from_dict({**settings, "do_pad": None}, side)
         with reading():
-            known = given_keys(settings)
-            whole, tile = shorter(known.get("size", side)), shorter(known.get("crop_size", side))
-            points = resolutions(known.get("image_grid_pinpoints", RESOLUTIONS), side)
+            given = given_keys(settings)
+            whole, tile = shorter(given.get("size", side)), shorter(given.get("crop_size", side))
+            points = resolutions(given.get("image_grid_pinpoints", RESOLUTIONS), side)
         if tile not in (side, (side, side)):
             raise CheckpointError(f"crop_size gives tiles of {tile}, but the vision tower takes {side} x {side}.")
         return cls(pixels, side, (whole, whole) if isinstance(whole, int) else whole, points)
 
-    def __call__(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+    def __call__(self, images: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
         """`pixel_values` (N, 1 + most tiles, 3, side, side) float32, zeros after the last tile of a picture, and
         `image_sizes` (N, 2), the heights and widths of the pictures."""
         cut = [np.concatenate([self.pixels(part) for part in self.parts(to_rgb(image))]) for image in images]
@@ -55,7 +62,7 @@ class AnyResolution:
         }
 
     def parts(self, image: Image.Image) -> list[Image.Image]:
-        """The whole, and the tiles of an RGB picture, row by row; black fills what is left of the resolution."""
+        """The small copy and the tiles of an RGB picture, row by row. Black fills the rest of the resolution."""
         size = image.height, image.width
         target = best_resolution(size, self.resolutions)
         height, width = _inside(size, target)
@@ -77,7 +84,7 @@ class AnyResolution:
 
 def resolutions(points: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, int], ...]:
     """The pairs of image_grid_pinpoints; `CheckpointError` where they are not multiples of `side`."""
-    whole = (
+    valid = (
         isinstance(points, Sequence)
         and points
         and all(
@@ -87,7 +94,7 @@ def resolutions(points: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, 
             for pair in points
         )
     )
-    if not whole:
+    if not valid:
         raise CheckpointError(
             f"image_grid_pinpoints is {points!r}; it must hold heights and widths that are multiples of {side}."
         )
@@ -95,7 +102,7 @@ def resolutions(points: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, 
 
 
 def best_resolution(size: Sequence[int], points: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """The first that keeps the most pixels of a picture of `size` and, among those, leaves the fewest empty."""
+    """The resolution that keeps the most pixels of a picture of `size`; among equals, the one with least padding."""
     height, width = size
 
     def kept(point: Sequence[int]) -> int:
@@ -122,10 +129,10 @@ def unpadded_shape(shape: Sequence[int], size: Sequence[int]) -> tuple[int, int]
 
 
 def kept_box(size: Sequence[int], target: Sequence[int], shape: Sequence[int]) -> tuple[float, float, float, float]:
-    """What the features that are left of joined tiles cover (left, top, right, bottom), as fractions of the picture.
+    """The box (left, top, right, bottom) of the features that are left of joined tiles, as fractions of the picture.
 
     size: that of the picture; target: that of the joined tiles in pixels, shape in features, which cover them evenly.
-    The box may be a little larger than the picture: a feature at its edge covers padding too.
+    The box may be a little larger than the picture, where a feature at the edge also covers padding.
     """
     ends = []
     for side, pixels, features, cut in zip(_inside(size, target), target, shape, unpadded(shape, size), strict=True):

@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import NDArray
 
 from ..errors import MediaError
-from .fetch import read_source, source_name
+from .fetch import Source, read_source, source_name
 from .formats import kind_of, silent_stderr, why_not
 
 RATE = 16_000
@@ -36,14 +37,12 @@ _STREAMED = 0x7FFFF000  # writers to a pipe put this or more where the length of
 _INTEGERS = {"uint8": (128, 128), "int8": (0, 128), "int16": (0, 1 << 15), "int32": (0, 1 << 31)}
 _MISSING = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
-Source = str | os.PathLike | bytes
-
 
 @dataclass(frozen=True, eq=False)
 class Sound:
     """Mono samples (N,) float32 in -1..1, and how many of them make a second."""
 
-    samples: np.ndarray
+    samples: NDArray[np.float32]
     rate: int
 
     @property
@@ -91,8 +90,9 @@ def open_audio(
         data, content_type = read_source(source, stdin=stdin)
         with silent_stderr(), _opened(data, content_type, source_name(source)) as (file, stream):
             samples = _read(stream, rate, max_seconds, file.frames)
-    for sentence in stream.notices if notice is not None else ():
-        notice(f"{stream.name} {sentence}.")
+    if notice is not None:
+        for sentence in stream.notices:
+            notice(f"{stream.name} {sentence}.")
     return Sound(samples, rate)
 
 
@@ -122,7 +122,7 @@ class _Bytes(BytesIO):
             return self.tell()
 
 
-class _Forward(soundfile.SoundFile):
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """Read once, front to back: the seek that soundfile makes after every block fails in a damaged file."""
 
     def seekable(self) -> bool:
@@ -232,7 +232,7 @@ def _read(stream: _Stream, rate: int, max_seconds: float, frames: int = 0) -> np
         raise _error(name, f"{lasts}; give at least {1000 * MIN_SECONDS:.0f} ms of sound")
     if resampler is not None:
         parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    samples = np.clip(np.concatenate(parts), -1, 1)
+    samples: NDArray[np.float32] = np.clip(np.concatenate(parts), -1, 1)
     if channels > 1:
         stream.notices.append(f"has {channels} channels: their mean is used")
     if stream.damage:
@@ -251,7 +251,9 @@ def _with_true_length(data: bytes, notices: list[str]) -> bytes:
     at = 12
     while (chunk := _chunk(data, at)) is not None and chunk[0] != b"data":
         at += 8 + chunk[1] + chunk[1] % 2
-    end = len(data) if chunk is None else at + 8 + chunk[1] + chunk[1] % 2
+    if chunk is None:
+        return data
+    end = at + 8 + chunk[1] + chunk[1] % 2
     if len(data) - end < _TAG or _chunk(data, end) or _chunk(data, end - chunk[1] % 2):
         return data
     if chunk[1]:

@@ -1,20 +1,27 @@
-"""A picture squeezed into a square, and long ones as crops too ("pan and scan"), for Gemma 3.
+"""A picture squeezed into a square, and crops of a long picture ("pan and scan"), for Gemma 3.
 
 Gemma Team 2025, "Gemma 3 Technical Report" (arXiv 2503.19786), section 2.1.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import CheckpointError, MediaError
+from ..files import Json
 from .image import to_rgb
 from .pixels import shorter
 from .preprocess import HALF, Preprocessor, positive
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,7 @@ class Crops(Preprocessor):
     std: tuple[float, ...] = HALF
 
     @classmethod
-    def _read(cls, settings: Mapping[str, Any], side: int) -> "Crops":
+    def _read(cls, settings: Json, side: int) -> Self:
         size = settings.get("size", side)
         size = (size, size) if isinstance(size, int) else shorter(size)
         if size != (side, side):
@@ -53,7 +60,7 @@ class Crops(Preprocessor):
             **cls._levels(settings),
         )
 
-    def __call__(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+    def __call__(self, images: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
         """`pixel_values` (pictures and crops, 3, side, side) float32, each picture before its crops, and
         `num_crops` (N,).
 
@@ -78,7 +85,7 @@ class Crops(Preprocessor):
         ends = [(start, min(start + step, long)) for start in range(0, long, step)]
         return [(a, 0, b, height) if width >= height else (0, a, width, b) for a, b in ends]
 
-    def _square(self, image: Image.Image) -> np.ndarray:
+    def _square(self, image: Image.Image) -> NDArray[np.float32]:
         if self.resize:
             image = self.resized(image, self.side, self.side)
         elif image.size != (self.side, self.side):

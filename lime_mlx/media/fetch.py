@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
-from typing import BinaryIO
+from typing import IO, BinaryIO
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from ..errors import MediaError
 
+# A path, an http(s) URL, "-" for standard input, or the bytes themselves.
+Source = str | os.PathLike[str] | bytes
 MAX_FILE_BYTES = 1 << 30
 MAX_DOWNLOAD_BYTES = 100 << 20
 TIMEOUT = 60.0
@@ -73,7 +75,7 @@ def download(
     return result.result(timeout=0)
 
 
-def read_source(source: str | os.PathLike | bytes, *, stdin: BinaryIO | None = None) -> tuple[bytes, str]:
+def read_source(source: Source, *, stdin: BinaryIO | None = None) -> tuple[bytes, str]:
     """The bytes of a path, an http(s) URL, `-` (standard input) or bytes, and the content type of a URL ("").
 
     Raises:
@@ -98,7 +100,7 @@ def is_url(source: str) -> bool:
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", source) is not None
 
 
-def source_name(source: str | os.PathLike | bytes) -> str:
+def source_name(source: Source) -> str:
     """What messages call the source: short, one line, and without the password of a URL."""
     if isinstance(source, bytes):
         return "the given bytes"
@@ -115,11 +117,11 @@ def one_line(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}...{text[3 - limit // 2 :]}"
 
 
-def _error(source: str | os.PathLike | bytes, problem: str) -> MediaError:
+def _error(source: Source, problem: str) -> MediaError:
     return MediaError(f"Cannot read {source_name(source)}: {problem}.")
 
 
-def _read_file(path: str | os.PathLike) -> bytes:
+def _read_file(path: str | os.PathLike[str]) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -150,7 +152,9 @@ def _read_stdin(stdin: BinaryIO | None) -> bytes:
 class _KeepRedirects(urllib.request.HTTPRedirectHandler):
     """Returns a redirect as an answer, since urllib's own limits cannot be set per call."""
 
-    def http_error_302(self, req, fp, code, msg, headers):
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> IO[bytes]:
         return fp
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
@@ -165,17 +169,17 @@ def open_url(
     Raises `MediaError` as `fetch` does; its cause is the error of the network.
     """
     opener = urllib.request.build_opener(_KeepRedirects)
-    seen: list[str] = []
+    visited: list[str] = []
     target = url
-    while len(seen) <= max_redirects:
-        seen.append(target)
+    while len(visited) <= max_redirects:
+        visited.append(target)
         with network_errors(url):
-            response = opener.open(_request(target, headers or {}), timeout=_left(deadline))
+            response: http.client.HTTPResponse = opener.open(_request(target, headers or {}), timeout=_left(deadline))
             if response.status not in _REDIRECTS:
                 return response
             with response:
                 target = urljoin(target, response.headers.get("Location", ""))
-        if target in seen:
+        if target in visited:
             raise _error(url, "the server redirects in a loop; check the URL")
     raise _error(url, f"the server redirects more than {max_redirects} times; give the final URL")
 

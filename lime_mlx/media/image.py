@@ -1,7 +1,6 @@
 """One picture, from any source, as RGB."""
 
 import logging
-import os
 import struct
 import threading
 import warnings
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import MediaError
-from .fetch import one_line, read_source, source_name
+from .fetch import Source, one_line, read_source, source_name
 from .formats import HEIC_BRANDS, kind_of, silent_stderr, why_not
 
 MIN_SIDE = 2
@@ -138,8 +137,8 @@ def _identify(source: object, data: bytes, name: str) -> Image.Image:
         return source
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
-            found = f"{source.dtype} and shape {source.shape}"
-            raise _error(name, f"an array must be uint8 of shape (H, W, 3), and this one is {found}")
+            given = f"{source.dtype} and shape {source.shape}"
+            raise _error(name, f"an array must be uint8 of shape (H, W, 3), and this one is {given}")
         return Image.fromarray(np.ascontiguousarray(source))
     formats = (*FORMATS, "HEIF") if _is_heic(data) and _add_heic() else FORMATS
     return Image.open(BytesIO(data), formats=formats)
@@ -156,19 +155,20 @@ def _check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     with silent_stderr() if image.format == "TIFF" else nullcontext():
         image.load()
-    turn = _UPRIGHT.get(_orientation(image))
+    transposition = _UPRIGHT.get(_orientation(image))
     if image.mode in _NO_RGB:
         raise _error(name, f"its pixels are {_NO_RGB[image.mode]}; save it as 8-bit RGB")
     rgb = _from_16_bit(image, name) if image.mode == "I" or image.mode.startswith("I;16") else to_rgb(image)
-    if turn is not None:
-        rgb = rgb.transpose(turn)
+    if transposition is not None:
+        rgb = rgb.transpose(transposition)
     rgb.info = {}  # an EXIF rotation left here would be applied again
     return rgb
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
+        orientation: int = image.getexif().get(_ORIENTATION_TAG, 1)
+        return orientation
     except DECODE_ERRORS:  # damaged EXIF, sound pixels
         return 1
 

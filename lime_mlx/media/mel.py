@@ -4,16 +4,22 @@ Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision
 mel scale and the filters of equal area are those of Slaney's Auditory Toolbox (1998).
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import CheckpointError, MediaError
+from ..files import Json
 from .audio import MAX_RATE, MAX_SECONDS, MIN_RATE
 from .preprocess import positive
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TOP_HERTZ = 8000.0
 FLOOR = 1e-10
@@ -36,7 +42,7 @@ class Mel:
     padding_value: float = 0.0
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> "Mel":
+    def from_dict(cls, settings: Json) -> Self:
         """Read preprocessor_config.json, or the part `feature_extractor` of processor_config.json.
 
         A key that is missing or null takes its default. The length of a chunk is chunk_length (seconds) times
@@ -50,7 +56,7 @@ class Mel:
             raise CheckpointError(f"The settings of the sound preprocessor cannot be used: {error}.") from error
 
     @classmethod
-    def _read(cls, settings: Mapping[str, Any]) -> "Mel":
+    def _read(cls, settings: Json) -> Self:
         kind = settings.get("feature_extractor_type", "WhisperFeatureExtractor")
         if kind != "WhisperFeatureExtractor":
             raise ValueError(f"feature_extractor_type {kind} is not supported")
@@ -84,14 +90,16 @@ class Mel:
 
     @property
     def seconds(self) -> float:
-        """How much of a sound is heard: what comes later is cut off."""
+        """The length of a chunk. The rest of a longer sound is cut off."""
         return self.n_samples / self.rate
 
-    def times(self, frames: int) -> np.ndarray:
+    def times(self, frames: int) -> NDArray[np.float64]:
         """(frames,) float64: the middle of each frame's window, in seconds from the start of the sound."""
         return np.arange(frames) * self.hop_length / self.rate
 
-    def __call__(self, samples: np.ndarray, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, samples: NDArray[np.float32], length: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Samples (N,) to features (n_mels, frames) float32, and the mask (frames,) int32: 1 where there is sound.
 
         length: cut or pad to so many samples: a chunk when left out, as the processors of Qwen2-Audio and Qwen2.5-Omni
@@ -103,10 +111,10 @@ class Mel:
         frames = length // self.hop_length
         if frames < 1:
             raise MediaError(f"Cannot use a sound of {length} samples; give at least {self.hop_length}.")
-        heard = np.asarray(samples, dtype=np.float32)[:length]
+        kept = np.asarray(samples, dtype=np.float32)[:length]
         # Frames of nothing but padding are all the same: one is computed, and repeated.
-        needed = min(length, (-(-(len(heard) + self.n_fft) // self.hop_length) + 1) * self.hop_length)
-        padded = np.pad(heard, (0, needed - len(heard)), constant_values=np.float32(self.padding_value))
+        needed = min(length, (-(-(len(kept) + self.n_fft) // self.hop_length) + 1) * self.hop_length)
+        padded = np.pad(kept, (0, needed - len(kept)), constant_values=np.float32(self.padding_value))
         padded = np.pad(padded.astype(np.float64), self.n_fft // 2, mode="reflect")
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop_length]
         hann = np.hanning(self.n_fft + 1)[:-1]
@@ -114,17 +122,18 @@ class Mel:
         logs = np.log10(np.maximum(power @ self.filters, FLOOR))
         logs = np.maximum(logs, logs.max() - RANGE)
         logs = np.pad(logs, ((0, frames - len(logs)), (0, 0)), mode="edge")
-        mask = np.arange(frames) * self.hop_length < len(heard)
+        mask = np.arange(frames) * self.hop_length < len(kept)
         return np.ascontiguousarray((logs.T + 4) / 4, dtype=np.float32), mask.astype(np.int32)
 
     @cached_property
-    def filters(self) -> np.ndarray:
+    def filters(self) -> NDArray[np.float64]:
         """(n_fft // 2 + 1, n_mels) float64: triangles with their feet on their neighbours' peaks, of equal area."""
         edges = _hertz(np.linspace(0, _mels(TOP_HERTZ), self.n_mels + 2))
         bins = np.linspace(0, self.rate // 2, self.n_fft // 2 + 1)[:, None]
         low, peak, high = edges[:-2], edges[1:-1], edges[2:]
         rising, falling = (bins - low) / (peak - low), (high - bins) / (high - peak)
-        return np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
+        filters: NDArray[np.float64] = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
+        return filters
 
 
 # Slaney's scale: 3 mels for 200 Hz up to 1 kHz, and 27 mels for each factor of 6.4 above it.
@@ -134,5 +143,5 @@ def _mels(hertz: float) -> float:
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
 
 
-def _hertz(mels: np.ndarray) -> np.ndarray:
+def _hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))

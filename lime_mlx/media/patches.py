@@ -4,18 +4,25 @@ Wang et al. 2024, "Qwen2-VL: Enhancing Vision-Language Model's Perception of the
 (arXiv 2409.12191).
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import MediaError
+from ..files import Json
 from .image import to_rgb
 from .pixels import CLIP_MEAN, CLIP_STD
 from .preprocess import Preprocessor, positive, refuse_long, sides, unsupported
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SPELLINGS = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 LIMITS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
@@ -39,7 +46,7 @@ class Patches(Preprocessor):
     std: tuple[float, ...] = CLIP_STD
 
     @classmethod
-    def _read(cls, settings: Mapping[str, Any]) -> "Patches":
+    def _read(cls, settings: Json, side: int) -> Self:
         named = sides(settings.get("size", LIMITS), MAX_PIXELS)
         limits = {SPELLINGS.get(key, key): value for key, value in named.items()}
         limits |= {SPELLINGS[key]: positive(settings, key, 0) for key in SPELLINGS if key in settings}
@@ -55,7 +62,7 @@ class Patches(Preprocessor):
             **cls._levels(settings),
         )
 
-    def __call__(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+    def __call__(self, images: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
         """`pixel_values` (patches of all pictures, 3 * frames * patch * patch) float32, window after window, and
         `image_grid_thw` (N, 3), the time (1), rows and columns of each picture.
 
@@ -70,15 +77,16 @@ class Patches(Preprocessor):
             grids.append((1, height // self.patch, width // self.patch))
         return {"pixel_values": np.concatenate(parts), "image_grid_thw": np.array(grids)}
 
-    def tokens(self, grids: np.ndarray) -> list[int]:
+    def tokens(self, grids: NDArray[np.generic]) -> list[int]:
         """The number of tokens of each picture of `image_grid_thw`."""
-        return (grids.prod(axis=1) // self.merge**2).tolist()
+        counts: list[int] = (np.asarray(grids, dtype=np.intp).prod(axis=1) // self.merge**2).tolist()
+        return counts
 
     def size(self, image: Image.Image) -> tuple[int, int]:
         """(height, width) after the resize."""
         refuse_long(image)
         height, width, unit = image.height, image.width, self.patch * self.merge
-        if self.least is None:
+        if self.least is None or self.most is None:
             if height % unit or width % unit:
                 raise MediaError(
                     f"Cannot use a picture of {width} x {height}: the model does not resize, and takes only sides that "
@@ -94,7 +102,7 @@ class Patches(Preprocessor):
             tall, wide = (math.ceil(side * grow / unit) * unit for side in (height, width))
         return tall, wide
 
-    def _cut(self, pixels: np.ndarray) -> np.ndarray:
+    def _cut(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """(patches, 3 * frames * patch * patch) of (3, H, W), the patches of a window side by side."""
         _, height, width = pixels.shape
         unit = self.patch * self.merge

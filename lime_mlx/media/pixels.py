@@ -1,15 +1,22 @@
 """A picture as the pixels a CLIP tower takes: resized, cropped, scaled and normalised."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import CheckpointError
+from ..files import Json
 from .image import to_rgb
 from .preprocess import Preprocessor, refuse_long, sides, unsupported
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -26,31 +33,31 @@ class Pixels(Preprocessor):
     std: tuple[float, ...] = CLIP_STD
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], size: int) -> "Pixels":
-        """Read preprocessor_config.json; `size` is the side of the tower's input.
+    def from_dict(cls, settings: Json, side: int = 0) -> Self:
+        """Read preprocessor_config.json; `side` is that of the tower's input.
 
         Raises `CheckpointError` for settings that are not supported or give pixels of another size.
         """
-        pixels = super().from_dict(settings, size)
+        pixels = super().from_dict(settings, side)
         given = pixels.crop or pixels.resize
-        if given != (size, size):
+        if given != (side, side):
             raise CheckpointError(
-                f"preprocessor_config.json gives pictures of size {given}, but the vision tower takes {size} x {size}."
+                f"preprocessor_config.json gives pictures of size {given}, but the vision tower takes {side} x {side}."
             )
         return pixels
 
     @classmethod
-    def _read(cls, settings: Mapping[str, Any], size: int) -> "Pixels":
+    def _read(cls, settings: Json, side: int) -> Self:
         if settings.get("do_pad"):
             raise ValueError("do_pad is not supported")
-        crop = shorter(settings.get("crop_size", size)) if settings.get("do_center_crop", True) else None
+        crop = shorter(settings.get("crop_size", side)) if settings.get("do_center_crop", True) else None
         return cls(
-            resize=shorter(settings.get("size", size)) if settings.get("do_resize", True) else None,
+            resize=shorter(settings.get("size", side)) if settings.get("do_resize", True) else None,
             crop=(crop, crop) if isinstance(crop, int) else crop,
             **cls._levels(settings),
         )
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """(1, 3, height, width) float32 of a picture of any size and mode.
 
         Raises `MediaError` for a picture more than `MAX_RATIO` times as long as it is wide, or the other way round.
@@ -63,22 +70,24 @@ class Pixels(Preprocessor):
         return self.channels(pixels if self.crop is None else _crop(pixels, *self.crop))[None]
 
     def box(self, image: Image.Image) -> tuple[float, float, float, float]:
-        """What the crop leaves (left, top, right, bottom), as fractions of the picture; larger than it, maybe."""
-        height, width = (image.height, image.width) if self.resize is None else self._target(image.width, image.height)
+        """The box (left, top, right, bottom) that the crop keeps, as fractions of the picture, which it may exceed."""
+        height, width = self._target(image.width, image.height)
         tall, wide = self.crop or (height, width)
         left, top = (width - wide) // 2, (height - tall) // 2
         return left / width, top / height, (left + wide) / width, (top + tall) / height
 
     def _target(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) after the resize."""
+        if self.resize is None:
+            return height, width
         if isinstance(self.resize, tuple):
             return self.resize
         short, long = sorted((width, height))
-        target = self.resize, int(self.resize * long / short)
-        return target[::-1] if width <= height else target
+        small, large = self.resize, int(self.resize * long / short)
+        return (large, small) if width <= height else (small, large)
 
 
-def _crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def _crop(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """The middle of (H, W, 3), with black around what is smaller."""
     tall, wide = pixels.shape[:2]
     top, left = (tall - height) // 2, (wide - width) // 2
@@ -91,9 +100,9 @@ def _crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def shorter(value: int | Mapping[str, int]) -> int | tuple[int, int]:
     """One number, for the shorter side, or (height, width)."""
-    found = sides({"shortest_edge": value} if isinstance(value, int) else value)
-    if found.keys() == {"shortest_edge"}:
-        return found["shortest_edge"]
-    if found.keys() == {"height", "width"}:
-        return found["height"], found["width"]
-    raise unsupported(found)
+    edges = sides({"shortest_edge": value} if isinstance(value, int) else value)
+    if edges.keys() == {"shortest_edge"}:
+        return edges["shortest_edge"]
+    if edges.keys() == {"height", "width"}:
+        return edges["height"], edges["width"]
+    raise unsupported(edges)

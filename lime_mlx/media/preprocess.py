@@ -1,16 +1,23 @@
-"""What the preprocessing of pictures is made of: settings, resizing, and levels that become numbers."""
+"""Shared steps of the preprocessing of pictures: reading settings, resizing, normalising."""
+
+from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import CheckpointError, MediaError
+from ..files import Json
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HALF = (0.5, 0.5, 0.5)
 MAX_RATIO = 200
@@ -24,31 +31,32 @@ class Preprocessor(ABC):
     The defaults of a subclass are those of its processor in transformers.
     """
 
-    resample: int
+    resample: int = Image.Resampling.BICUBIC
     scale: float = 1 / 255
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = HALF
+    std: tuple[float, ...] = HALF
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not all(0 < value < math.inf for value in (self.scale, *self.std)):
             raise ValueError("rescale_factor and image_std must be positive")
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], *given: int) -> Any:
+    def from_dict(cls, settings: Json, side: int = 0) -> Self:
         """Read preprocessor_config.json. A key that is missing or null takes its default.
 
-        Raises `CheckpointError` for settings that are not supported.
+        side: that of the tower's input, for the preprocessors that depend on it. Raises `CheckpointError` for settings
+        that are not supported.
         """
         with reading():
-            return cls._read(given_keys(settings), *given)
+            return cls._read(given_keys(settings), side)
 
     @classmethod
     @abstractmethod
-    def _read(cls, settings: Mapping[str, Any], *given: int) -> Any:
+    def _read(cls, settings: Json, side: int) -> Self:
         """The preprocessor that the settings describe."""
 
     @classmethod
-    def _levels(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _levels(cls, settings: Json) -> Json:
         """The fields that all families have."""
         normalise = settings.get("do_normalize", True)
         return {
@@ -61,10 +69,11 @@ class Preprocessor(ABC):
     def resized(self, image: Image.Image, height: int, width: int) -> Image.Image:
         return image.resize((width, height), self.resample)
 
-    def channels(self, image: Image.Image | np.ndarray) -> np.ndarray:
+    def channels(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:
         """(3, H, W) float32 of an RGB picture, or of (H, W, 3) uint8."""
-        levels = (np.arange(256) * self.scale).astype(np.float32)[:, None]
-        levels = (levels - np.float32(self.mean)) / np.float32(self.std)
+        scaled = (np.arange(256) * self.scale).astype(np.float32)[:, None]
+        mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
+        levels: NDArray[np.float32] = (scaled - mean) / std
         return np.stack([np.take(levels[:, c], np.asarray(image)[..., c]) for c in range(3)])
 
 
@@ -77,24 +86,24 @@ def reading() -> Iterator[None]:
         raise CheckpointError(f"preprocessor_config.json cannot be used: {error}.") from error
 
 
-def given_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+def given_keys(settings: Mapping[str, object]) -> Json:
     """Without those that are null."""
     return {key: value for key, value in settings.items() if value is not None}
 
 
 def sides(value: Mapping[str, int], limit: int = MAX_SIDE) -> dict[str, int]:
     """The edges that a size of preprocessor_config.json names; `ValueError` for any that is not 1 to `limit`."""
-    found = given_keys(value)
-    if not all(isinstance(side, int) and 0 < side <= limit for side in found.values()):
+    edges = given_keys(value)
+    if not all(isinstance(side, int) and 0 < side <= limit for side in edges.values()):
         raise ValueError(f"a side of a size must be 1 to {limit}")
-    return found
+    return edges
 
 
-def unsupported(found: Mapping[str, int]) -> ValueError:
-    return ValueError(f"a size with {', '.join(found) or 'nothing'} is not supported")
+def unsupported(edges: Mapping[str, int]) -> ValueError:
+    return ValueError(f"a size with {', '.join(edges) or 'nothing'} is not supported")
 
 
-def positive(settings: Mapping[str, Any], key: str, default: int) -> int:
+def positive(settings: Json, key: str, default: int) -> int:
     value = settings.get(key, default)
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{key} must be a positive number, got {value!r}")

@@ -1,18 +1,25 @@
-"""A picture cut into rows and columns of squares, and the whole as one more, for Idefics3 and SmolVLM.
+"""A picture cut into rows and columns of squares, and one more square for all of it, for Idefics3 and SmolVLM.
 
 Laurencon et al. 2024, "Building and better understanding vision-language models" (arXiv 2408.12637).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from ..files import Json
 from .image import to_rgb
 from .preprocess import HALF, Preprocessor, sides, unsupported
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +34,7 @@ class Splits(Preprocessor):
     std: tuple[float, ...] = HALF
 
     @classmethod
-    def _read(cls, settings: Mapping[str, Any]) -> "Splits":
+    def _read(cls, settings: Json, side: int) -> Self:
         size = _longer(settings.get("size", {"longest_edge": cls.resize}))
         return cls(
             resize=size if settings.get("do_resize", True) else None,
@@ -36,7 +43,7 @@ class Splits(Preprocessor):
             **cls._levels(settings),
         )
 
-    def __call__(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
+    def __call__(self, images: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
         """`pixel_values` (1, squares of all pictures, 3, side, side) float32 and `pixel_attention_mask`
         (1, squares of all pictures, side, side) int64, all 1: every square is full."""
         squares = np.stack([self.channels(square) for image in images for square in self.squares(image)])[None]
@@ -98,9 +105,9 @@ def splits_text(
 
 def _longer(value: Mapping[str, int]) -> int | tuple[int, int]:
     """One number, for the longer side, or (height, width)."""
-    found = sides(value)
-    if found.keys() == {"longest_edge"}:
-        return found["longest_edge"]
-    if found.keys() == {"height", "width"}:
-        return found["height"], found["width"]
-    raise unsupported(found)
+    edges = sides(value)
+    if edges.keys() == {"longest_edge"}:
+        return edges["longest_edge"]
+    if edges.keys() == {"height", "width"}:
+        return edges["height"], edges["width"]
+    raise unsupported(edges)

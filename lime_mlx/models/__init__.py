@@ -1,4 +1,4 @@
-"""The families, by the `model_type` of config.json: module, class, and what they take beside text."""
+"""The registry: from the `model_type` of config.json to the family that runs it, and what that takes beside text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """Where the class of a family lies, and what it takes beside text: "image", "audio".
+    """One family: its module and class, and what it takes beside text ("image", "audio").
 
-    towers: by the `model_type` of `vision_config`, the families for checkpoints that have another tower.
+    towers: the families of checkpoints that have another tower, by the `model_type` of their `vision_config`.
     """
 
     module: str
@@ -50,9 +50,9 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(model_type: str, tower: object = None) -> type[Model]:
-    """The model class of a `model_type`, and where that has several, of the `model_type` of its `vision_config`.
+    """The model class of a `model_type`. `tower` chooses where a family has another class for another vision tower.
 
-    Raises `CheckpointError` that lists the supported ones.
+    Raises `CheckpointError`, which lists the supported types.
     """
     if model_type not in FAMILIES:
         raise CheckpointError(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -19,10 +20,17 @@ from lime_mlx.processor import AnyMedium, Settings
 from lime_mlx.prompt import MODALITIES, NOUNS, Part, Prompt, Span, divided, modality_mask, runs
 
 from .decoder import Decoder
-from .layers import Tower
+from .layers import Module, Tower
 
 T = TypeVar("T")
 Renames = Sequence[tuple[str, str]]
+# Of families whose modules transformers calls vision_tower and multi_modal_projector.
+PROJECTED: Renames = (
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
+    (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+)
 Weights = dict[str, mx.array]
 Levels = NDArray[np.float32]
 # The media array that holds the levels of each kind.
@@ -48,7 +56,7 @@ class Inputs(NamedTuple):
     positions: Positions = SEQUENCE
 
 
-class Model(nn.Module):
+class Model(Module):
     """A family: tower and connector (its own), and `language_model`, the one decoder.
 
     A subclass sets `renames` (weight spellings to ours, applied in order). When it takes media, it also overrides
@@ -119,7 +127,7 @@ class Model(nn.Module):
         weights = rename(weights, self.renames, self.drop)
         if "lm_head" not in self.language_model:
             weights = {k: v for k, v in weights.items() if not k.startswith("language_model.lm_head.")}
-        for path, module in self.named_modules():
+        for path, module in nn.Module.named_modules(self):
             if isinstance(module, Tower):
                 weights = module.sanitize(weights, f"{path}.")
         return weights
@@ -218,7 +226,7 @@ class Model(nn.Module):
         """The prompt with even pictures and silence of the same size."""
         for kind, level in self.blanks.items():
             if prompt.media.get(LEVELS[kind]) is not None:
-                prompt = self.changed(prompt, kind, lambda levels, level=level: np.full_like(levels, level))
+                prompt = self.changed(prompt, kind, partial(np.full_like, fill_value=level))
         return prompt
 
     def ids(self, prompt: Prompt) -> mx.array:
@@ -241,7 +249,7 @@ class Model(nn.Module):
 
 def bundled_template(name: str) -> str:
     """A chat template of templates/."""
-    return files(__package__).joinpath("templates", f"{name}.jinja").read_text(encoding="utf-8")
+    return (files(__package__) / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def merge(embeds: mx.array, features: mx.array, positions: NDArray[np.intp], kind: str) -> mx.array:
@@ -260,6 +268,12 @@ def merge(embeds: mx.array, features: mx.array, positions: NDArray[np.intp], kin
 
 def media_array(value: object, dtype: mx.Dtype) -> mx.array:
     return (value if isinstance(value, mx.array) else mx.array(np.ascontiguousarray(value))).astype(dtype)
+
+
+def check_pixels(pixels: mx.array, size: int) -> None:
+    """Raises `PromptError` for pixels of another shape than (N, 3, size, size)."""
+    if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size):
+        raise PromptError(f"pixel_values must have shape (N, 3, {size}, {size}), got {tuple(pixels.shape)}.")
 
 
 def shape_of(value: object) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""How the parts of config.json become the dataclasses that towers and decoder are built from."""
+"""Dataclasses for the parts of config.json. The towers and the decoder are built from them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Config:
 
 
 def renamed(values: Json, aliases: Mapping[str, str]) -> Json:
-    """The values that are set, with other names for some; a value under the right name counts more."""
+    """The values that are not null, with aliases replaced by names. A value under the name itself has priority."""
     given = {name: value for name, value in values.items() if value is not None}
     return {aliases[name]: value for name, value in given.items() if name in aliases} | given
 
 
 def token_id(config: Json, keys: Sequence[str], default: int, kind: str) -> int:
-    """The id of a token, under the first of `keys` that is set. Raises `CheckpointError` for what is no id."""
+    """The token id under the first of `keys` that is set. Raises `CheckpointError` when the value is no token id."""
     token = next((config[key] for key in keys if config.get(key) is not None), default)
     if not isinstance(token, int) or token < 0:
         raise CheckpointError(f"The {kind} token of config.json is {token!r}, which is no token id.")
@@ -48,10 +48,10 @@ def check_type(config: Json, part: str, kind: object, supported: Sequence[str]) 
         raise CheckpointError(f"This {config['model_type']} checkpoint has a {kind!r} {part}; {choice}.")
 
 
-# The text parts that a family takes when it was published with several.
+# The decoders that families with several published text parts can have.
 TEXTS = ("llama", "mistral", "qwen2", "qwen3")
 SLIDING, FULL = "sliding_attention", "full_attention"
-# What transformers assumes when config.json leaves it out, where that is not Llama's value.
+# The defaults of transformers for keys that config.json leaves out, where they differ from Llama's.
 QWEN = {"intermediate_size": 22016, "vocab_size": 151936, "max_position_embeddings": 32768}
 QWEN_VL = {
     "hidden_size": 8192,
@@ -107,7 +107,7 @@ DEFAULTS: dict[str, Json] = {
     "qwen3_vl_text": {**QWEN, "head_dim": 128, "max_position_embeddings": 128000, "rope_theta": 5e5},
     "gemma3_text": GEMMA,
 }
-# How the decoder of a model type differs from Llama's. config.json does not say it: these keys are never read from it.
+# How the decoder of a model type differs from Llama's. These keys are never read from config.json.
 QWEN2_VARIANT = {"qkv_bias": True, "output_bias": False, "window_layers": "last", "window_is_optional": True}
 QWEN3_VARIANT = {"qk_norm": True, "window_layers": "last", "window_is_optional": True}
 VARIANTS: dict[str, Json] = {
@@ -128,7 +128,7 @@ VARIANTS: dict[str, Json] = {
     },
 }
 VARIANT_KEYS = frozenset(key for variant in VARIANTS.values() for key in variant)
-# Keys whose null is a value of its own.
+# Keys for which null is a value and not a missing key.
 NULLABLE = ("sliding_window",)
 
 
@@ -211,12 +211,12 @@ class DecoderConfig(Config):
 
     @property
     def scale(self) -> float:
-        """What attention scores are multiplied by."""
+        """The factor of the attention scores."""
         return float((self.query_pre_attn_scalar or self.dim) ** -0.5)
 
     @property
     def windows(self) -> list[int | None]:
-        """How many positions each layer sees back, itself included; None sees all."""
+        """For each layer, how many positions a query attends to, its own included. None means all."""
         count, window = self.num_hidden_layers, self.sliding_window
         if window is None or (self.window_is_optional and not self.use_sliding_window):
             return [None] * count

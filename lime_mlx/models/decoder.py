@@ -1,7 +1,7 @@
 """The one decoder of all families: Llama, Mistral, Qwen2 (biases on q, k, v), Qwen3 (norms on q and k) and Gemma 3.
 
-A function of arrays: embeddings in, hidden states out. What it remembers is passed in, layer by layer, as a `Memory`: a
-`KVCache` layer that stores, or an `Overlay` that does not. Positions and masks are passed in as a `Positions`.
+The decoder is a function of arrays: embeddings in, hidden states out. The caller passes one `Memory` for each layer: a
+layer of a `KVCache`, which stores entries, or an `Overlay`, which does not. A `Positions` gives positions and masks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from lime_mlx.lrp.rules import PLAIN, Rules
 from lime_mlx.positions import SEQUENCE, Positions
 
 from .config import DecoderConfig
-from .layers import UNPACK_ROWS, RMSNorm, join_heads, linear, split_heads, unpacked
+from .layers import UNPACK_ROWS, Module, RMSNorm, join_heads, linear, split_heads, unpacked
 from .rope import Rope
 
 __all__ = ["MLP", "Decoder", "DecoderConfig"]
@@ -25,7 +25,7 @@ __all__ = ["MLP", "Decoder", "DecoderConfig"]
 Rotation = Callable[[mx.array], mx.array]
 
 
-class Attention(nn.Module):
+class Attention(Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.heads, self.key_heads, dim = config.num_attention_heads, config.key_heads, config.dim
@@ -48,8 +48,24 @@ class Attention(nn.Module):
         return linear(self.o_proj, join_heads(memory.attention(q, k, v, self.scale, mask, rules)))
 
 
-class MLP(nn.Module):
-    def __init__(self, config: DecoderConfig) -> None:
+class Widths(Protocol):
+    """The config of the gated layers after the attention."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def hidden_act(self) -> str: ...
+
+    @property
+    def mlp_bias(self) -> bool: ...
+
+
+class MLP(Module):
+    def __init__(self, config: Widths) -> None:
         super().__init__()
         self.activation = config.hidden_act
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
@@ -61,8 +77,8 @@ class MLP(nn.Module):
         return linear(self.down_proj, rules.gate(activated, linear(self.up_proj, x)))
 
 
-class Block(nn.Module):
-    """One layer: h + attention(norm(h)), then h + mlp(norm(h)). Gemma 3 has norms behind both, too."""
+class Block(Module):
+    """One layer: h + attention(norm(h)), then h + mlp(norm(h)). Gemma 3 also has norms after both."""
 
     def __init__(self, config: DecoderConfig, window: int | None) -> None:
         super().__init__()
@@ -85,7 +101,7 @@ class Block(nn.Module):
         return h + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(h, rules), rules), rules)
 
 
-class Body(nn.Module):
+class Body(Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -93,7 +109,7 @@ class Body(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_plus_one)
 
 
-class Decoder(nn.Module):
+class Decoder(Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -110,7 +126,7 @@ class Decoder(nn.Module):
         return self.model.layers
 
     def embed(self, ids: mx.array) -> mx.array:
-        """Token embeddings (1, T, D) of ids (T,), in the type of the norms: the fp modes unpack to bfloat16."""
+        """Token embeddings (1, T, D) of ids (T,), in the dtype of the norms, since the fp modes unpack to bfloat16."""
         embeds: mx.array = self.model.embed_tokens(ids)[None].astype(self.model.norm.weight.dtype)
         return embeds * self.config.hidden_size**0.5 if self.config.scaled_embeddings else embeds
 
@@ -138,8 +154,8 @@ class Decoder(nn.Module):
     ) -> mx.array:
         """Hidden states after the final norm, (B, L, D), of embeddings (B, L, D) at `start`, `start + 1`, ...
 
-        `memory` has one `Memory` per layer; None sees these positions only and keeps nothing. observers: of some
-        layers, called with the hidden states (B, L, D) behind the layer.
+        memory: one `Memory` for each layer. None attends to these positions only and stores nothing. observers: of some
+        layers; each gets the hidden states (B, L, D) behind its layer.
         """
         view = self._views(start, h.shape[1], positions)
         for index, layer in enumerate(self.layers):
@@ -154,7 +170,7 @@ class Decoder(nn.Module):
     def _views(
         self, start: int, length: int, positions: Positions
     ) -> Callable[[int | None], tuple[Rotation, mx.array | None]]:
-        """From a layer's window to its rotation and its mask, worked out once for each kind of layer."""
+        """A function from the window of a layer to its rotation and mask, each computed once for a window."""
         coordinates = positions.at(start, length)
 
         @cache

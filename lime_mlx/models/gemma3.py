@@ -1,38 +1,38 @@
-"""Gemma 3: SigLIP features, pooled to few tokens, that see each other both ways.
+"""Gemma 3: SigLIP features, pooled to few tokens. The tokens of a picture attend to each other in both directions.
 
 Paper: Gemma Team 2025, "Gemma 3 Technical Report" (arXiv 2503.19786).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from PIL import Image
 
-from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.errors import CheckpointError
 from lime_mlx.files import Json
 from lime_mlx.media.crops import Crops, crops_text
 from lime_mlx.positions import Positions
 from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
 from lime_mlx.prompt import WHOLE, Box, Grid, Part, Prompt, runs
 
-from .base import Inputs, Model, Renames, media_array, shape_of
+from .base import PROJECTED, Inputs, Model, Renames, check_pixels, media_array, shape_of
 from .config import DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import RMSNorm
+from .layers import Module, RMSNorm
 from .towers.siglip import SiglipConfig, SiglipTower
 
 TOKENS = 256
 
 
-class VisionTower(nn.Module):
+class VisionTower(Module):
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.vision_model = SiglipTower(config)
 
 
-class Projector(nn.Module):
+class Projector(Module):
     """Means of neighbouring patches, normed, times a matrix (vision, text)."""
 
     def __init__(self, config: SiglipConfig, side: int, width: int) -> None:
@@ -50,14 +50,9 @@ class Projector(nn.Module):
 
 
 class Gemma3(Model):
-    renames: Renames = (
-        (r"^model\.language_model\.", "language_model.model."),
-        (r"^lm_head\.", "language_model.lm_head."),
-        (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
-        (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
-    )
+    renames: ClassVar[Renames] = PROJECTED
     published_head = True
-    drop = (*Model.drop, "vision_model.head.", "vision_tower.head.")  # pools for a task of SigLIP's own
+    drop = (*Model.drop, "vision_model.head.", "vision_tower.head.")  # a pooling head that Gemma 3 does not use
     chat_template = "gemma3"
     framed = True
 
@@ -70,7 +65,7 @@ class Gemma3(Model):
 
     @classmethod
     def text(cls, config: Json) -> Json:
-        """As transformers: the head is tied by the root of config.json, and soft caps are not used with pictures."""
+        """As in transformers: the root of config.json ties the head, and the logits have no soft cap."""
         text = {"model_type": "gemma3_text", **(config.get("text_config") or {})}
         tied = config.get("tie_word_embeddings")
         return {**text, "final_logit_softcapping": None, "tie_word_embeddings": True if tied is None else tied}
@@ -98,7 +93,7 @@ class Gemma3(Model):
         return [Medium("image", token_id(config, ("boi_token_index",), 255999, "begin-of-image"), prepare)]
 
     def parts(self, kind: str, media: Mapping[str, object]) -> Sequence[Part]:
-        """The crops of a picture are known, but not where they lie on it."""
+        """num_crops gives the number of crops of each picture, but not where they lie on it."""
         count, *_ = shape_of(media.get("pixel_values")) or (0,)
         tokens, whole = tokens_of(self.config)[0], pooled_grid(self.config)
         crops = np.asarray(media.get("num_crops", np.zeros(count, dtype=int))).ravel().tolist()
@@ -107,9 +102,7 @@ class Gemma3(Model):
 
     def features(self, pixels: mx.array) -> mx.array:
         """Projected picture features (N, tokens, D) of pixels (N, 3, S, S)."""
-        size = self.vision_tower.vision_model.config.image_size
-        if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size):
-            raise PromptError(f"pixel_values must have shape (N, 3, {size}, {size}), got {tuple(pixels.shape)}.")
+        check_pixels(pixels, self.vision_tower.vision_model.config.image_size)
         return self.multi_modal_projector(self.vision_tower.vision_model(pixels))
 
     def pictures(self, prompt: Prompt) -> mx.array:
@@ -130,7 +123,7 @@ def vision_config(config: Json) -> SiglipConfig:
 
 
 def tokens_of(config: Json) -> tuple[int, int]:
-    """Tokens of a picture, and along one side of it. Raises `CheckpointError` where the patches cannot be pooled so."""
+    """Tokens of a picture, and along one side of it. Raises `CheckpointError` when the patches cannot be pooled so."""
     count = config.get("mm_tokens_per_image") or TOKENS
     side, edge = int(count**0.5), vision_config(config).edge
     if side * side != count or side > edge or edge // (edge // side) != side:
@@ -139,7 +132,7 @@ def tokens_of(config: Json) -> tuple[int, int]:
 
 
 def pooled_grid(config: Json, box: Box = WHOLE) -> Grid:
-    """How the tokens of a picture, or of a crop, lie on it; patches at the right and at the bottom may be left out."""
+    """The grid of a picture or a crop. Patches at the right and at the bottom may be left out by the pooling."""
     vision, (_, side) = vision_config(config), tokens_of(config)
     pooled = vision.edge // side * side / vision.edge
     return Grid.square(side, box, vision.covered * pooled)

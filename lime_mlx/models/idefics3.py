@@ -4,6 +4,7 @@ Papers: Laurencon et al. 2024 (arXiv 2408.12637); Marafioti et al. 2025, "SmolVL
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,21 +21,21 @@ from lime_mlx.prompt import WHOLE, Grid, Part, Prompt
 from .base import Model, Renames, media_array
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import linear
+from .layers import Module, linear
 from .towers.siglip import SiglipConfig, SiglipTower
 
-# What transformers assumes of the tower and the text when config.json leaves them out.
+# The defaults of transformers for what config.json leaves out.
 VISION = {"hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 TEXT = {"model_type": "llama", "rms_norm_eps": 1e-5}
 
 
-class Projection(nn.Module):
+class Projection(Module):
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(features, width, bias=False)
 
 
-class Connector(nn.Module):
+class Connector(Module):
     """Pixel shuffle: squares of `scale` x `scale` patches become one, `scale` ** 2 times as wide."""
 
     def __init__(self, scale: int, features: int, width: int) -> None:
@@ -50,7 +51,7 @@ class Connector(nn.Module):
 
 
 class Idefics3(Model):
-    renames: Renames = (
+    renames: ClassVar[Renames] = (
         (r"^model\.text_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^model\.(vision_model|connector)\.", r"\1."),
@@ -59,7 +60,7 @@ class Idefics3(Model):
     published_head = True
     published = ((r"^language_model\.model\.", "language_model."),)
     chat_template = "idefics3"
-    # Squares of zeros only fill up; in every sum of the tower this level is 0 as well.
+    # Squares of exact zeros count as padding. This level is not 0, but it vanishes in every sum of the tower.
     blanks = {"image": 1e-30}
 
     def __init__(self, config: Json) -> None:
@@ -72,7 +73,7 @@ class Idefics3(Model):
 
     @classmethod
     def text(cls, config: Json) -> Json:
-        """The head is tied where the root of config.json says so."""
+        """The root of config.json decides whether the head is tied."""
         given = config.get("text_config")
         text = TEXT if given is None else {"model_type": "llama", **given}
         return {**text, "tie_word_embeddings": config.get("tie_word_embeddings", False)}
@@ -118,7 +119,7 @@ class Idefics3(Model):
         mask = np.asarray(prompt.media.get("pixel_attention_mask", np.ones((*pixels.shape[:2], size, size))))
         if mask.shape != (*pixels.shape[:2], size, size):
             raise PromptError(f"pixel_attention_mask must have shape (1, N, {size}, {size}), got {mask.shape}.")
-        real = (pixels[0] != 0).any(axis=(1, 2, 3))  # the others only fill up
+        real = (pixels[0] != 0).any(axis=(1, 2, 3))  # the other squares are padding
         real[0] |= not real.any()
         cells = mask[0][real][:, : edge * side, : edge * side].reshape(-1, edge, side, edge, side)
         pictures = media_array(pixels[0][real], self.vision_model.dtype)

@@ -6,12 +6,12 @@ import mlx.nn as nn
 from lime_mlx.errors import CheckpointError
 from lime_mlx.lrp.rules import PLAIN, RATIOS, Rules
 
-# Rows from which, on the CPU, unpacking a quantised matrix once beats multiplying it packed.
+# From this many rows on, the CPU is faster when it unpacks a quantised matrix first.
 UNPACK_ROWS = 8
 
 
 def linear(layer: nn.Module, x: mx.array) -> mx.array:
-    """`layer(x)` for an `nn.Linear` or `nn.QuantizedLinear`, whichever way is fast on this device."""
+    """`layer(x)` for an `nn.Linear` or `nn.QuantizedLinear`, computed in the way that is fast on this device."""
     if not isinstance(layer, nn.QuantizedLinear) or not _unpack(x):
         y: mx.array = layer(x)
         return y
@@ -37,29 +37,36 @@ def _unpack(x: mx.array) -> bool:
 
 
 def check_activation(kind: str, where: str = "config.json") -> None:
-    """Raises `CheckpointError` for an activation that is not built."""
+    """Raises `CheckpointError` for an activation that is not supported."""
     if kind not in RATIOS:
         raise CheckpointError(f"{where} asks for the activation {kind!r}; supported: {', '.join(sorted(RATIOS))}.")
 
 
 def channels_last(weights: dict[str, mx.array], name: str, stored: tuple[int, ...]) -> dict[str, mx.array]:
-    """The weights with the kernel `name` in MLX's layout; `stored` is its shape behind the first axis in PyTorch's."""
+    """The weights, with the kernel `name` in MLX's layout. stored: PyTorch's shape of it, without the first axis."""
     kernel = weights.get(name)
     if kernel is None or kernel.shape[1:] != stored:
         return weights
     return {**weights, name: mx.moveaxis(kernel, 1, -1)}
 
 
-class Tower(nn.Module):
-    """What makes features of pictures or sounds."""
+class Module(nn.Module):
+    """MLX's module, with a typed constructor."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # MLX's own has no annotations
+
+
+class Tower(Module):
+    """Computes features of pictures or sounds."""
 
     def sanitize(self, weights: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
-        """The weights of this tower, whose names begin with `prefix`, in MLX's layouts, from any they are stored in."""
+        """The weights with those of this tower, whose names start with `prefix`, in MLX's layouts. Idempotent."""
         return weights
 
 
-class RMSNorm(nn.Module):
-    """`plus_one`: the weight is stored without the 1 that is added to it (Gemma)."""
+class RMSNorm(Module):
+    """plus_one: the stored weight lacks 1, which is added when the norm runs (Gemma)."""
 
     def __init__(self, dims: int, eps: float, plus_one: bool = False) -> None:
         super().__init__()
@@ -70,7 +77,7 @@ class RMSNorm(nn.Module):
         return rules.rms_norm(x, 1 + self.weight if self.plus_one else self.weight, self.eps)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Module):
     def __init__(self, dims: int, eps: float) -> None:
         super().__init__()
         self.weight = mx.ones((dims,))

@@ -4,32 +4,33 @@ Paper: Liu et al. 2023, "Improved Baselines with Visual Instruction Tuning" (arX
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from PIL import Image
 
-from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.errors import CheckpointError
 from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.media.pixels import Pixels
 from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
 from lime_mlx.prompt import WHOLE, Box, Grid, Part, Prompt
 
-from .base import Model, Renames, media_array, shape_of
+from .base import PROJECTED, Model, Renames, check_pixels, media_array, shape_of
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import check_activation, linear
+from .layers import Module, check_activation, linear
 from .towers.clip import ClipConfig, ClipTower
 
-# What transformers assumes when config.json leaves the tower out: CLIP ViT-L/14 at 336 pixels.
-VISION = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-VISION |= {"image_size": 336, "patch_size": 14}
+# The default of transformers when config.json has no tower: CLIP ViT-L/14 at 336 pixels.
+SIZES = {"hidden_size": 1024, "intermediate_size": 4096, "image_size": 336, "patch_size": 14}
+VISION = {**SIZES, "num_hidden_layers": 24, "num_attention_heads": 16}
 STRATEGIES = ("default", "full")
 
 
-class Projector(nn.Module):
+class Projector(Module):
     def __init__(self, features: int, width: int, activation: str, bias: bool) -> None:
         super().__init__()
         self.activation = activation
@@ -41,12 +42,7 @@ class Projector(nn.Module):
 
 
 class Llava(Model):
-    renames: Renames = (
-        (r"^model\.language_model\.", "language_model.model."),
-        (r"^lm_head\.", "language_model.lm_head."),
-        (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
-        (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
-    )
+    renames: ClassVar[Renames] = PROJECTED
     chat_template = "vicuna"
 
     def __init__(self, config: Json) -> None:
@@ -56,13 +52,13 @@ class Llava(Model):
         layer, activation = config.get("vision_feature_layer", -2), config.get("projector_hidden_act") or "gelu"
         check_activation(activation)
         self.feature_layers = [layer] if isinstance(layer, int) else list(layer)
-        depth = tower.num_hidden_layers
-        if not all(isinstance(layer, int) and -depth - 1 <= layer <= depth for layer in self.feature_layers):
-            raise CheckpointError(f"vision_feature_layer is {layer}, but the tower has {depth} layers.")
+        depths = range(-tower.num_hidden_layers - 1, tower.num_hidden_layers + 1)
+        if not all(isinstance(depth, int) and depth in depths for depth in self.feature_layers):
+            raise CheckpointError(f"vision_feature_layer is {layer}, but the tower has {depths[-1]} layers.")
         self.class_tokens = class_tokens(config)
-        features, bias = tower.hidden_size * len(self.feature_layers), config.get("multimodal_projector_bias", True)
+        sizes = tower.hidden_size * len(self.feature_layers), text.hidden_size
         self.vision_tower = ClipTower(tower)
-        self.multi_modal_projector = Projector(features, text.hidden_size, activation, bias)
+        self.multi_modal_projector = Projector(*sizes, activation, config.get("multimodal_projector_bias", True))
         self.language_model = Decoder(text)
 
     @classmethod
@@ -80,8 +76,8 @@ class Llava(Model):
 
         def prepare(images: Sequence[Image.Image]) -> Prepared:
             parts = [part for i, image in enumerate(images) for part in picture(tower, first, i, pixels.box(image))]
-            arrays = {"pixel_values": np.concatenate([pixels(image) for image in images])}
-            return Prepared(arrays, [first + tower.patches] * len(images), parts)
+            levels = np.concatenate([pixels(image) for image in images])
+            return Prepared({"pixel_values": levels}, [first + tower.patches] * len(images), parts)
 
         return [Medium("image", cls.tokens(config)["image"], prepare)]
 
@@ -91,11 +87,9 @@ class Llava(Model):
 
     def features(self, pixels: mx.array) -> mx.array:
         """Projected picture features (N, P, D) of pixels (N, 3, S, S)."""
-        size = self.vision_tower.config.image_size
-        if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size):
-            raise PromptError(f"pixel_values must have shape (N, 3, {size}, {size}), got {tuple(pixels.shape)}.")
-        states = self.vision_tower(pixels)
-        chosen = [states[layer][:, 1 - self.class_tokens :] for layer in self.feature_layers]
+        check_pixels(pixels, self.vision_tower.config.image_size)
+        states, start = self.vision_tower(pixels), 1 - self.class_tokens
+        chosen = [states[layer][:, start:] for layer in self.feature_layers]
         return self.multi_modal_projector(mx.concatenate(chosen, axis=-1))
 
     def pictures(self, prompt: Prompt) -> mx.array:
@@ -103,16 +97,14 @@ class Llava(Model):
 
 
 def tower_config(config: Json) -> ClipConfig:
-    vision = config.get("vision_config")
-    vision = VISION if vision is None else vision
+    vision = VISION if config.get("vision_config") is None else config["vision_config"]
     check_type(config, "tower", vision.get("model_type", "clip_vision_model"), ["clip_vision_model"])
     return ClipConfig.from_dict(vision)
 
 
 def class_tokens(config: Json) -> int:
-    """How many features of a picture stand for its class: 1 before the patches, or none."""
-    strategy = config.get("vision_feature_select_strategy", "default")
-    if strategy not in STRATEGIES:
+    """How many class tokens stand before the patches of a picture: 1 or 0."""
+    if (strategy := config.get("vision_feature_select_strategy", "default")) not in STRATEGIES:
         raise CheckpointError(f"vision_feature_select_strategy is {strategy!r}; supported: {', '.join(STRATEGIES)}.")
     return STRATEGIES.index(strategy)
 

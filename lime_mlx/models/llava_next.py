@@ -1,9 +1,10 @@
-"""LLaVA-1.6: the whole picture made small, then tiles of it at the resolution that fits best, each row with a line end.
+"""LLaVA-1.6: the picture at the size of the tower, then tiles of it at a higher resolution. Each row has a line end.
 
 Liu et al. 2024, "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge".
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +22,7 @@ from .llava import Llava, tower_config
 
 
 class LlavaNext(Llava):
-    renames: Renames = ((r"^model\.image_newline$", "image_newline"), *Llava.renames)
+    renames: ClassVar[Renames] = ((r"^model\.image_newline$", "image_newline"), *Llava.renames)
 
     def __init__(self, config: Json) -> None:
         super().__init__(config)
@@ -35,7 +36,7 @@ class LlavaNext(Llava):
 
     @classmethod
     def text(cls, config: Json) -> Json:
-        """The head is tied where the root of config.json says so: transformers does not look in `text_config`."""
+        """The root of config.json decides whether the head is tied, and not `text_config`, as in transformers."""
         return {**super().text(config), "tie_word_embeddings": config.get("tie_word_embeddings", False)}
 
     @classmethod
@@ -46,7 +47,7 @@ class LlavaNext(Llava):
     @classmethod
     def media(cls, config: Json, settings: Settings) -> Sequence[AnyMedium]:
         tiling = Tiling(config)
-        # The model reads the tiles by config.json, so they are cut by it, whatever preprocessor_config.json offers.
+        # The model joins the tiles by config.json, so they must be cut by it, not by preprocessor_config.json.
         cut = AnyResolution.from_dict({**settings.image, "image_grid_pinpoints": tiling.resolutions}, tiling.side)
 
         def prepare(images: Sequence[Image.Image]) -> Prepared:
@@ -93,7 +94,7 @@ class Tiling:
         return height // self.side, width // self.side
 
     def order(self, size: Sequence[int]) -> NDArray[np.intp]:
-        """The features of a picture (height, width) in the order of the prompt: their numbers, -1 for a line end."""
+        """The numbers of the features of a picture (height, width) in the order of the prompt; -1 is a line end."""
         (rows, columns), edge = self.grid(size), self.edge
         base = edge * edge
         tiled = np.arange(base, base * (1 + rows * columns)).reshape(rows, columns, edge, edge)
@@ -103,7 +104,7 @@ class Tiling:
         return np.concatenate([np.arange(base), np.pad(kept, [(0, 0), (0, 1)], constant_values=-1).ravel()])
 
     def parts(self, size: Sequence[int], source: int) -> list[Part]:
-        """The whole picture, and the rows of the joined tiles, each with its line end, if any row is left."""
+        """The parts of a picture (height, width): the small one, then the joined tiles, of which no row may be left."""
         shape = tuple(count * self.edge for count in self.grid(size))
         top, left = unpadded(shape, size)
         box = kept_box(size, best_resolution(size, self.resolutions), shape)
@@ -114,7 +115,7 @@ class Tiling:
 
 
 def image_sizes(media: Mapping[str, object]) -> list[list[int]] | None:
-    """Height and width of each picture, or None where they are not given so."""
+    """Height and width of each picture; None when image_sizes is missing or wrong."""
     sizes = np.asarray(media.get("image_sizes", ()))
     if sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all():
         return None

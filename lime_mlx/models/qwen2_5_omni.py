@@ -1,4 +1,4 @@
-"""The thinker of Qwen2.5-Omni: pictures as in Qwen2.5-VL and sounds in windows, in one prompt. Its voice is left out.
+"""The thinker of Qwen2.5-Omni: pictures as in Qwen2.5-VL, and sounds in windows. The part that speaks is not built.
 
 Paper: Xu et al. 2025, "Qwen2.5-Omni Technical Report" (arXiv 2503.20215).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -34,7 +34,7 @@ POSITIONS_PER_SECOND = 25
 
 @dataclass(frozen=True)
 class OmniAudioConfig(WhisperConfig):
-    """n_window: half the mel frames of a window, in which positions see each other. output_dim: width of a feature."""
+    """n_window: half the mel frames of an attention window. output_dim: width of a feature."""
 
     n_window: int = 100
     output_dim: int = 3584
@@ -93,7 +93,7 @@ class AudioTower(Tower):
 
 
 class Qwen25Omni(Qwen25VL):
-    renames: Renames = (
+    renames: ClassVar[Renames] = (
         (r"^thinker\.", ""),
         (r"^model\.(audio_tower|visual)\.", r"\1."),
         *Qwen25VL.renames[:2],
@@ -150,14 +150,14 @@ class Qwen25Omni(Qwen25VL):
         return self.audio_tower(self.spectra(prompt))
 
     def spectra(self, prompt: Prompt) -> list[mx.array]:
-        """The mel frames (bins, frames) of each sound, without what fills them up."""
+        """The mel frames (bins, frames) of each sound, without padding."""
         mel, mask = frames(prompt.media, self.audio_tower.config.num_mel_bins)
         dtype = self.audio_tower.conv1.weight.dtype
         return [media_array(sound[:, real], dtype) for sound, real in zip(mel, mask, strict=True)]
 
 
 def thinker(config: Json) -> Json:
-    """The thinker's part of a whole config.json, under the names that Qwen2.5-VL has for the same things."""
+    """The thinker's part of config.json, with the names of Qwen2.5-VL for the same keys."""
     inner = config.get("thinker_config") or config
     image = inner.get("image_token_id")
     image = inner.get("image_token_index") if image is None else image
@@ -169,7 +169,7 @@ def hearing_config(inner: Json) -> OmniAudioConfig:
 
 
 def step(inner: Json) -> int:
-    """Positions between two frames of a picture, which count as a second apart."""
+    """The distance in positions between two frames of a picture, which are a second apart."""
     count = inner.get("position_id_per_seconds")
     count = POSITIONS_PER_SECOND if count is None else count
     if not isinstance(count, int) or count < 1:

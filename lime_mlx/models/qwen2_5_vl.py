@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: most layers of the tower see square windows of the picture only.
+"""Qwen2.5-VL: most layers of the tower attend within square windows of the picture.
 
 Paper: Bai et al. 2025, "Qwen2.5-VL Technical Report" (arXiv 2502.13923).
 """
@@ -21,7 +21,7 @@ from .towers.qwen_vision import Merger, QwenTower, Segments, VisionConfig, frame
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen25Config(VisionConfig):
-    """window_size: side of a window in pixels. fullatt_block_indexes: layers that see the whole picture."""
+    """window_size: side of a window in pixels. fullatt_block_indexes: layers that attend to the whole picture."""
 
     window_size: int = 112
     fullatt_block_indexes: Sequence[int] = (7, 15, 23, 31)
@@ -39,7 +39,7 @@ class MLP(decoder.MLP):
 
 
 def windows(grids: NDArray[np.intp], config: Qwen25Config) -> Segments:
-    """Every window of every frame on its own; those at the right and at the bottom are what is left."""
+    """One segment for each window of each frame. Windows at the right and at the bottom may be smaller."""
     numbers, first = [], 0
     for time, rows, columns in grids:
         shape = time, rows // config.spatial_merge_size, columns // config.spatial_merge_size
@@ -52,6 +52,7 @@ def windows(grids: NDArray[np.intp], config: Qwen25Config) -> Segments:
 
 class Qwen25Tower(QwenTower):
     config_class = Qwen25Config
+    norm = RMSNorm
     config: Qwen25Config
 
     def __init__(self, config: Qwen25Config) -> None:
@@ -60,8 +61,11 @@ class Qwen25Tower(QwenTower):
                 f"window_size of vision_config is {config.window_size}, less than the "
                 f"{config.spatial_merge_size * config.patch_size} pixels of a token."
             )
-        super().__init__(config, RMSNorm, MLP)
+        super().__init__(config)
         self.merger = Merger(config, RMSNorm)
+
+    def mlp(self) -> MLP:
+        return MLP(self.config)
 
     def __call__(self, pixels: mx.array, grids: NDArray[np.intp]) -> list[mx.array]:
         h, angles = self.patch_embed(pixels), rope_angles(grids, self.config)

@@ -1,4 +1,4 @@
-"""Qwen2-Audio: Whisper features of the sound, through one linear layer, in the places of the audio token.
+"""Qwen2-Audio: Whisper features of the sound, through one linear layer, at the positions of the audio token.
 
 Paper: Chu et al. 2024, "Qwen2-Audio Technical Report" (arXiv 2407.10759).
 """
@@ -21,11 +21,11 @@ from lime_mlx.prompt import Part, Prompt
 from .base import Model, media_array, shape_of
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import linear
+from .layers import Module, linear
 from .towers.whisper import WhisperConfig, WhisperTower, pooled, positions
 
 
-class Projector(nn.Module):
+class Projector(Module):
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(features, width)
@@ -46,7 +46,7 @@ class Qwen2Audio(Model):
     def __init__(self, config: Json) -> None:
         super().__init__(config)
         audio = audio_config(config)
-        # A head of its own whenever the weights have one, as in transformers 5: `tie_word_embeddings` alone ties none.
+        # As in transformers 5: `tie_word_embeddings` alone does not tie the head when the weights have one.
         text = DecoderConfig.from_dict({**self.text(config), "tie_word_embeddings": False})
         check_type(config, "text part", text.model_type, TEXTS)
         self.audio_tower = WhisperTower(audio)
@@ -104,7 +104,7 @@ def spectrogram(config: Json, settings: Settings) -> Mel:
 
 
 def hearing(token: int, mel: Mel) -> Medium[Sound]:
-    """How sounds are taken of which the tower makes one feature of each four frames."""
+    """How sounds are prepared for a tower that makes one feature of four frames."""
     seconds = 4 * mel.hop_length / mel.rate
 
     def prepare(sounds: Sequence[Sound]) -> Prepared:
@@ -117,7 +117,7 @@ def hearing(token: int, mel: Mel) -> Medium[Sound]:
 
 
 def sound_parts(media: Mapping[str, object], seconds: float | None = None) -> list[Part]:
-    """One for each sound of a prompt; seconds: the time that one position stands for."""
+    """One part for each sound of a prompt. seconds: the time that one position stands for."""
     shape = shape_of(media.get("input_features"))
     if len(shape) != 3:
         return []
@@ -129,7 +129,7 @@ def sound_parts(media: Mapping[str, object], seconds: float | None = None) -> li
 def frames(
     media: Mapping[str, object], bins: int, most: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Mel frames (N, bins, frames) of a prompt's sounds, and which of them are sound, (N, frames) bool."""
+    """Mel frames (N, bins, frames) of a prompt's sounds, and a mask (N, frames) bool: False is padding."""
     mel = np.asarray(media["input_features"])
     if mel.ndim != 3 or mel.shape[1] != bins or not 0 < mel.shape[2] <= (most or mel.shape[2]):
         raise PromptError(f"input_features must have shape (N, {bins}, {most or 'frames'}), got {mel.shape}.")
@@ -145,7 +145,7 @@ def frames(
 
 
 def samples(sound: Sound, mel: Mel) -> NDArray[np.float32]:
-    """Samples (N,) at the rate of `mel`, and no more of them than it hears."""
+    """Samples (N,) at the rate of `mel`. Raises `MediaError` for a sound longer than its chunk."""
     if sound.seconds > mel.seconds:
         raise MediaError(
             f"The sound is {math.ceil(100 * sound.seconds) / 100:g} s long, and this model hears at most "

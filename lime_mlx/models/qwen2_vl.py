@@ -1,4 +1,4 @@
-"""Qwen2-VL: a tower for pictures of any shape; its tokens stand in a 3-D grid of positions.
+"""Qwen2-VL: a tower for pictures of any shape; the tokens of a picture have a 3-D grid of positions.
 
 Paper: Wang et al. 2024, "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution"
 (arXiv 2409.12191).
@@ -42,9 +42,14 @@ class Qwen2Config(VisionConfig):
 class Qwen2Tower(QwenTower):
     config_class = Qwen2Config
 
+    config: Qwen2Config
+
     def __init__(self, config: Qwen2Config) -> None:
-        super().__init__(config, LayerNorm, MLP)
+        super().__init__(config)
         self.merger = Merger(config, LayerNorm)
+
+    def mlp(self) -> MLP:
+        return MLP(self.config)
 
     def __call__(self, pixels: mx.array, grids: NDArray[np.intp]) -> list[mx.array]:
         h, angles, segments = self.patch_embed(pixels), rope_angles(grids, self.config), frames(grids)

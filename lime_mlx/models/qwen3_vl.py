@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from lime_mlx.lrp.rules import PLAIN
 
-from .layers import LayerNorm, linear
+from .layers import LayerNorm, Module, linear
 from .qwen_vl import QwenVL
 from .towers.qwen_vision import EPS, QwenTower, VisionConfig, cells_of, frames, rope_angles
 
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen3Config(VisionConfig):
-    """num_position_embeddings: cells of a square grid. deepstack_visual_indexes: layers whose output is merged, too."""
+    """num_position_embeddings: cells of a square grid. deepstack_visual_indexes: layers whose output is also merged."""
 
     depth: int = 27
     hidden_size: int = 1152
@@ -33,7 +33,7 @@ class Qwen3Config(VisionConfig):
     deepstack_visual_indexes: Sequence[int] = (8, 16, 24)
 
 
-class Perceptron(nn.Module):
+class Perceptron(Module):
     """Two layers, `sizes` (in, hidden, out)."""
 
     def __init__(self, sizes: tuple[int, int, int], activation: str) -> None:
@@ -52,7 +52,7 @@ class MLP(Perceptron):
 
 
 class Merger(Perceptron):
-    """The patches of a window to one token, normalised one by one or all together."""
+    """Merges the patches of a window into one token. together: the norm is over all patches of a window."""
 
     def __init__(self, config: Qwen3Config, together: bool) -> None:
         self.width = config.window * config.hidden_size
@@ -66,7 +66,7 @@ class Merger(Perceptron):
 
 
 def corners(grids: NDArray[np.intp], config: Qwen3Config) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Cells (N, 4) of the grid of learned positions around every patch, and their weights; corner lies on corner."""
+    """The 4 cells (N, 4) of the learned grid around each patch, and their weights. Both grids share their corners."""
     side = math.isqrt(config.num_position_embeddings)
     ends = np.repeat(grids[:, 1:], grids.prod(axis=1), axis=0).T - 1
     where = cells_of(grids, config.spatial_merge_size) * (side - 1) / np.maximum(ends, 1)
@@ -80,13 +80,17 @@ def corners(grids: NDArray[np.intp], config: Qwen3Config) -> tuple[NDArray[np.in
 
 class Qwen3Tower(QwenTower):
     config_class = Qwen3Config
+    bias = True
     config: Qwen3Config
 
     def __init__(self, config: Qwen3Config) -> None:
-        super().__init__(config, LayerNorm, MLP, bias=True)
+        super().__init__(config)
         self.pos_embed = nn.Embedding(config.num_position_embeddings, config.hidden_size)
         self.merger = Merger(config, together=False)
         self.deepstack_merger_list = [Merger(config, together=True) for _ in config.deepstack_visual_indexes]
+
+    def mlp(self) -> MLP:
+        return MLP(self.config)
 
     def __call__(self, pixels: mx.array, grids: NDArray[np.intp]) -> list[mx.array]:
         cells, weights = corners(grids, self.config)

@@ -24,12 +24,12 @@ VIDEO = ("pixel_values_videos", "video_grid_thw")
 
 
 class QwenVL(Model):
-    """A family sets `tower`, and which of the three coordinates each frequency follows where config.json is silent.
+    """A family sets `tower`, and the `sections` of M-RoPE and whether they are `interleaved`, for a silent config.json.
 
-    step: see `coordinates`.
+    step: as in `coordinates`.
     """
 
-    renames: Renames = (
+    renames: ClassVar[Renames] = (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^(model\.)?visual\.", "vision_tower."),
         (r"^model\.", "language_model.model."),
@@ -60,7 +60,7 @@ class QwenVL(Model):
 
     @classmethod
     def text(cls, config: Json) -> Json:
-        """`text_config`, or the whole where it is flat; what a family always does stands in neither."""
+        """`text_config`, or config.json itself where it is flat, with what the family always does."""
         text = super().text(config)
         rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
         return {
@@ -124,7 +124,7 @@ class QwenVL(Model):
         return self.vision_tower(*self.patches(prompt.media))[0]
 
     def patches(self, media: Mapping[str, object]) -> tuple[mx.array, NDArray[np.intp]]:
-        """Patches and grids of a prompt, if they fit each other and the tower."""
+        """Patches and grids of a prompt. Raises `PromptError` when they do not fit each other or the tower."""
         config, grids = self.vision_tower.config, np.asarray(media.get("image_grid_thw", ()))
         rows = grids.ndim == 2 and grids.shape[1] == 3 and grids.dtype.kind in "iu" and (grids > 0).all()
         if not rows or (grids[:, 1:] % config.spatial_merge_size).any():

@@ -33,13 +33,15 @@ class Rope:
         self._periods = periods.astype(mx.float32)
         self._size = getattr(self._plain, "mscale", 1.0)
         sections = scaling.get("mrope_section")
-        axes = [] if sections is None else _axes(sections, bool(scaling.get("mrope_interleaved")), dim // 2)
-        self._axes = mx.array(axes)
+        interleaved = bool(scaling.get("mrope_interleaved"))
+        self._axes = None if sections is None else mx.array(_axes(sections, interleaved, dim // 2))
 
     def angles(self, positions: int | mx.array) -> Angles:
         """What `__call__` takes: an offset as it is, or cosines and sines (L, d) of coordinates (3, L)."""
         if isinstance(positions, int):
             return positions
+        if self._axes is None:
+            raise CheckpointError("mrope_section is missing in config.json.")
         angles = positions.astype(mx.float32)[self._axes].T / self._periods
         angles = mx.concatenate([angles, angles], axis=-1)
         return mx.cos(angles) * self._size, mx.sin(angles) * self._size
@@ -86,7 +88,7 @@ def rope_scaling(rope: Json, longest: int) -> Json | None:
 
 
 def _yarn(scaling: Json) -> Json:
-    """As transformers reads it: the two mscales count together or not at all, and an attention factor before them."""
+    """As in transformers: the two mscales count only together, and an attention factor has priority over them."""
     if scaling.get("truncate") is False:
         raise CheckpointError("config.json asks for yarn rotary embeddings without truncation, which is not supported.")
     if not (scaling.get("mscale") and scaling.get("mscale_all_dim")):

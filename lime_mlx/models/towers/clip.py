@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,7 +11,16 @@ import mlx.nn as nn
 from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.models.config import Config
-from lime_mlx.models.layers import LayerNorm, Tower, channels_last, check_activation, join_heads, linear, split_heads
+from lime_mlx.models.layers import (
+    LayerNorm,
+    Module,
+    Tower,
+    channels_last,
+    check_activation,
+    join_heads,
+    linear,
+    split_heads,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,11 +57,11 @@ class ClipConfig(Config):
 
     @property
     def covered(self) -> float:
-        """The share of each side that the patches cover; what is left at the right and at the bottom is not seen."""
+        """The share of each side that the patches cover. The rest, at the right and at the bottom, is not used."""
         return self.edge * self.patch_size / self.image_size
 
 
-class Attention(nn.Module):
+class Attention(Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
@@ -65,8 +74,21 @@ class Attention(nn.Module):
         return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
 
 
-class MLP(nn.Module):
-    def __init__(self, config: ClipConfig) -> None:
+class Widths(Protocol):
+    """The config of the two layers after the attention."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def hidden_act(self) -> str: ...
+
+
+class MLP(Module):
+    def __init__(self, config: Widths) -> None:
         super().__init__()
         self.activation = config.hidden_act
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -76,7 +98,7 @@ class MLP(nn.Module):
         return linear(self.fc2, PLAIN.activation(linear(self.fc1, x), self.activation))
 
 
-class Block(nn.Module):
+class Block(Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)
@@ -89,7 +111,7 @@ class Block(nn.Module):
         return h + self.mlp(self.layer_norm2(h))
 
 
-class Embeddings(nn.Module):
+class Embeddings(Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         size = config.patch_size
@@ -100,16 +122,17 @@ class Embeddings(nn.Module):
     def __call__(self, pixels: mx.array) -> mx.array:
         patches = self.patch_embedding(pixels.transpose(0, 2, 3, 1)).flatten(1, 2)
         first = mx.broadcast_to(self.class_embedding, (patches.shape[0], 1, patches.shape[2]))
-        return mx.concatenate([first, patches], axis=1) + self.position_embedding(mx.arange(patches.shape[1] + 1))
+        embeds: mx.array = self.position_embedding(mx.arange(patches.shape[1] + 1))
+        return mx.concatenate([first, patches], axis=1) + embeds
 
 
-class Encoder(nn.Module):
+class Encoder(Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.layers = [Block(config) for _ in range(config.num_hidden_layers)]
 
 
-class VisionModel(nn.Module):
+class VisionModel(Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)

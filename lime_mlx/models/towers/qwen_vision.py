@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from lime_mlx.errors import CheckpointError
 from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
-from lime_mlx.models import layers
 from lime_mlx.models.config import Config, renamed
-from lime_mlx.models.layers import channels_last, check_activation, linear
+from lime_mlx.models.layers import LayerNorm, Module, RMSNorm, Tower, channels_last, check_activation, linear
 from lime_mlx.models.rope import rotated
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Angles = tuple[mx.array, mx.array]
+Norm = type[LayerNorm] | type[RMSNorm]
 EPS = 1e-6
 ALIASES = {"num_attention_heads": "num_heads", "num_hidden_layers": "depth"}
 ROPE_TYPES = ("default", "axial")
@@ -75,7 +75,7 @@ class VisionConfig(Config):
         return self.temporal_patch_size, self.patch_size, self.patch_size
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(Module):
     """A convolution whose kernel is its stride, on flattened patches (N, C * T * P * P): one product of matrices."""
 
     def __init__(self, config: VisionConfig, bias: bool) -> None:
@@ -102,8 +102,8 @@ class Segments:
         """(N, heads, d) of queries, keys and values (N, heads, d)."""
         parts = []
         for group in self._groups:
-            seen = PLAIN.attention(*(x[group].swapaxes(1, 2) for x in (q, k, v)), scale, None)
-            parts.append(seen.swapaxes(1, 2).flatten(0, 1))
+            queries, keys, values = (x[group].swapaxes(1, 2) for x in (q, k, v))
+            parts.append(PLAIN.attention(queries, keys, values, scale, None).swapaxes(1, 2).flatten(0, 1))
         return mx.concatenate(parts)[self._back]
 
 
@@ -130,7 +130,7 @@ def rope_angles(grids: NDArray[np.intp], config: VisionConfig) -> Angles:
     return mx.array(np.cos(angles).astype(np.float32)), mx.array(np.sin(angles).astype(np.float32))
 
 
-class Attention(nn.Module):
+class Attention(Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         width, self.heads = config.hidden_size, config.num_heads
@@ -144,25 +144,26 @@ class Attention(nn.Module):
         return linear(self.proj, segments.attention(q, k, v, self.scale).flatten(1))
 
 
-class Block(nn.Module):
+class Block(Module):
     """One layer, with the norms and the MLP of its family."""
 
-    def __init__(self, config: VisionConfig, norm: type[nn.Module], mlp: type[nn.Module]) -> None:
+    def __init__(self, config: VisionConfig, norm: Norm, mlp: nn.Module) -> None:
         super().__init__()
         self.norm1 = norm(config.hidden_size, EPS)
         self.norm2 = norm(config.hidden_size, EPS)
         self.attn = Attention(config)
-        self.mlp = mlp(config)
+        self.mlp = mlp
 
     def __call__(self, h: mx.array, angles: Angles, segments: Segments) -> mx.array:
         h = h + self.attn(self.norm1(h), angles, segments)
-        return h + self.mlp(self.norm2(h))
+        y: mx.array = self.mlp(self.norm2(h))
+        return h + y
 
 
-class Merger(nn.Module):
+class Merger(Module):
     """The patches of a window to one token: (N, D) to (tokens, out_hidden_size)."""
 
-    def __init__(self, config: VisionConfig, norm: type[nn.Module]) -> None:
+    def __init__(self, config: VisionConfig, norm: Norm) -> None:
         super().__init__()
         self.width = config.window * config.hidden_size
         self.ln_q = norm(config.hidden_size, EPS)
@@ -173,16 +174,25 @@ class Merger(nn.Module):
         return linear(last, activation(linear(first, self.ln_q(h).reshape(-1, self.width))))
 
 
-class QwenTower(layers.Tower):
-    """`config_class` reads `vision_config`; `__call__` runs the blocks between patches and merger."""
+class QwenTower(Tower):
+    """`config_class` reads `vision_config`; `__call__` runs the blocks between patches and merger.
+
+    norm: of all blocks. bias: whether the patches have one.
+    """
 
     config_class: ClassVar[type[VisionConfig]] = VisionConfig
+    norm: ClassVar[Norm] = LayerNorm
+    bias: ClassVar[bool] = False
 
-    def __init__(self, config: VisionConfig, norm: type[nn.Module], mlp: type[nn.Module], bias: bool = False) -> None:
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch_embed = PatchEmbed(config, bias)
-        self.blocks = [Block(config, norm, mlp) for _ in range(config.depth)]
+        self.patch_embed = PatchEmbed(config, self.bias)
+        self.blocks = [Block(config, self.norm, self.mlp()) for _ in range(config.depth)]
+
+    @abstractmethod
+    def mlp(self) -> nn.Module:
+        """The layers behind the attention of one block, by `config`."""
 
     @property
     def dtype(self) -> mx.Dtype:

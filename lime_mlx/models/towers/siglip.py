@@ -10,7 +10,7 @@ import mlx.nn as nn
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_mlx.models.layers import LayerNorm, Tower, channels_last
+from lime_mlx.models.layers import LayerNorm, Module, Tower, channels_last
 from lime_mlx.models.towers.clip import ClipConfig, Encoder
 
 
@@ -23,7 +23,7 @@ class SiglipConfig(ClipConfig):
     layer_norm_eps: float = 1e-6
 
 
-class Embeddings(nn.Module):
+class Embeddings(Module):
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         size = config.patch_size
@@ -86,8 +86,10 @@ def spread(patches: NDArray[np.bool_], edge: int) -> NDArray[np.int32]:
 
     def buckets(length: int, filled: int) -> NDArray[np.intp]:
         ends = np.arange(length, dtype=np.float32) * (np.float32(1) / np.float32(max(filled, 1)))
-        return np.searchsorted(boundaries, np.minimum(ends, np.float32(1 - 1e-6)), side="right")
+        numbers: NDArray[np.intp] = np.searchsorted(boundaries, np.minimum(ends, np.float32(1 - 1e-6)), side="right")
+        return numbers
 
     height, width = patches.shape
     rows, columns = buckets(height, int(patches[:, 0].sum())), buckets(width, int(patches[0].sum()))
-    return np.where(patches, rows[:, None] * edge + columns[None], 0).reshape(-1).astype(np.int32)
+    positions: NDArray[np.int32] = np.where(patches, rows[:, None] * edge + columns, 0).reshape(-1).astype(np.int32)
+    return positions

@@ -15,14 +15,23 @@ from lime_mlx.errors import CheckpointError
 from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.models.config import Config, renamed
-from lime_mlx.models.layers import LayerNorm, Tower, channels_last, check_activation, join_heads, linear, split_heads
+from lime_mlx.models.layers import (
+    LayerNorm,
+    Module,
+    Tower,
+    channels_last,
+    check_activation,
+    join_heads,
+    linear,
+    split_heads,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Count = TypeVar("Count", int, NDArray[np.int32], mx.array)
 EPS = 1e-5
-# Names that configs of other towers have for the same numbers; transformers reads both.
+# Other names of the same values, which transformers reads too.
 ALIASES = {
     "hidden_size": "d_model",
     "num_hidden_layers": "encoder_layers",
@@ -70,7 +79,7 @@ def sinusoids(length: int, width: int) -> mx.array:
     return mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=1)
 
 
-class Positions(nn.Module):
+class Positions(Module):
     """A table of positions, which is not trained."""
 
     def __init__(self, length: int, width: int) -> None:
@@ -79,7 +88,7 @@ class Positions(nn.Module):
         self.freeze()
 
 
-class Attention(nn.Module):
+class Attention(Module):
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.heads, width = config.encoder_attention_heads, config.d_model
@@ -92,7 +101,7 @@ class Attention(nn.Module):
         return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
 
 
-class Block(nn.Module):
+class Block(Module):
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.activation = config.activation_function
@@ -128,7 +137,7 @@ class WhisperTower(Tower):
     def __call__(self, mel: mx.array, valid: mx.array) -> mx.array:
         """(N, T, D) of mel (N, bins, frames), of which the first `valid` (N,) frames are sound; T is frames / 4.
 
-        Positions of the rest are seen by none of the sound's; what comes out at them means nothing.
+        No position of the sound attends to the rest, whose output means nothing.
         """
         h = PLAIN.activation(self.conv1(mel.swapaxes(1, 2)), "gelu")
         h = PLAIN.activation(self.conv2(h), "gelu")
@@ -141,7 +150,7 @@ class WhisperTower(Tower):
         return self.layer_norm(pairs.mean(axis=2))
 
     def sanitize(self, weights: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
-        """MLX's layout of the convolutions, and positions where they are left out, as mlx-audio does."""
+        """Also adds the positions, which mlx-audio leaves out."""
         weights = laid_out(weights, prefix, self.config)
         if f"{prefix}conv1.weight" in weights:
             weights.setdefault(f"{prefix}embed_positions.weight", self.embed_positions.weight)
@@ -157,10 +166,10 @@ def laid_out(weights: dict[str, mx.array], prefix: str, config: WhisperConfig) -
 
 
 def positions(frames: Count) -> Count:
-    """How many positions so many mel frames have after the convolutions."""
+    """The number of positions after the convolutions, from the number of mel frames."""
     return (frames - 1) // 2 + 1
 
 
 def pooled(frames: Count) -> Count:
-    """How many features so many mel frames give; a last position without a partner is left out."""
+    """The number of features, from the number of mel frames. A last position without a partner is left out."""
     return positions(frames) // 2
