@@ -1,4 +1,4 @@
-"""A checkpoint of Hugging Face to one of MLX: planned, written piece by piece, checked, put in its place."""
+"""Convert a checkpoint of Hugging Face to MLX: plan the output, write it piece by piece, check it, move it into place."""
 
 import os
 import shutil

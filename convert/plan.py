@@ -1,4 +1,4 @@
-"""What a conversion will write, worked out from names, shapes and types alone."""
+"""What a conversion will write. The plan needs names, shapes and types only, and reads no weights."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

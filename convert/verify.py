@@ -1,4 +1,4 @@
-"""Whether an output is what was asked: every tensor in its place, and logits near those of the source."""
+"""Checks of an output: it holds every tensor, and its logits are near those of the source."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from lime_mlx.prompt import Prompt
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, make_scene, make_sound
 from lime_mlx.support.statistics import log_softmax
 
-COMFORTABLE = 0.7  # of the memory, for the larger of the two models
 FARTHEST = 0.1  # relative distance of the logits of a conversion that only copies and casts
 TOKENS = 8
 LAST = 32  # positions that are compared
@@ -41,10 +40,13 @@ class LogitComparison:
 
 
 def check_structure(folder: Path, names: list[str]) -> None:
-    """Every tensor that was planned stands in the folder's files, which fit their config.json and are whole."""
+    """Check that the files of a folder are whole, hold every tensor of the plan, and fit their config.json.
+
+    Raises `ConversionError`, and what `load` raises.
+    """
     stored = [name for path in shards(folder) for name in header(path)]
     if sorted(stored) != sorted(names):
-        odd = min(set(stored) ^ set(names), default="a tensor that stands there twice")
+        odd = min(set(stored) ^ set(names), default="a tensor that is there twice")
         raise ConversionError(f"The files in {folder} do not hold what was planned: {odd}; convert again with --force.")
     open_model(folder)
 
@@ -54,7 +56,7 @@ def compare(source: Path, folder: Path, exact: bool) -> LogitComparison | None:
 
     Raises `ConversionError` when logits are not finite, or when `exact` and they are far from those of the source.
     """
-    if not backend.fits(max(held(open_model(path)[1]) for path in (source, folder)), COMFORTABLE):
+    if not backend.fits(max(held(open_model(path)[1]) for path in (source, folder)), backend.COMFORTABLE):
         return None
     prompt, kind = example_prompt(source)
     expected, actual = (last_logits(path, prompt) for path in (source, folder))
