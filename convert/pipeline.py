@@ -1,4 +1,4 @@
-"""Convert a checkpoint of Hugging Face to MLX: plan the output, write it piece by piece, check it, move it into place."""
+"""Convert a checkpoint of Hugging Face to MLX: plan the output, write it piece by piece, check it, and move it."""
 
 import os
 import shutil
