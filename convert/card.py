@@ -69,5 +69,6 @@ def _how(config: Mapping[str, object]) -> str:
     settings = section(config, "quantization")
     if not settings:
         return ""
-    bits = sorted({settings["bits"], *(one["bits"] for one in settings.values() if isinstance(one, dict))})
-    return f", {'/'.join(map(str, bits))}-bit {settings['mode']} in groups of {settings['group_size']}"
+    layers = [settings, *(layer for layer in settings.values() if isinstance(layer, dict))]
+    bits = sorted({str(layer["bits"]) for layer in layers})
+    return f", {'/'.join(bits)}-bit {settings['mode']} in groups of {settings['group_size']}"
