@@ -29,14 +29,21 @@ STAGES = (
     Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 3, unseen=0.1),
 )
 # Found on validation scenes (docs/demo.md).
+METHODS = {
+    "kvsmooth": {"ref": 0.2, "clip": 0.1, "smooth": "v"},
+    "dleaf": {"gamma": 0.3},
+    "vcd": {"alpha": 0.3},
+    "pai": {"alpha": 0.1, "guidance": 1.5},
+}
 LIME = {
-    "fast": {"steps": 2, "lr": 0.2, "words": "doubtful", "doubt": 0.3},
-    "exact": {"steps": 2, "lr": 0.2, "words": "doubtful", "doubt": 0.3},
+    "fast": {"steps": 2, "lr": 0.2, "words": "flagged", "threshold": 0.3},
+    "exact": {"steps": 2, "lr": 0.2, "words": "flagged", "threshold": 0.3},
     "detector": {
         "weights": {"share": -12.483, "positive": -1.868, "peak": 1.883, "certainty": -1.79},
         "intercept": 4.293,
         "threshold": 0.462,
     },
+    "methods": METHODS,
 }
 VISION = {
     "model_type": "clip_vision_model",

@@ -30,7 +30,7 @@ STAGES = (
     Stage("habit", "skewed", 6_000, 600, 24, 5e-4, 3, unseen=0.1),
 )
 # Found on validation sounds (docs/demo.md).
-OWN = {"steps": 2, "lr": 0.2, "kl": 0.1, "words": "doubtful", "doubt": 0.43}
+OWN = {"steps": 2, "lr": 0.2, "kl": 0.1, "words": "flagged", "threshold": 0.43}
 LIME = {
     "fast": OWN,
     "exact": OWN,

@@ -2,11 +2,13 @@
 
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
 from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
+from lime_mlx.spec import suggestion
 
 COMMANDS = {
     "convert": "Convert a checkpoint of Hugging Face to MLX, quantised on request.",
@@ -25,17 +27,28 @@ INTERRUPTED = 130
 class Commands(click.Group):
     """Commands that are imported when they are called; an error that leaves one is shown as one line."""
 
-    def list_commands(self, context):
+    def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, context, name):
-        return import_module(f"lime_mlx.cli.{name}").command if name in COMMANDS else None
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"lime_mlx.cli.{name}").command
+        return command
 
-    def format_commands(self, context, formatter):
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = arguments[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            raise click.UsageError(f"There is no command {name!r}.{suggestion(name, COMMANDS)}", context)
+        return super().resolve_command(context, arguments)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def invoke(self, context):
+    def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -66,12 +79,12 @@ def described(error: Exception) -> str:
 @click.version_option(__version__, prog_name="lime-mlx")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Run image and audio language models with MLX, see which words rest on the picture, and have them lie less.
+    """Run image and audio language models with MLX. See which words rest on the picture. Make them hallucinate less.
 
     \b
-    lime-mlx generate --image photo.jpg
-    lime-mlx generate --image photo.jpg --explain
-    lime-mlx generate --model mlx-community/llava-1.5-7b-4bit --image photo.jpg
+    lime-mlx generate photo.jpg
+    lime-mlx generate photo.jpg --explain
+    lime-mlx generate photo.jpg --model mlx-community/llava-1.5-7b-4bit
     """
-    if sys.stdout is not None:
+    if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

@@ -1,11 +1,11 @@
-"""What lime-mlx evaluate --calibrate does: a detector for each model, kept in the user's folder."""
+"""What lime-mlx evaluate --calibrate does: it fits a detector for each model, and keeps it in the user's folder."""
 
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -13,68 +13,82 @@ from click.core import ParameterSource
 from lime_mlx.cli.common import note
 from lime_mlx.errors import DataError
 
-# Options of evaluate that mean nothing here.
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from lime_mlx.evaluate.calibrate import FittedDetector
+    from lime_mlx.evaluate.hosts import Hosts
+    from lime_mlx.evaluate.runner import RunConfig
+
+# Options of evaluate that have no effect here.
 IDLE = ("method", "scorer", "reliance")
 
 
-def check(tasks: Sequence[str], hosts: Any) -> None:
-    """Refuse options that mean nothing together with --calibrate."""
+def check(tasks: Sequence[str], hosts: "Hosts") -> None:
+    """Refuse options that have no effect together with --calibrate."""
     context = click.get_current_context()
     for name in IDLE:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--calibrate reads plain captions by itself: leave --{name} out.")
+            raise click.UsageError(f"--calibrate always takes plain captions: leave --{name} out.")
     if len(tasks) > 1:
         raise click.UsageError("--calibrate takes one --task: scenes, sounds or chair.")
     if hosts.size > 1:
         raise click.UsageError("--calibrate runs in one process, without mlx.launch.")
 
 
-def run(plan: Any, output_dir: Path, shown: AbstractContextManager, as_json: bool, quiet: bool) -> None:
-    """Calibrate one model after the other, show what was measured, and keep the detectors that tell anything."""
+def run(
+    config: "RunConfig",
+    output_dir: Path,
+    progress: AbstractContextManager["Progress | None"],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Calibrate one model after the other, show the measures, and keep the detectors that are better than chance."""
     from lime_mlx.evaluate.calibrate import calibrate, keep
-    from lime_mlx.evaluate.runner import Outcome
 
-    outcome, kept = Outcome(), []
+    notes: list[str] = []
+    fits: list[tuple[FittedDetector, Path | None]] = []
     try:
-        with shown as progress:
-            for model in plan.models:
-                found = calibrate(plan, model, output_dir, progress, outcome)
-                kept.append((found, keep(found) if found.tells else None))
+        with progress as bar:
+            for model in config.models:
+                fit = calibrate(config, model, output_dir, bar, notes)
+                fits.append((fit, keep(fit) if fit.better_than_chance else None))
     finally:
-        note(*outcome.notes)
+        note(*notes)
     if as_json:
-        entries = [{**asdict(one), "kept": file and str(file)} for one, file in kept]
+        entries = [{**asdict(fit), "kept": file and str(file)} for fit, file in fits]
         click.echo(json.dumps(entries, indent=2))
     else:
-        table([one for one, _ in kept])
-    for one, file in kept:
+        print_table([fit for fit, _ in fits])
+    for fit, file in fits:
         if file is None:
-            low, high = one.quality.low, one.quality.high
+            low, high = fit.quality.low, fit.quality.high
             raise DataError(
-                f"Nothing was kept for {one.model}: {one.pictures} captions cannot tell whether its detector is better "
+                f"Nothing was kept for {fit.model}: {fit.pictures} captions cannot tell whether its detector is better "
                 f"than chance (AUROC from {low:.2f} to {high:.2f}); try a higher --limit."
             )
         if not quiet:
-            note(f"Kept in {file}: --flag and lime:words=doubtful use it with {one.model}.")
+            note(f"Kept in {file}: --flag and lime:words=flagged use it with {fit.model}.")
 
 
-def table(found: Sequence) -> None:
+def print_table(fits: Sequence["FittedDetector"]) -> None:
+    """Print the measures of the detectors, one column for each model."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = {
-        "captions": [str(one.pictures) for one in found],
-        "object words": [f"{one.words}, {one.hallucinated} hallucinated" for one in found],
-        "AUROC": [f"{one.quality.auroc:.3f} [{one.quality.low:.3f}, {one.quality.high:.3f}]" for one in found],
-        "threshold": [f"{one.detector.threshold:.3f}" for one in found],
-        "precision": [f"{one.quality.precision:.3f}" for one in found],
-        "recall": [f"{one.quality.recall:.3f}" for one in found],
+    rows = {
+        "captions": [str(fit.pictures) for fit in fits],
+        "object words": [f"{fit.words}, {fit.hallucinated} hallucinated" for fit in fits],
+        "AUROC": [f"{fit.quality.auroc:.3f} [{fit.quality.low:.3f}, {fit.quality.high:.3f}]" for fit in fits],
+        "threshold": [f"{fit.detector.threshold:.3f}" for fit in fits],
+        "precision": [f"{fit.quality.precision:.3f}" for fit in fits],
+        "recall": [f"{fit.quality.recall:.3f}" for fit in fits],
     }
-    shown = Table("", *(one.model for one in found), box=None, pad_edge=False)
-    for name, values in columns.items():
-        shown.add_row(name, *values)
+    table = Table("", *(fit.model for fit in fits), box=None, pad_edge=False)
+    for name, values in rows.items():
+        table.add_row(name, *values)
     console = Console(highlight=False, markup=False)
-    console.print(shown)
+    console.print(table)
     console.print(
         "AUROC, precision and recall: fitted on half of the captions, measured on the others.", soft_wrap=True
     )

@@ -1,67 +1,170 @@
-"""What the commands share that let a model answer: its input, the model, the answer as it comes and as JSON."""
+"""What the commands share that let a model answer: their options, the input, the model, and the answer as it comes."""
 
+from __future__ import annotations
+
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import click
 
 from lime_mlx.errors import PromptError
 
-# Share of the input in the answer below which a warning is due.
-UNUSED = 0.02
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lime_mlx.generation import Answer
+    from lime_mlx.models.base import Model
+    from lime_mlx.processor import Processor
+    from lime_mlx.prompt import Prompt
+
 QUESTION, QUESTION_OF_SOUND = "What is in the picture?", "What do you hear?"
 # What the bundled models know, and a real one for the same medium.
 BUNDLED = {
     "demo": ("drawn scenes", "mlx-community/Qwen2.5-VL-3B-Instruct-4bit"),
     "demo-sound": ("synthesised sounds", "Qwen/Qwen2-Audio-7B-Instruct"),
 }
+# The names of `lime_mlx.methods.METHODS`, whose import would make --help slow.
+METHOD_NAMES = ("none", "lime", "kvsmooth", "dleaf", "vcd", "m3id", "aad", "pai", "heads")
+T = TypeVar("T")
 
 
-def no_stray(context, parameter, values):
-    if values:
-        raise click.UsageError(f"Unexpected {values[0]!r}: repeat --image for each file, and quote the prompt.")
+@dataclass(frozen=True)
+class Request:
+    """What the user asks of which model, as the options say it. image, audio: files, addresses or "-"."""
+
+    image: tuple[str, ...]
+    audio: tuple[str, ...]
+    prompt: str
+    system: str | None
+    model: str | None
+    revision: str | None
+    method: str | None
+    max_tokens: int
+
+    @property
+    def medium(self) -> str:
+        """What the input is called."""
+        given = [name for name, files in (("picture", self.image), ("sound", self.audio)) if files]
+        return " and ".join(given) or "picture"
+
+    @property
+    def model_name(self) -> str:
+        """What --model says; of the bundled models, the one that takes what is given."""
+        if self.model not in (None, "demo"):
+            return str(self.model)
+        if self.image and self.audio:
+            raise PromptError(
+                "The demo models take a picture or a sound, not both; leave one out, or name another model."
+            )
+        return "demo-sound" if self.audio else "demo"
 
 
-INPUT = (
-    click.option("--image", multiple=True, metavar="FILE|URL|-", help="A picture; repeat --image for each file."),
-    click.option("--audio", multiple=True, metavar="FILE|URL|-", help="A sound; repeat --audio for each file."),
-    click.option("-p", "--prompt", help=f"What to ask; - reads it from standard input.  [default: {QUESTION}]"),
-    click.option("--system", "--system-prompt", "system", help="System prompt."),
-    click.option(
-        "--model", envvar="LIME_MLX_MODEL", metavar="REPO|FOLDER", help="[default: $LIME_MLX_MODEL, else demo]"
-    ),
-    click.option("--revision", help="Branch, tag or commit of a Hub repository."),
-    click.option(
-        "--method", metavar="SPEC", help="none, lime or lime:key=value,...  [default: lime with a picture or sound]"
-    ),
-    click.option("--max-tokens", type=int, default=256, show_default=True),
-    click.argument("stray", nargs=-1, callback=no_stray, expose_value=False, metavar=""),
-)
+def takes_input(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that asks a model something; the command gets a `Request` as its first argument."""
+
+    @wraps(command)
+    def asking(
+        files: tuple[str, ...],
+        image: tuple[str, ...],
+        audio: tuple[str, ...],
+        prompt: str | None,
+        system: str | None,
+        model: str | None,
+        revision: str | None,
+        method: str | None,
+        max_tokens: int,
+        **options: object,
+    ) -> None:
+        check_options(max_tokens=max_tokens)
+        pictures, sounds = by_kind(files)
+        image, audio = pictures + image, sounds + audio
+        if prompt is None and not image and not audio:
+            name = click.get_current_context().info_name
+            raise click.UsageError(f"Give a picture or a sound, as in: lime-mlx {name} photo.jpg")
+        text = question(prompt, image, audio)
+        command(Request(image, audio, text, system, model, revision, method, max_tokens), **options)
+
+    for option in reversed(_options()):
+        asking = option(asking)
+    return asking
 
 
-def takes_input(command):
-    """The options of a command that asks a model something."""
-    for option in reversed(INPUT):
-        command = option(command)
-    return command
+def _options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
+    methods = ", ".join(METHOD_NAMES)
+    return [
+        click.argument("files", nargs=-1, metavar="[FILE|URL]..."),
+        click.option("--image", multiple=True, metavar="FILE|URL|-", help="A picture; repeat it for each one."),
+        click.option("--audio", multiple=True, metavar="FILE|URL|-", help="A sound; repeat it for each one."),
+        click.option("-p", "--prompt", help=f"The question; - reads it from standard input.  [default: {QUESTION}]"),
+        click.option("--system", "--system-prompt", "system", help="System prompt."),
+        click.option(
+            "--model",
+            envvar="LIME_MLX_MODEL",
+            metavar="REPO|FOLDER",
+            help="A Hub repository or a folder.  [default: $LIME_MLX_MODEL, else demo]",
+        ),
+        click.option("--revision", help="Branch, tag or commit of a Hub repository."),
+        click.option(
+            "--method",
+            metavar="SPEC",
+            help=f"One of {methods}; with options as in lime:steps=3, several joined by +.  "
+            "[default: lime with a picture or a sound, else none]",
+        ),
+        click.option(
+            "--max-tokens", type=int, default=256, show_default=True, help="The most tokens that an answer has."
+        ),
+    ]
 
 
-def default_method(image: tuple, audio: tuple) -> str:
-    return "lime" if image or audio else "none"
+def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The pictures and the sounds among files and addresses: files by their content, addresses by their ending.
+
+    Raises `click.UsageError` for a word that is neither a file nor an address.
+    """
+    from lime_mlx.media.fetch import is_url
+    from lime_mlx.media.formats import SOUND_SUFFIXES, kind_of
+
+    pictures, sounds = [], []
+    for file in files:
+        if is_url(file):
+            is_sound = Path(file.split("?")[0].split("#")[0]).suffix.lower() in SOUND_SUFFIXES
+        elif os.path.exists(file):
+            is_sound = os.path.isfile(file) and kind_of(_head(file)) == "sound"
+        else:
+            raise click.UsageError(
+                f'There is no file {file!r}; check the path, or put the prompt in quotes: -p "What is this?"'
+            )
+        (sounds if is_sound else pictures).append(file)
+    return tuple(pictures), tuple(sounds)
 
 
-def question(prompt: str | None, image: tuple, audio: tuple) -> str:
-    """What is asked, from the option or standard input."""
+def _head(file: str) -> bytes:
+    """The first bytes of a file; nothing of one that cannot be read, which is refused when it is opened."""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(4096)
+    except OSError:
+        return b""
+
+
+def question(prompt: str | None, image: Sequence[str], audio: Sequence[str]) -> str:
+    """What is asked, from the option or standard input; one newline at the end of that does not count."""
     if [prompt, *image, *audio].count("-") > 1:
         raise PromptError("Standard input can be read only once; give the other inputs as files or text.")
-    if prompt is None and (image or audio):
+    if prompt is None:
         return QUESTION if image else QUESTION_OF_SOUND
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if sys.stdin else ""
-    if not prompt or not prompt.strip():
+        prompt = prompt.removesuffix("\n").removesuffix("\r")
+    if not prompt.strip():
         raise PromptError("The prompt is empty: say with -p what the model should do.")
     try:
         prompt.encode()
@@ -70,10 +173,24 @@ def question(prompt: str | None, image: tuple, audio: tuple) -> str:
     return prompt
 
 
-def prepare_backend(notes: list[str]) -> None:
-    """MLX, and under it the BLAS; a warning becomes a note."""
+def check_options(**values: float | None) -> None:
+    """Refuse numbers that are outside the range of their option."""
+    from lime_mlx.sampling import check
+
+    for name, value in values.items():
+        if value is not None:
+            check(name, value, f"--{name.replace('_', '-')}")
+
+
+def prepare_backend(notes: list[str], quiet: bool = False) -> None:
+    """MLX, and under it the BLAS; a warning becomes a note. Under `quiet` no library warns."""
     from lime_mlx import backend, blas
 
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        warnings.simplefilter("ignore")
     backend.require_mlx()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -81,71 +198,45 @@ def prepare_backend(notes: list[str]) -> None:
     notes.extend(f"Note: {warning.message}" for warning in caught)
 
 
-class Asked(NamedTuple):
-    """What is asked of which model, with the pictures and sounds as they were opened."""
+@dataclass(frozen=True)
+class Opened:
+    """A request whose model, pictures and sounds are loaded."""
 
     name: str
-    model: Any
-    processor: Any
-    prompt: Any
-    pictures: list
-    sounds: list
-
-    @property
-    def times(self) -> tuple | None:
-        """Spans and the seconds that one position stands for, where there is a sound."""
-        return (
-            (self.model.spans(self.prompt), self.processor.seconds) if self.sounds and self.processor.seconds else None
-        )
+    model: Model
+    processor: Processor
+    prompt: Prompt
+    pictures: list[Image.Image]
 
 
-def ask(
-    text: str, image: tuple, audio: tuple, system: str | None, model: str | None, revision: str | None, notes: list
-):
-    """Open what is given and the model, and put them into a prompt; what is worth saying goes to `notes`."""
+def load_request(asked: Request, notes: list[str]) -> Opened:
+    """Open the pictures, the sounds and the model of a request, and make the prompt; remarks go to `notes`."""
     from lime_mlx.checkpoint.load import load
     from lime_mlx.media.audio import open_audio
     from lime_mlx.media.image import open_image
 
-    pictures = [open_image(source, notice=notes.append) for source in image]
-    sounds = [open_audio(source, notice=notes.append) for source in audio]
-    name = chosen_model(model, image, audio)
-    loaded, processor = load(name, revision=revision)
-    if model is None:
+    pictures = [open_image(source, notice=notes.append) for source in asked.image]
+    sounds = [open_audio(source, notice=notes.append) for source in asked.audio]
+    name = asked.model_name
+    model, processor = load(name, revision=asked.revision)
+    if asked.model is None:
         knows, real = BUNDLED[name]
         notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
-    prompt = processor.prompt(text, images=pictures, audio=sounds, system=system)
-    return Asked(name, loaded, processor, prompt, pictures, sounds)
+    prompt = processor.prompt(asked.prompt, images=pictures, audio=sounds, system=asked.system)
+    return Opened(name, model, processor, prompt, pictures)
 
 
-def medium(image: tuple, audio: tuple) -> str:
-    """What the input is called."""
-    return " and ".join(name for name, given in (("picture", image), ("sound", audio)) if given) or "picture"
+class Stream(Generic[T]):
+    """Responses as they come; Ctrl-C ends them. `kept` are those so far.
 
-
-def chosen_model(model: str | None, image: tuple, audio: tuple) -> str:
-    """What --model says; of the bundled ones, that which takes what is given."""
-    if model not in (None, "demo"):
-        return model
-    if image and audio:
-        raise PromptError("The demo models take a picture or a sound, not both; leave one out, or name another model.")
-    return "demo-sound" if audio else "demo"
-
-
-class Stream:
-    """Responses as they come; Ctrl-C ends them. `kept` are those so far, `last` the latest.
-
-    What is being computed is given up at once; what is being printed is printed, so that nothing said is lost.
+    What is being computed is given up at once; what is being printed is printed, so that no word is lost.
     """
 
-    def __init__(self, responses: Iterable):
-        self.responses, self.kept, self.interrupted, self._computing = iter(responses), [], False, False
+    def __init__(self, responses: Iterable[T]):
+        self.responses, self.kept = iter(responses), list[T]()
+        self.interrupted = self._computing = False
 
-    @property
-    def last(self):
-        return self.kept[-1]
-
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[T]:
         before = signal.signal(signal.SIGINT, self._interrupt)
         try:
             while not self.interrupted:
@@ -162,81 +253,24 @@ class Stream:
             self._computing = False
             signal.signal(signal.SIGINT, before)
 
-    def _interrupt(self, *_) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._computing or self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
 
 
-def pieces(responses: Iterable) -> Iterator[tuple]:
-    """A `Piece` of every token, without the white space before the answer and what belongs to its end."""
-    from lime_mlx.words import Piece
-
-    started = False
-    for response in responses:
-        text = response.text if started else response.text.lstrip()
-        started = started or bool(text)
-        ends = response.finish_reason == "stop"
-        yield Piece(text) if ends else Piece(text, response.shares, response.relevance, response.evidence)
-
-
-def answered(responses: list) -> list[int]:
-    return [response.token for response in responses if response.finish_reason != "stop"]
-
-
-def summary(responses: list, model: str, spec: str, detector=None, times: tuple | None = None) -> dict:
-    """What --json prints: the answer, its tokens and words with their shares, and the statistics of the run.
-
-    detector: adds the verdicts on the words. times: spans and seconds a position, adds when words were heard.
-    """
-    from lime_mlx.words import judge, moments, words
-
-    last, said = responses[-1], list(words(pieces(responses)))
-    entries = []
-    for word, verdict in zip(said, judge(said, detector), strict=True):
-        entry = {"text": word.text.strip()}
-        if word.shares:
-            entry |= dict(zip(("reliance", "prompt", "own"), word.shares, strict=True))
-        if verdict:
-            entry |= {"noun": verdict.text, "rank": verdict.rank, "doubt": verdict.doubt, "flagged": verdict.flagged}
-        if times and word.relevance is not None and verdict:
-            entry["seconds"] = [moments(word.relevance, span, times[1]) for span in times[0] if span.kind == "audio"]
-        entries.append(entry)
-    return {
-        "text": "".join(piece.text for piece in pieces(responses)),
-        "words": entries,
-        "tokens": answered(responses),
-        "reliance": [response.reliance for response in responses if response.finish_reason != "stop"],
-        "model": model,
-        "method": spec,
-        "finish_reason": last.finish_reason,
-        "prompt_tokens": last.prompt_tokens,
-        "prompt_tps": last.prompt_tps,
-        "generation_tokens": last.generation_tokens,
-        "generation_tps": last.generation_tps,
-        "peak_memory": last.peak_memory,
-        "cost": last.cost and {"ratio": last.cost.ratio, "extra_bytes": last.cost.extra_bytes},
-    }
-
-
-def ignored(model, prompt, responses: list) -> bool:
-    """Whether the answer is what the model says to a blank input, too."""
-    from lime_mlx.probes.blank import ignored
-
-    return bool(prompt.media) and ignored(model, prompt, answered(responses))
-
-
-def warnings_of(model, prompt, responses: list, check_input: bool) -> Iterator[str]:
-    """Signs that the picture or sound was not used."""
-    from lime_mlx.words import mean
-
-    total = mean(response.shares for response in responses)
-    if prompt.media and total is not None and total.media < UNUSED:
-        yield f"Warning: only {100 * total.media:.1f} % of the answer came from the input; was it used at all?"
-    if check_input and ignored(model, prompt, responses):
-        yield "Warning: the model gives the same answer to a blank input of the same size; this one was not used."
+def cut_note(answer: Answer, max_tokens: int) -> Iterator[str]:
+    """Says that an answer was cut."""
+    if answer.finish_reason == "length" and answer.generation_tokens >= max_tokens:
+        yield f"Note: the answer was cut after {answer.generation_tokens} tokens; --max-tokens allows more."
 
 
 def note(*lines: str) -> None:
     for line in lines:
         click.echo(line, err=True)
+
+
+def no_stray(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    """Refuse words that belong to no option."""
+    if values:
+        raise click.UsageError(f"Unexpected {values[0]!r}: repeat the option for each value, and quote the prompt.")

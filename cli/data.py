@@ -1,22 +1,22 @@
-"""lime-mlx data: the files of the public benchmarks, from their official addresses or a folder."""
+"""lime-mlx data: the files of the public benchmarks, from their official addresses or from a folder."""
 
 from pathlib import Path
+from types import TracebackType
 
 import click
 
 from lime_mlx.cli.common import note
+from lime_mlx.evaluate.data.layout import POPE_SETS, TASKS, home
 
-TASKS = ("pope", "chair", "amber", "mme", "audio")
-POPE_SETS = ("coco", "aokvqa", "gqa")
 FOLDER = click.Path(path_type=Path, file_okay=False)
 into = click.option(
-    "--dir", "folder", type=FOLDER, help="Folder of data.  [default: $LIME_MLX_DATA, else in the user's cache]"
+    "--dir", "folder", type=FOLDER, help="The folder of data.  [default: $LIME_MLX_DATA, else in the user's cache]"
 )
 
 
 @click.group()
-def command():
-    """Get the files of the public benchmarks, and say where they are.
+def command() -> None:
+    """Get the files of the public benchmarks, and show where they are.
 
     \b
     lime-mlx data get pope
@@ -27,34 +27,46 @@ def command():
 
 @command.command()
 @click.argument("task", type=click.Choice(TASKS))
-@click.option("--set", "sets", type=click.Choice(POPE_SETS), multiple=True, help="Of POPE; repeat it.  [default: coco]")
-@into
-@click.option("--from", "source", type=FOLDER, help="Copy from this folder, searched by name; download nothing.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Only pictures that evaluate --limit asks about, of pope and chair."
+    "--set", "sets", type=click.Choice(POPE_SETS), multiple=True, help="A set of POPE; repeat it.  [default: coco]"
+)
+@into
+@click.option("--from", "source", type=FOLDER, help="Copy the files from this folder; download nothing.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Get only the pictures that evaluate --limit asks about (pope and chair).",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The --seed of evaluate, for --limit.")
-@click.option("--quiet", is_flag=True, help="Only errors.")
-def get(task, sets, folder, source, limit, seed, quiet):
-    """Get what a task of evaluate needs.
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def get(
+    task: str,
+    sets: tuple[str, ...],
+    folder: Path | None,
+    source: Path | None,
+    limit: int | None,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Get the files that a task of evaluate needs.
 
-    Files are checked by their sha256, pictures by decoding them. What is there already is kept, and what was
-    interrupted goes on where it stopped. Pictures and sounds that cannot be fetched are named, with where they are.
+    Files are checked by their sha256, pictures by decoding them. Complete files are kept, and an interrupted download
+    continues where it stopped. Where pictures or sounds cannot be fetched, the command says where they are.
     """
     if sets and task != "pope":
         raise click.UsageError("--set is for pope.")
     if limit and task not in ("pope", "chair"):
         raise click.UsageError("--limit is for pope and chair.")
 
-    from lime_mlx.evaluate.data import Data, home
+    from lime_mlx.evaluate.data.folder import DataFolder
 
     folder = folder or home()
     try:
         with Bar(quiet) as bar:
-            data = Data(folder, source, progress=bar)
+            data = DataFolder(folder, source, progress=bar)
             data.get(task, sets or ("coco",), limit, seed)
     except KeyboardInterrupt:
-        note("Interrupted: the same command goes on where it stopped.")
+        note("Interrupted. The same command continues where it stopped.")
         raise
     if not quiet:
         counts = ", ".join(f"{data.counts[kind]} {kind}" for kind in ("fetched", "copied", "kept") if data.counts[kind])
@@ -63,41 +75,39 @@ def get(task, sets, folder, source, limit, seed, quiet):
 
 @command.command(name="list")
 @into
-def list_(folder):
-    """What is there of each task."""
+def list_(folder: Path | None) -> None:
+    """Show which files of each task are there."""
     from rich.console import Console
     from rich.table import Table
 
-    from lime_mlx.evaluate.data import Data, home
-    from lime_mlx.evaluate.sources import LICENCES
+    from lime_mlx.evaluate.data.folder import DataFolder
+    from lime_mlx.evaluate.data.sources import LICENCES
 
     folder = folder or home()
     table = Table("Task", "Files", "Pictures or sounds", "Licence", box=None, pad_edge=False)
-    for task, files, media in Data(folder).state():
+    for task, files, media in DataFolder(folder).state():
         table.add_row(task, files, media, LICENCES[task])
     click.echo(f"{folder}")
     Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 @command.command()
-def where():
-    """The folder of data."""
-    from lime_mlx.evaluate.data import home
-
+def where() -> None:
+    """Show the folder of data."""
     click.echo(home())
 
 
 class Bar:
-    """Progress of one file after the other, in MB, and of all pictures, on stderr."""
+    """Progress on stderr: one bar for each file, in MB, and one for all pictures."""
 
-    def __init__(self, quiet: bool):
+    def __init__(self, quiet: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
         self.bars = Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal)
-        self.tasks: dict[str, int] = {}
+        self.tasks: dict[str, TaskID] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if what not in self.tasks:
@@ -106,9 +116,11 @@ class Bar:
         state = f"{done} of {total}" if counted else f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
         self.bars.update(self.tasks[what], completed=done, total=total, state=state)
 
-    def __enter__(self):
+    def __enter__(self) -> "Bar":
         self.bars.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bars.stop()

@@ -1,72 +1,102 @@
-"""How words and their shares look: coloured on a terminal, with numbers elsewhere."""
+"""How an answer looks on a terminal: words with their shares, coloured where the terminal has colours."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from lime_mlx.prompt import Span
-from lime_mlx.support.detector import Detector
-from lime_mlx.words import Word, judge, mean, moments, words
+from lime_mlx.words import PUNCTUATION, Word, mean, ranked
+
+if TYPE_CHECKING:
+    from lime_mlx.lrp.relevance import Shares
+    from lime_mlx.words import Token
 
 # Reliance from which a word has this style. Orange rests on words, blue on the picture; both colours have the luminance
 # that black and white backgrounds leave about equally legible.
 SCALE = ((0.0, "#d75f00"), (0.2, "#af8700"), (0.4, ""), (0.6, "#0087d7"), (0.8, "bold #0087d7"))
 ENOUGH_COLOURS = ("256", "truecolor")
 FLAGGED = "bold underline #d70000"
-PUNCTUATION = ".,;:!?)\"'"
 # How many words are named of a model that was not calibrated.
 LEAST = 3
 
 
-def show(said: Iterable[tuple], medium: str, *, explain: bool, flag: bool, detector: Detector | None) -> list[Word]:
+def plain(tokens: Iterable[Token]) -> None:
+    """Print the text as it comes; whatever ends it, the line is closed."""
+    started = False
+    try:
+        for token in tokens:
+            text = token.text if started else token.text.lstrip()
+            started = started or bool(text)
+            click.echo(text, nl=False)
+    finally:
+        click.echo()
+
+
+def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrated: bool) -> None:
     """Print words as they come: with their reliance, with a mark where they have no support, or both.
 
-    `medium` names the input: where the answer came from is the last line of an explained one. Returns the words.
+    `medium` names the input: where the answer came from is the last line of an explained one. Flagged words, or of a
+    model that was not calibrated those with the least support, are named on standard error.
     """
     console = Console(highlight=False)
     colours = console.color_system in ENOUGH_COLOURS and not console.no_color
-    shown = []
+    shown: list[Word] = []
     try:
-        for word in words(said):
+        for word in words:
             shown.append(word)
-            flagged = flag and detector is not None and any(v and v.flagged for v in judge([word], detector))
             if colours:
-                console.print(coloured(word, explain, flagged), end="", soft_wrap=True)
+                console.print(coloured(word, explain, flag), end="", soft_wrap=True)
             else:
-                click.echo(numbered(word, explain, flagged), nl=False)
+                click.echo(numbered(word, explain, flag), nl=False)
     finally:
         click.echo()
     if explain and (total := mean(word.shares for word in shown)):
-        click.echo(f"{medium} {percent(total.media)}, prompt {percent(total.prompt)}, own text {percent(total.own)}")
+        click.echo(", ".join(parts(total)))
     if explain and colours:
         console.print(legend(medium))
-    return shown
+    if explain:
+        for line in heard(shown):
+            click.echo(line)
+    if flag and (line := unsupported(ranked(shown), calibrated)):
+        click.echo(line, err=True)
 
 
-def heard(words: Iterable[Word], spans: Sequence[Span], seconds: float) -> Iterator[str]:
+def parts(shares: Shares) -> Iterator[str]:
+    """The shares of an answer in words; those of kinds that it does not rest on at all are left out."""
+    if shares.image or not shares.audio:
+        yield f"picture {percent(shares.image)}"
+    if shares.audio:
+        yield f"sound {percent(shares.audio)}"
+    yield f"prompt {percent(shares.prompt)}"
+    yield f"own text {percent(shares.own)}"
+
+
+def heard(words: Sequence[Word]) -> Iterator[str]:
     """A line for each sound: when the words that name something were heard in it."""
-    named = [word for word in words if word.relevance is not None and word.evidence is not None]
-    for number, span in enumerate((span for span in spans if span.kind == "audio"), start=1):
-        found = [(bare(word.text), moments(word.relevance, span, seconds)) for word in named]
-        times = ", ".join(f"{text} {when[0]:.1f}-{when[1]:.1f} s" for text, when in found if when)
+    sounds = max((len(word.seconds) for word in words), default=0)
+    for number in range(sounds):
+        intervals = [(word.name, word.seconds[number]) for word in words if word.seconds]
+        times = ", ".join(f"{name} {when[0]:.1f}-{when[1]:.1f} s" for name, when in intervals if when)
         if times:
-            yield f"heard{f' in sound {number}' if len(spans) > 1 else ''}: {times}"
+            yield f"heard{f' in sound {number + 1}' if sounds > 1 else ''}: {times}"
 
 
-def doubtful(words: Sequence[Word], detector: Detector | None) -> str | None:
+def unsupported(words: Sequence[Word], calibrated: bool) -> str | None:
     """What there is to say of the words without support; of a model that was not calibrated, which have the least."""
-    verdicts = sorted(filter(None, judge(words, detector)), key=lambda verdict: verdict.rank)
-    if detector is None:
-        least = ", ".join(verdict.text for verdict in verdicts[:LEAST])
+    naming = sorted((word for word in words if word.rank is not None), key=lambda word: word.rank or 0)
+    if not calibrated:
+        least = ", ".join(list(dict.fromkeys(word.name for word in naming))[:LEAST])
         return f"Least supported, by rank in this answer (the model is not calibrated): {least}" if least else None
-    flagged = ", ".join(f"{v.text} ({percent(v.doubt)})" for v in verdicts if v.flagged)
-    return f"Without support, with the probability of that: {flagged}" if flagged else None
-
-
-def bare(text: str) -> str:
-    return text.strip().strip(PUNCTUATION)
+    flagged: dict[str, float] = {}
+    for word in naming:
+        if word.flagged and word.p_unsupported is not None:
+            flagged.setdefault(word.name, word.p_unsupported)
+    listed = ", ".join(f"{name} ({percent(p_unsupported)})" for name, p_unsupported in flagged.items())
+    return f"Without support, with the probability of that: {listed}" if listed else None
 
 
 def percent(share: float) -> str:
@@ -77,22 +107,29 @@ def style(reliance: float) -> str:
     return [name for least, name in SCALE if reliance >= least][-1]
 
 
-def coloured(word: Word, explain: bool = True, flagged: bool = False) -> Text:
-    """The word in the colour of its reliance, underlined in red where it has no support."""
+def coloured(word: Word, explain: bool = True, flag: bool = False) -> Text:
+    """The word in the colour of its reliance, underlined in red where it has no support, with its number."""
     letters = word.text.lstrip()
-    space = word.text[: len(word.text) - len(letters)]
-    look = style(word.shares.media) if explain and word.shares else ""
-    return Text(space) + Text(letters, style=FLAGGED if flagged else look)
+    look = style(word.shares.reliance) if explain and word.shares else ""
+    text = Text(word.text[: len(word.text) - len(letters)])
+    text.append(letters.rstrip(PUNCTUATION), style=FLAGGED if flag and word.flagged else look)
+    if (mark := marks(word, explain, flag)) and letters.strip(PUNCTUATION):
+        text.append(mark, style="dim")
+    text.append(letters[len(letters.rstrip(PUNCTUATION)) :], style=look)
+    return text
 
 
-def numbered(word: Word, explain: bool = True, flagged: bool = False) -> str:
+def numbered(word: Word, explain: bool = True, flag: bool = False) -> str:
     """The word with its reliance and its mark, as in `dog[62%],` or `boat[8% ?]`."""
     letters = word.text.rstrip(PUNCTUATION)
-    notes = [f"{100 * word.shares.media:.0f}%"] if explain and word.shares else []
-    notes += ["?"] if flagged else []
-    if not notes or not letters.strip():
-        return word.text
-    return f"{letters}[{' '.join(notes)}]{word.text[len(letters) :]}"
+    return f"{letters}{marks(word, explain, flag) if letters.strip() else ''}{word.text[len(letters) :]}"
+
+
+def marks(word: Word, explain: bool, flag: bool) -> str:
+    """What stands behind a word: `[62%]`, `[?]` or `[8% ?]`; nothing where there is nothing to say."""
+    entries = [f"{100 * word.shares.reliance:.0f}%"] if explain and word.shares else []
+    entries += ["?"] if flag and word.flagged else []
+    return f"[{' '.join(entries)}]" if entries else ""
 
 
 def legend(medium: str) -> Text:

@@ -1,25 +1,56 @@
-"""lime-mlx evaluate: the questions of benchmarks, put to models with methods; what was answered stays answered."""
+"""lime-mlx evaluate: puts the questions of benchmarks to models with methods, and keeps every answer."""
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lime_mlx.cli.common import BUNDLED, no_stray, note, prepare_backend
-from lime_mlx.cli.scores import SCORER, present
+from lime_mlx.cli.scores import SCORER, show_scores
 from lime_mlx.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from lime_mlx.evaluate.hosts import Hosts
+    from lime_mlx.evaluate.runner import RunConfig, RunOutcome
+
+CONTINUES = "Interrupted. The answers so far are kept; the same command continues."
+
+
+class NamesOption(click.Option):
+    """An option whose help names all methods or all tasks. These are imported only when the help is shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from lime_mlx.evaluate.tasks import TASKS
+        from lime_mlx.methods import METHODS
+
+        record = super().get_help_record(ctx)
+        names = TASKS if self.name == "task" else METHODS
+        return record and (record[0], record[1].replace("NAMES", ", ".join(names)))
 
 
 @click.command()
+@click.option("--task", cls=NamesOption, multiple=True, metavar="SPEC", help="NAMES; repeat it.  [default: scenes]")
 @click.option(
-    "--task", multiple=True, metavar="SPEC", help="scenes, sounds, pope, chair, amber, mme, audio; repeat it."
+    "--model",
+    multiple=True,
+    metavar="REPO|FOLDER",
+    help="Repeat it to compare models.  [default: $LIME_MLX_MODEL, else demo]",
 )
 @click.option(
-    "--model", multiple=True, metavar="REPO|FOLDER", help="Repeat it to compare.  [default: $LIME_MLX_MODEL, else demo]"
+    "--method",
+    cls=NamesOption,
+    multiple=True,
+    metavar="SPEC",
+    help="NAMES, or name:key=value,...; repeat it to compare methods.  [default: none and lime]",
 )
-@click.option("--method", multiple=True, metavar="SPEC", help="Repeat it to compare.  [default: none and lime]")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the benchmarks.  [default: that of data get]")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="The folder of the benchmarks.  [default: that of data get]"
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Pictures or sounds of each task, with all their questions.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which ones --limit takes.")
 @click.option(
@@ -27,21 +58,36 @@ from lime_mlx.errors import DataError
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs/evaluate"),
     show_default=True,
-    help="Answers and scores; a run that is there goes on.",
+    help="The folder of answers and scores. A run in it continues.",
 )
 @SCORER
-@click.option("--reliance/--no-reliance", default=True, show_default=True, help="Record what each answer rests on.")
-@click.option("--skip-missing", is_flag=True, help="Leave out questions whose picture or sound is not there.")
+@click.option(
+    "--reliance/--no-reliance", default=True, show_default=True, help="Record the reliance of every token of an answer."
+)
+@click.option("--skip-missing", is_flag=True, help="Leave out questions whose picture or sound is missing.")
 @click.option("--calibrate", is_flag=True, help="Fit a detector of unsupported words for each model, and keep it.")
-@click.option("--json", "as_json", is_flag=True, help="The figures as JSON instead of tables.")
-@click.option("--quiet/--verbose", default=False, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON instead of tables.")
+@click.option("--quiet/--verbose", default=False, help="Show no progress.")
 @click.argument("stray", nargs=-1, callback=no_stray, expose_value=False, metavar="")
 def command(
-    task, model, method, data, limit, seed, output_dir, scorer, reliance, skip_missing, calibrate, as_json, quiet
-):
+    task: tuple[str, ...],
+    model: tuple[str, ...],
+    method: tuple[str, ...],
+    data: Path | None,
+    limit: int | None,
+    seed: int,
+    output_dir: Path,
+    scorer: str,
+    reliance: bool,
+    skip_missing: bool,
+    calibrate: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Compare hallucination rates of models and methods on benchmarks, offline.
 
-    Kill it when you like: the same command goes on where it was. Several machines share the work under mlx.launch.
+    Every answer is kept at once. After an interrupt or a crash, the same command continues the run. Under mlx.launch,
+    several machines share the work.
 
     \b
     lime-mlx evaluate --task scenes --method none --method lime
@@ -52,6 +98,86 @@ def command(
     notes: list[str] = []
     prepare_backend(notes)
 
+    from lime_mlx.cli import calibrate as calibration
+    from lime_mlx.evaluate.calibrate import SPECS
+    from lime_mlx.evaluate.data.layout import home
+    from lime_mlx.evaluate.hosts import Hosts
+    from lime_mlx.evaluate.runner import RunConfig
+
+    tasks, hosts = list(task or ("scenes",)), Hosts()
+    if calibrate:
+        calibration.check(tasks, hosts)
+        tasks = [SPECS.get(spec, spec) for spec in tasks]
+    models = chosen_models(model, tasks, notes)
+    check_scorer(scorer, tasks, output_dir)
+    quiet = quiet or not hosts.first
+    if not quiet:
+        note(*notes)
+    data = data or (home() if home().is_dir() else None)
+    config = RunConfig(models, method or ("none", "lime"), tasks, data, limit, seed, reliance, skip_missing)
+    try:
+        if calibrate:
+            calibration.run(config, output_dir, progress(quiet), as_json, quiet)
+        else:
+            run(config, output_dir, scorer, hosts, as_json, quiet)
+    except KeyboardInterrupt:
+        note(CONTINUES)
+        raise
+
+
+def run(config: "RunConfig", output_dir: Path, scorer: str, hosts: "Hosts", as_json: bool, quiet: bool) -> None:
+    """Run the evaluation, and show its scores and what failed."""
+    from lime_mlx.evaluate.runner import run as evaluate
+    from lime_mlx.evaluate.store import Store
+
+    with progress(quiet) as bar:
+        outcome = evaluate(config, output_dir, hosts, bar)
+    if not hosts.first:
+        return
+    note(*outcome.notes)
+    if outcome.answered:
+        show_scores(Store(output_dir), scorer, "json" if as_json else "table")
+        if not quiet:
+            note(f"The answers and scores are in {output_dir}. For a page with plots: lime-mlx report {output_dir}")
+    check_outcome(outcome)
+
+
+def check_outcome(outcome: "RunOutcome") -> None:
+    """Raise `DataError` where answers failed, or there are none."""
+    if outcome.failed:
+        first = outcome.failed[0]
+        raise DataError(
+            f"{len(outcome.failed)} of {outcome.answered + len(outcome.failed)} answers failed, such as {first.id} "
+            f"({first.cell.model}, {first.cell.method}, {first.cell.task}): {first.reason} "
+            "The same command tries them again."
+        )
+    if not outcome.answered:
+        raise DataError("Nothing was answered: none of the models takes what the tasks ask about.")
+
+
+def chosen_models(model: Sequence[str], tasks: Sequence[str], notes: list[str]) -> list[str]:
+    """The models of --model, else that of $LIME_MLX_MODEL, else the bundled ones that the tasks need."""
+    from lime_mlx.evaluate.tasks import parse_task
+
+    media = {parse_task(spec).medium for spec in tasks}
+    if model or (model := tuple(filter(None, [os.environ.get("LIME_MLX_MODEL")]))):
+        return list(model)
+    names = [name for name, medium in (("demo", "image"), ("demo-sound", "audio")) if medium in media]
+    notes += [f"Using the bundled {name} model, which knows {BUNDLED[name][0]}." for name in names]
+    return names
+
+
+def check_scorer(scorer: str, tasks: Sequence[str], output_dir: Path) -> None:
+    """Raise `DataError` for a scorer that no task has, of those asked for and those already in the folder."""
+    from lime_mlx.evaluate.store import SETTINGS, Store
+    from lime_mlx.evaluate.summary import check_scorer as check
+
+    stored = Store(output_dir).settings["tasks"] if (output_dir / SETTINGS).is_file() else ()
+    check(scorer, [*tasks, *stored])
+
+
+def progress(quiet: bool) -> "nullcontext[None] | Progress":
+    """A progress bar on stderr; none when `quiet`."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -62,56 +188,14 @@ def command(
         TimeRemainingColumn,
     )
 
-    from lime_mlx.cli import calibrate as calibrating
-    from lime_mlx.evaluate.calibrate import SPECS
-    from lime_mlx.evaluate.data import home
-    from lime_mlx.evaluate.hosts import Hosts
-    from lime_mlx.evaluate.runner import Plan, run
-    from lime_mlx.evaluate.store import Store
-    from lime_mlx.evaluate.tasks import parse_task
-
-    tasks, hosts = task or ("scenes",), Hosts()
-    if calibrate:
-        calibrating.check(tasks, hosts)
-        tasks = [SPECS.get(spec, spec) for spec in tasks]
-    media = {parse_task(spec).medium for spec in tasks}
-    model = model or tuple(filter(None, [os.environ.get("LIME_MLX_MODEL")]))
-    models = model or [name for name, kind in (("demo", "image"), ("demo-sound", "audio")) if kind in media]
-    if not model:
-        notes += [f"Using the bundled {name} model, which knows {BUNDLED[name][0]}." for name in models]
-    console = Console(stderr=True)
-    if not hosts.first:
-        quiet = True
-    elif not quiet:
-        note(*notes)
-    columns = (
+    if quiet:
+        return nullcontext()
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
-    shown = nullcontext() if quiet else Progress(*columns, console=console)
-    data = data or (home() if home().is_dir() else None)
-    plan = Plan(models, method or ("none", "lime"), tasks, data, limit, seed, reliance, skip_missing)
-    if calibrate:
-        calibrating.run(plan, output_dir, shown, as_json, quiet)
-        return
-    with shown as progress:
-        outcome = run(plan, output_dir, hosts, progress)
-    if not hosts.first:
-        return
-    note(*outcome.notes)
-    if outcome.answered:
-        present(Store(output_dir), scorer, "json" if as_json else "table")
-        if not quiet:
-            note(f"Answers and scores are in {output_dir}; a page with plots: lime-mlx report {output_dir}")
-    if outcome.failed:
-        cell, name, reason = outcome.failed[0]
-        raise DataError(
-            f"{len(outcome.failed)} of {outcome.answered + len(outcome.failed)} answers failed, such as {name} "
-            f"({cell.model}, {cell.method}, {cell.task}): {reason} The same command tries them again."
-        )
-    if not outcome.answered:
-        raise DataError("Nothing was answered: none of the models takes what the tasks ask about.")

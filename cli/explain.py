@@ -1,212 +1,162 @@
-"""lime-mlx explain: where each word of an answer came from, as a table, JSON or a picture."""
+"""lime-mlx explain: where each word of an answer came from, as a table, JSON or a file with maps."""
+
+from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lime_mlx.cli import INTERRUPTED
 from lime_mlx.cli.common import (
+    Opened,
+    Request,
     Stream,
-    answered,
-    ask,
-    default_method,
-    medium,
+    cut_note,
+    load_request,
     note,
-    pieces,
     prepare_backend,
-    question,
-    summary,
     takes_input,
-    warnings_of,
 )
 from lime_mlx.errors import PromptError
 
-KINDS = {"image": "picture", "audio": "sound"}
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lime_mlx.explanation import Explanation
+    from lime_mlx.words import Word
+
+# The shares of a word, and their columns; those of kinds that the prompt lacks are left out.
+COLUMNS = {"image": "picture", "audio": "sound", "prompt": "prompt", "own": "own text"}
+ALWAYS = ("prompt", "own")
 
 
 @click.command()
 @takes_input
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A .png, .svg, .pdf or .html of it.")
-@click.option("--diagnose", is_flag=True, help="How each layer (LIAE) and head (IAF) looked at the input.")
+@click.option("--diagnose", is_flag=True, help="How each layer (LIAE) and head (IAF) attended to the input.")
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option("--quiet/--verbose", default=False, help="No notes.")
-def command(
-    image, audio, prompt, system, model, revision, method, max_tokens, output, diagnose, check_input, as_json, quiet
-):
-    """Show where each word of an answer came from, and which have no support.
+def command(asked: Request, output: Path | None, diagnose: bool, check_input: bool, as_json: bool, quiet: bool) -> None:
+    """Show where each word of an answer came from, and which words have no support.
 
     \b
-    lime-mlx explain --image photo.jpg
-    lime-mlx explain --audio street.wav --output street.html
-    lime-mlx explain --image photo.jpg --diagnose --json
+    lime-mlx explain photo.jpg
+    lime-mlx explain street.wav --output street.html
+    lime-mlx explain photo.jpg --diagnose --json
     """
-    text = question(prompt, image, audio)
-    if not image and not audio:
-        raise PromptError("There is no picture or sound to explain words by: give one with --image or --audio.")
-    if max_tokens < 1:
-        raise PromptError(f"--max-tokens is {max_tokens}; it must be at least 1.")
+    if not asked.image and not asked.audio:
+        raise PromptError("There is no picture or sound to explain words by: give one, as in lime-mlx explain x.jpg.")
     if output is not None:
         from lime_mlx.render import answer
 
         answer.check(output)
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     notes: list[str] = []
-    prepare_backend(notes)
-
-    from lime_mlx.generation import stream_generate
-    from lime_mlx.probes.attention import focus, over_words
-    from lime_mlx.support.detector import Detector
-    from lime_mlx.words import grouped, judge, words
-
-    spec = method or default_method(image, audio)
-    asked = ask(text, image, audio, system, model, revision, notes)
-    detector = Detector.from_config(asked.model.config)
-    stream = Stream(
-        stream_generate(
-            asked.model,
-            asked.processor,
-            asked.prompt,
-            method=spec,
-            max_tokens=max_tokens,
-            relevance=True,
-            evidence=True,
-        )
-    )
-    for _ in stream:
-        pass
-    if not stream.kept:
+    prepare_backend(notes, quiet)
+    opened = load_request(asked, notes)
+    explanation, interrupted = explained(opened, asked, diagnose, check_input, notes)
+    if explanation is None:
         click.get_current_context().exit(INTERRUPTED)
-    said = list(words(pieces(stream.kept)))
-    found = summary(stream.kept, asked.name, spec, detector, asked.times)
-    spans = asked.model.spans(asked.prompt)
-    shares_apart(found["words"], said, spans)
-    looked = []
-    if diagnose:
-        counts = [len(word) for word in grouped(pieces(stream.kept))]
-        looked = over_words(focus(asked.model, asked.prompt, answered(stream.kept)), counts)
-        for entry, seen in zip(found["words"], looked, strict=True):
-            entry |= {"liae": known(seen.liae), "iaf": known(seen.iaf)}
-    warned = list(warnings_of(asked.model, asked.prompt, stream.kept, check_input))
     if output is not None:
-        warned += drawn(asked, said, judge(said, detector), looked, spans, found, output)
+        explanation.save(output)
+        notes.append(f"Wrote {output}")
     if as_json:
-        click.echo(json.dumps({**found, "warnings": warned}, ensure_ascii=False))
+        click.echo(json.dumps({**explanation.to_dict(), "model": opened.name}, ensure_ascii=False))
     else:
-        tables(found, medium(image, audio), looked)
+        print_tables(explanation)
     if not quiet:
-        note(*notes)
-        if output is not None:
-            note(f"Wrote {output}")
-    note(*([] if as_json else warned))
-    if stream.interrupted:
+        note(*notes, *cut_note(explanation.answer, asked.max_tokens))
+    note(*([] if as_json else explanation.warnings))
+    if interrupted:
         click.get_current_context().exit(INTERRUPTED)
 
 
-def shares_apart(entries: list, said: list, spans) -> None:
-    """Where a prompt has pictures and sounds, the shares of both."""
-    import numpy as np
+def explained(
+    opened: Opened, asked: Request, diagnose: bool, check_input: bool, notes: list[str]
+) -> tuple[Explanation | None, bool]:
+    """The explanation of what the model answered before Ctrl-C, and whether that came; None when nothing was."""
+    from lime_mlx.explanation import explained
+    from lime_mlx.generation import resolve_method, stream_generate
 
-    if len({span.kind for span in spans}) < 2:
-        return
-    for entry, word in zip(entries, said, strict=True):
-        if word.relevance is not None and (total := float(np.abs(word.relevance).sum())):
-            for kind, name in KINDS.items():
-                parts = [np.abs(word.relevance[span.start : span.stop]).sum() for span in spans if span.kind == kind]
-                entry[name] = float(sum(parts)) / total
+    method = resolve_method(asked.method, opened.prompt)
+    responses = stream_generate(
+        opened.model,
+        opened.processor,
+        opened.prompt,
+        method=method,
+        max_tokens=asked.max_tokens,
+        relevance=True,
+        notice=notes.append,
+    )
+    stream = Stream(responses)
+    kept = list(stream)
+    if not kept:
+        return None, stream.interrupted
+    explanation = explained(
+        kept,
+        opened.model,
+        opened.prompt,
+        question=asked.prompt,
+        method=asked.method or method.name,
+        pictures=opened.pictures,
+        diagnose=diagnose,
+        check_input=check_input,
+    )
+    return explanation, stream.interrupted
 
 
-def known(values) -> list:
-    """Numbers for JSON; null where nothing was seen."""
-    if values.ndim > 1:
-        return [known(row) for row in values]
-    return [None if value != value else round(float(value), 5) for value in values]
-
-
-def tables(found: dict, name: str, looked: list) -> None:
+def print_tables(explanation: Explanation) -> None:
     from rich.console import Console
+
+    console = Console(highlight=False)
+    click.echo(explanation.text)
+    console.print(words_table(explanation))
+    if explanation.focus:
+        console.print(focus_table(explanation))
+
+
+def words_table(explanation: Explanation) -> Table:
+    """A row for each word: its shares, its support, and when it was heard."""
     from rich.markup import escape
     from rich.table import Table
 
-    console, entries = Console(highlight=False), found["words"]
-    click.echo(found["text"])
-    apart = [kind for kind in KINDS.values() if any(kind in entry for entry in entries)]
+    kinds = {span.kind for span in explanation.spans}
+    columns = {key: name for key, name in COLUMNS.items() if key in kinds or key in ALWAYS}
+    sounds = any(word.seconds for word in explanation.words)
     table = Table()
-    for column in ("word", *(apart or [name]), "prompt", "own text", "without support", "heard"):
-        if column != "heard" or any("seconds" in entry for entry in entries):
-            table.add_column(column, justify="left" if column == "word" else "right")
-    for entry in entries:
-        shares = [entry.get(key) for key in (*(apart or ["reliance"]), "prompt", "own")]
-        row = [escape(entry["text"]), *("" if share is None else f"{100 * share:.0f} %" for share in shares)]
-        row.append(verdict(entry))
-        if len(table.columns) > len(row):
-            times = [f"{when[0]:.1f}-{when[1]:.1f} s" for when in entry.get("seconds", ()) if when]
-            row.append(", ".join(times))
-        table.add_row(*row, style="red" if entry.get("flagged") else None)
-    console.print(table)
-    if looked:
-        console.print(focus_table(entries, looked))
-
-
-def verdict(entry: dict) -> str:
-    """The probability that a word has no support, with a mark at the threshold; else its rank in the answer."""
-    if "noun" not in entry:
-        return ""
-    if entry["doubt"] is None:
-        return f"rank {entry['rank']}"
-    return f"{100 * entry['doubt']:.0f} %{' ?' if entry['flagged'] else ''}"
-
-
-def focus_table(entries: list, looked: list):
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(caption="LIAE: 0 one place, 1 everywhere alike; IAF: share of each head's attention, in %.")
-    for column in ("word", "layer", "LIAE", "IAF by head"):
-        table.add_column(column, justify="right" if column in ("layer", "LIAE") else "left")
-    for entry, focus in zip(entries, looked, strict=True):
-        for layer, (liae, iaf) in enumerate(zip(focus.liae, focus.iaf, strict=True)):
-            heads = " ".join(f"{100 * share:3.0f}" for share in iaf)
-            table.add_row(escape(entry["text"]) if not layer else "", str(layer), f"{liae:.3f}", heads)
+    for column in ("word", *columns.values(), "without support", *(["heard"] if sounds else [])):
+        table.add_column(column, justify="left" if column == "word" else "right")
+    for word in explanation.words:
+        shares = [getattr(word.shares, key, None) for key in columns]
+        cells = [escape(word.text.strip()), *("" if share is None else f"{100 * share:.0f} %" for share in shares)]
+        cells.append(support(word))
+        if sounds:
+            cells.append(", ".join(f"{start:.1f}-{stop:.1f} s" for start, stop in filter(None, word.seconds)))
+        table.add_row(*cells, style="red" if word.flagged else None)
     return table
 
 
-def drawn(asked, said, verdicts, looked, spans, found, output: Path) -> list[str]:
-    """Write the file; returns what it could not show."""
-    from lime_mlx.render import answer
-    from lime_mlx.render.svg import drawing
-    from lime_mlx.words import grids, moments
+def support(word: Word) -> str:
+    """The probability that a word has no support, with a mark at the threshold; else its rank in the answer."""
+    if word.rank is None:
+        return ""
+    if word.p_unsupported is None:
+        return f"rank {word.rank}"
+    return f"{100 * word.p_unsupported:.0f} %{' ?' if word.flagged else ''}"
 
-    def told(span=None, shape=(-1,)) -> list:
-        heats = [
-            word.relevance[span.start : span.stop].reshape(shape)
-            if span and verdict and word.relevance is not None
-            else None
-            for word, verdict in zip(said, verdicts, strict=True)
-        ]
-        return [
-            answer.Told(word.text.strip(), word.shares, bool(verdict and verdict.flagged), heat)
-            for word, verdict, heat in zip(said, verdicts, heats, strict=True)
-        ]
 
-    missing, figures = [], []
-    with drawing():
-        pictures = [span for span in spans if span.kind == "image"]
-        sizes = grids(asked.prompt, spans, len(asked.pictures)) if asked.pictures else []
-        if sizes is None:
-            missing.append("Note: this model sees a picture in parts, so there is no map of it; the shares are shown.")
-        for span, size, image in zip(pictures, sizes or [], asked.pictures, strict=False):
-            figures.append(answer.picture(image, asked.processor.seen(image), told(span, size)))
-        for span in (span for span in spans if span.kind == "audio"):
-            words, seconds = told(span), asked.processor.seconds
-            if seconds:
-                named = [word for word, verdict in zip(said, verdicts, strict=True) if verdict]
-                figures.append(answer.sound(words, seconds, [moments(w.relevance, span, seconds) for w in named]))
-        if not figures:
-            figures.append(answer.plain(told(), "input"))
-        if looked:
-            figures.append(answer.diagnosis([word.text.strip() for word in said], looked))
-        answer.save(output, figures, found["text"], missing)
-    return missing
+def focus_table(explanation: Explanation) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    caption = "LIAE: 0 one position, 1 all positions alike; IAF: the share of each head's attention, in %."
+    table = Table(caption=caption)
+    for column in ("word", "layer", "LIAE", "IAF by head"):
+        table.add_column(column, justify="right" if column in ("layer", "LIAE") else "left")
+    for word, focus in zip(explanation.words, explanation.focus, strict=True):
+        for layer, (liae, iaf) in enumerate(zip(focus.liae, focus.iaf, strict=True)):
+            heads = " ".join(f"{100 * share:3.0f}" for share in iaf)
+            table.add_row(escape(word.text.strip()) if not layer else "", str(layer), f"{liae:.3f}", heads)
+    return table

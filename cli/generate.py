@@ -1,41 +1,42 @@
 """lime-mlx generate: a picture and a question in, an answer out."""
 
+from __future__ import annotations
+
 import json
-import math
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
 from lime_mlx.cli import INTERRUPTED
 from lime_mlx.cli.common import (
+    Opened,
+    Request,
     Stream,
-    ask,
-    default_method,
-    ignored,
-    medium,
+    check_options,
+    cut_note,
+    load_request,
     note,
-    pieces,
     prepare_backend,
-    question,
-    summary,
     takes_input,
-    warnings_of,
 )
-from lime_mlx.errors import LimeError, MethodError
+from lime_mlx.errors import MethodError
 
-# Least and most of what is sampled with; NaN is in no range.
-RANGES = {"temperature": (0, math.inf), "top_p": (0, 1), "top_k": (0, math.inf), "min_p": (0, 1)}
+if TYPE_CHECKING:
+    from lime_mlx.generation import Answer, Response
+    from lime_mlx.methods import Method
 
 
 @click.command()
 @takes_input
 @click.option("--temperature", "--temp", type=float, default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-p", type=float, default=1.0, show_default=True)
-@click.option("--top-k", type=int, default=0, show_default=True)
-@click.option("--min-p", type=float, default=0.0, show_default=True)
+@click.option("--top-p", type=float, default=1.0, show_default=True, help="Keep the likeliest tokens up to this sum.")
+@click.option("--top-k", type=int, default=0, show_default=True, help="Keep so many of the likeliest tokens; 0 is all.")
+@click.option("--min-p", type=float, default=0.0, show_default=True, help="Least share of the best probability.")
+@click.option("--repetition-penalty", type=float, help="Makes repeated tokens less likely when above 1.")
 @click.option("--seed", type=int, help="Seed of the sampling.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="A text that ends the answer; repeat it for each one.")
 @click.option("--explain", is_flag=True, help="Show how much of each word came from the picture or sound.")
 @click.option("--flag", is_flag=True, help="Mark words without support in the picture or sound.")
 @click.option(
@@ -44,148 +45,141 @@ RANGES = {"temperature": (0, math.inf), "top_p": (0, 1), "top_k": (0, math.inf),
     help="Mark such words, leave them out of lists, or try them again with exact LIME.",
 )
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
+@click.option("--measure", is_flag=True, help="Time plain decoding, too, and print what the method costs beside it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.option("--quiet/--verbose", default=False, help="Only the answer.")
 def command(
-    image,
-    audio,
-    prompt,
-    system,
-    model,
-    revision,
-    method,
-    max_tokens,
-    seed,
-    explain,
-    flag,
-    on_unsupported,
-    check_input,
-    as_json,
-    quiet,
-    **sampling,
-):
-    """Answer a question about a picture or a sound.
+    asked: Request,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    min_p: float,
+    repetition_penalty: float | None,
+    seed: int | None,
+    stop: tuple[str, ...],
+    explain: bool,
+    flag: bool,
+    on_unsupported: str | None,
+    check_input: bool,
+    measure: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Answer a question about pictures or sounds.
 
     \b
-    lime-mlx generate --image photo.jpg
-    lime-mlx generate --image photo.jpg -p "Is there a dog?" --method none
-    lime-mlx generate --model Qwen/Qwen2-Audio-7B-Instruct --audio street.wav
+    lime-mlx generate photo.jpg
+    lime-mlx generate photo.jpg -p "Is there a dog?" --method none
+    lime-mlx generate street.wav --model Qwen/Qwen2-Audio-7B-Instruct
     curl -s https://example.com/photo.jpg | lime-mlx generate --image - --explain
     """
-    check(max_tokens, seed, sampling)
-    text = question(prompt, image, audio)
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    if quiet:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    check_options(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+    check_options(repetition_penalty=repetition_penalty, seed=seed)
     notes: list[str] = []
-    prepare_backend(notes)
+    prepare_backend(notes, quiet)
 
-    from lime_mlx.generation import stream_generate
-    from lime_mlx.methods import parse_method
-    from lime_mlx.methods.retry import Retry
-    from lime_mlx.support.detector import Detector
+    from lime_mlx.explanation import warnings
+    from lime_mlx.generation import collect, resolve_method, stream_generate
 
-    spec = method or default_method(image, audio)
-    chosen = parse_method(spec)
-    asked = ask(text, image, audio, system, model, revision, notes)
-    loaded = asked.model
-    detector, flag = Detector.from_config(loaded.config), flag or on_unsupported is not None
-    if on_unsupported == "retry":
-        chosen = Retry(inner=chosen)
-    elif on_unsupported == "drop" and detector is None:
-        raise MethodError("Words can be left out only with a model that was calibrated: lime-mlx evaluate --calibrate.")
+    method = chosen_method(asked, on_unsupported)
+    opened = load_request(asked, notes)
+    flag = flag or on_unsupported is not None
+    check_drop(opened, on_unsupported)
+    shown = explain or flag or as_json
     responses = stream_generate(
-        loaded,
-        asked.processor,
-        asked.prompt,
-        method=chosen,
-        max_tokens=max_tokens,
-        sampler=sampler(loaded.language_model.config.vocab_size, seed, **sampling),
-        reliance=explain or as_json,
-        relevance=bool(audio) and (explain or as_json),
-        evidence=bool(image or audio) and (flag or bool(audio) and (explain or as_json)),
-        measure=not quiet and spec != "none",
+        opened.model,
+        opened.processor,
+        opened.prompt,
+        method=method,
+        max_tokens=asked.max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop,
+        reliance=shown,
+        relevance=bool(asked.audio) and shown,
+        measure=measure,
+        notice=notes.append,
     )
     first = next(responses)  # nothing is printed before this has gone well
-    if not quiet:
-        note(*notes)
+    printed = 0 if quiet else len(notes)
+    note(*notes[:printed])
     stream = Stream(chain([first], responses))
-    from lime_mlx.cli import display
-
-    times = asked.times
+    show(stream, opened, asked, explain, flag, as_json or on_unsupported == "drop")
+    answer = collect(stream.kept, opened.model, opened.prompt)
     if as_json or on_unsupported == "drop":
-        for _ in stream:
-            pass
-        found = summary(stream.kept, asked.name, spec, detector if flag else None, times)
-        if on_unsupported == "drop":
-            found["dropped"] = drop_flagged(found)
-        if check_input:
-            found["input_used"] = not ignored(loaded, asked.prompt, stream.kept)
-        click.echo(json.dumps(found, ensure_ascii=False) if as_json else found["text"])
-        if not as_json and found["dropped"]:
-            note(f"Left out, without support: {', '.join(found['dropped'])}")
-    elif explain or flag:
-        words = display.show(pieces(stream), medium(image, audio), explain=explain, flag=flag, detector=detector)
-        for line in display.heard(words, *times) if times and explain else ():
-            click.echo(line)
-        if flag and (line := display.doubtful(words, detector)):
-            note(line)
-    else:
-        plain(pieces(stream))
+        print_whole(answer, opened, asked, method, as_json, on_unsupported == "drop", check_input)
     if stream.interrupted:
         click.get_current_context().exit(INTERRUPTED)
-    note(*warnings_of(loaded, asked.prompt, stream.kept, check_input and not as_json))
+    note(*warnings(opened.model, opened.prompt, answer, check_input and not as_json))
     if not quiet:
-        note(*statistics(stream.last, chosen.name))
+        chosen = resolve_method(method, opened.prompt)
+        note(*notes[printed:], *cut_note(answer, asked.max_tokens), *statistics(answer, chosen.name))
 
 
-def drop_flagged(found: dict) -> list[str]:
-    """Take flagged words out of the lists of `found["text"]`; returns them. Others stay, and stay marked."""
-    from lime_mlx.words import drop
+def chosen_method(asked: Request, on_unsupported: str | None) -> str | Method | None:
+    """What --method says, with a second try around it where --on-unsupported asks for that."""
+    from lime_mlx.methods import parse_method
+    from lime_mlx.methods.retry import Retry
 
-    dropped = []
-    for word in found["words"]:
-        if word.get("flagged") and (rest := drop(found["text"], word["noun"])) is not None:
-            found["text"] = rest
-            dropped.append(word["noun"])
-    return dropped
-
-
-def check(max_tokens: int, seed: int | None, sampling: dict[str, float]) -> None:
-    """Refuse numbers that mean nothing."""
-    wanted = {"max_tokens": (max_tokens, 1, math.inf), "seed": (seed or 0, 0, 2**64 - 1)}
-    wanted |= {name: (value, *RANGES[name]) for name, value in sampling.items()}
-    for name, (value, least, most) in wanted.items():
-        if not least <= value <= most:
-            bound = f"from {least} to {most}" if most < math.inf else f"at least {least}"
-            raise LimeError(f"--{name.replace('_', '-')} is {value}; it must be {bound}.")
+    if asked.method is not None:
+        parse_method(asked.method)
+    if on_unsupported != "retry":
+        return asked.method
+    return Retry(inner=parse_method(asked.method or "lime"))
 
 
-def sampler(vocabulary: int, seed: int | None, temperature: float, top_p: float, top_k: int, min_p: float):
-    """mlx-lm's sampler, or None for greedy decoding."""
-    if temperature == 0:
-        return None
-    import mlx.core as mx
-    from mlx_lm.sample_utils import make_sampler
+def check_drop(opened: Opened, on_unsupported: str | None) -> None:
+    from lime_mlx.support.detector import Detector
 
-    if seed is not None:
-        mx.random.seed(seed)
-    return make_sampler(temp=temperature, top_p=top_p, top_k=top_k if top_k < vocabulary else 0, min_p=min_p)
+    if on_unsupported == "drop" and Detector.from_config(opened.model.config) is None:
+        raise MethodError("Words can be left out only with a model that was calibrated: lime-mlx evaluate --calibrate.")
 
 
-def plain(said: Iterable[tuple]) -> None:
-    """Print the text as it comes; whatever ends it, the line is closed."""
-    try:
-        for piece in said:
-            click.echo(piece.text, nl=False)
-    finally:
-        click.echo()
+def show(stream: Stream[Response], opened: Opened, asked: Request, explain: bool, flag: bool, silent: bool) -> None:
+    """Print the answer as it comes: as text, or as words with what --explain and --flag ask for."""
+    from lime_mlx.cli import display
+    from lime_mlx.support.detector import Detector
+    from lime_mlx.words import words
+
+    if silent:
+        for _ in stream:
+            pass
+    elif explain or flag:
+        detector = Detector.from_config(opened.model.config)
+        spans = opened.model.spans(opened.prompt)
+        display.show(words(stream, detector, spans), asked.medium, explain, flag, detector is not None)
+    else:
+        display.plain(stream)
 
 
-def statistics(last, method: str) -> Iterator[str]:
-    """The lines that mlx-lm prints, and what the method cost."""
-    yield f"Prompt: {last.prompt_tokens} tokens, {last.prompt_tps:.3f} tokens-per-sec"
-    yield f"Generation: {last.generation_tokens} tokens, {last.generation_tps:.3f} tokens-per-sec"
-    yield f"Peak memory: {last.peak_memory:.3f} GB"
-    if last.cost:
-        yield f"{method.upper()}: {last.cost.ratio:.1f} x plain decode, +{last.cost.extra_bytes / 1e6:.0f} MB"
+def print_whole(
+    answer: Answer, opened: Opened, asked: Request, method: str | Method | None, as_json: bool, drop: bool, check: bool
+) -> None:
+    """Print an answer that had to be whole first: as JSON, or without its flagged words."""
+    from lime_mlx.generation import resolve_method
+    from lime_mlx.probes.blank import ignores_media
+    from lime_mlx.words import without_flagged
+
+    values = {**answer.to_dict(), "model": opened.name}
+    values["method"] = asked.method or resolve_method(method, opened.prompt).name
+    text, dropped = without_flagged(answer.text, answer.words) if drop else (answer.text, [])
+    if drop:
+        values |= {"text": text, "dropped": dropped}
+    if check:
+        values["input_used"] = not (opened.prompt.media and ignores_media(opened.model, opened.prompt, answer.tokens))
+    click.echo(json.dumps(values, ensure_ascii=False) if as_json else text)
+    if dropped and not as_json:
+        note(f"Left out, without support: {', '.join(dropped)}")
+
+
+def statistics(answer: Answer, method: str) -> Iterator[str]:
+    """The lines that mlx-lm prints, and what the method cost where that was measured."""
+    yield f"Prompt: {answer.prompt_tokens} tokens, {answer.prompt_tps:.3f} tokens-per-sec"
+    yield f"Generation: {answer.generation_tokens} tokens, {answer.generation_tps:.3f} tokens-per-sec"
+    yield f"Peak memory: {answer.peak_memory:.3f} GB"
+    if answer.cost:
+        yield f"{method.upper()}: {answer.cost.ratio:.1f} x plain decode, +{answer.cost.extra_bytes / 1e6:.0f} MB"

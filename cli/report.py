@@ -1,4 +1,4 @@
-"""lime-mlx report: one HTML file of a run, with the verdict, the scores, plots, disagreements and settings."""
+"""lime-mlx report: one HTML page of a run, with the verdict, the scores, plots, disagreements and settings."""
 
 from pathlib import Path
 
@@ -9,10 +9,14 @@ from lime_mlx.cli.scores import SCORER
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: report.html in FOLDER]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the page here.  [default: report.html in FOLDER]",
+)
 @SCORER
-@click.option("--open", "shown", is_flag=True, help="Show it in the browser.")
-def command(folder, output, scorer, shown):
+@click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
+def command(folder: Path, output: Path | None, scorer: str, open_page: bool) -> None:
     """Write the page of an evaluation: one HTML file that needs no network.
 
     \b
@@ -23,5 +27,5 @@ def command(folder, output, scorer, shown):
 
     path = write_report(folder, output, scorer)
     click.echo(path)
-    if shown:
+    if open_page:
         click.launch(str(path))

@@ -1,18 +1,18 @@
-"""lime-mlx score: the figures of a run from its stored answers, without any model."""
+"""lime-mlx score: the figures of a run from its stored answers, without a model."""
 
 from pathlib import Path
 
 import click
 
-from lime_mlx.cli.scores import SCORER, present
+from lime_mlx.cli.scores import SCORER, show_scores
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @SCORER
-@click.option("--json", "form", flag_value="json", help="The figures as JSON instead of tables.")
-@click.option("--markdown", "form", flag_value="markdown", help="The tables as Markdown.")
-def command(folder, scorer, form):
+@click.option("--json", "form", flag_value="json", help="Print the figures as JSON instead of tables.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print the tables as Markdown.")
+def command(folder: Path, scorer: str, form: str | None) -> None:
     """Score the answers of an evaluation again.
 
     \b
@@ -21,4 +21,4 @@ def command(folder, scorer, form):
     """
     from lime_mlx.evaluate.store import Store
 
-    present(Store(folder), scorer, form or "table")
+    show_scores(Store(folder), scorer, form or "table")

@@ -1,4 +1,4 @@
-"""Describe a picture and print, for every token, how much of it came from the picture.
+"""Describe a picture with two methods, and print for every token how much of it came from the picture.
 
 python examples/grounded_words.py [PICTURE] [MODEL]
 """
@@ -14,5 +14,5 @@ model, processor = load(sys.argv[2] if len(sys.argv) > 2 else "demo")
 for method in ("none", "lime"):
     answer = generate(model, processor, "What is in the picture?", image=picture, method=method, max_tokens=64)
     print(f"{method}: {answer.text.strip()}")
-    for piece, reliance in zip(answer.pieces, answer.reliance, strict=True):
-        print(f"  {reliance:4.0%} {piece}")
+    for word in answer.words:
+        print(f"  {word.shares.reliance:4.0%} {word.name}")

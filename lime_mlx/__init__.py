@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lime_mlx._version import __version__
 
 if TYPE_CHECKING:
     from lime_mlx.checkpoint.load import load, load_model
+    from lime_mlx.explanation import Explanation, explain
     from lime_mlx.generation import Answer, Response, decode, generate, stream_generate
     from lime_mlx.lrp.relevance import relevance
     from lime_mlx.prompt import Prompt, Span
+    from lime_mlx.words import Word
 
 __all__ = [
     "Answer",
+    "Explanation",
     "Prompt",
     "Response",
     "Span",
+    "Word",
     "__version__",
     "decode",
+    "explain",
     "generate",
     "load",
     "load_model",
@@ -29,6 +34,9 @@ __all__ = [
 
 _HOMES = {
     "Answer": "generation",
+    "Explanation": "explanation",
+    "explain": "explanation",
+    "Word": "words",
     "Prompt": "prompt",
     "Response": "generation",
     "Span": "prompt",
@@ -41,7 +49,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

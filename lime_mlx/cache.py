@@ -1,69 +1,74 @@
 """The key-value cache: appended to once per token, read as plain arrays, overlaid for one step, overwritten."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 
 import mlx.core as mx
 
+from lime_mlx.attention import AttentionRule, attend, group_queries, hide, masked_scores, score, softmax
+
 CHUNK = 256
-# Masked scores (1, H, G, L, T), G queries to one key head, to attention weights of the same shape.
+# Masked scores (1, K, G, L, T), G queries to one key head, to attention weights of the same shape.
 Edit = Callable[[mx.array], mx.array]
-
-
-def softmax(scores: mx.array) -> mx.array:
-    return mx.softmax(scores, axis=-1, precise=True)
+# Keys and values of one layer, (1, K, T, d) each, or deltas on them, of which one or both may be missing.
+Entries = tuple[mx.array, mx.array]
+Delta = Sequence[mx.array | None]
+NO_DELTA: Delta = (None, None)
 
 
 class LayerCache:
-    """Keys and values of one layer, (1, H, T, d) each, in buffers that grow by `CHUNK` positions."""
+    """Keys and values of one layer, (1, K, T, d) each, in buffers that grow by `CHUNK` positions."""
 
-    def __init__(self):
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+    def __init__(self) -> None:
+        self.buffers: list[mx.array] = []
         self.offset = 0
 
-    def extend(self, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+    def extend(self, k: mx.array, v: mx.array) -> Entries:
         """Append the entries of new positions and return all entries."""
         start, self.offset = self.offset, self.offset + k.shape[2]
-        self._reserve(k, v)
-        self.keys[:, :, start : self.offset] = k
-        self.values[:, :, start : self.offset] = v
+        self._reserve((k, v))
+        for buffer, new in zip(self.buffers, (k, v), strict=True):
+            buffer[:, :, start : self.offset] = new
         return self.entries()
 
-    def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
+    def attention(
+        self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, rules: AttentionRule
+    ) -> mx.array:
         """Append `k`, `v` and attend to all entries."""
         return rules.attention(q, *self.extend(k, v), scale, mask)
 
-    def entries(self) -> tuple[mx.array, mx.array]:
-        return self.keys[:, :, : self.offset], self.values[:, :, : self.offset]
+    def entries(self) -> Entries:
+        """All keys and values. Raises `IndexError` when there are none."""
+        if not self.buffers:
+            raise IndexError("the cache of this layer is empty")
+        keys, values = self.buffers
+        return keys[:, :, : self.offset], values[:, :, : self.offset]
 
     def overwrite(self, position: int, k: mx.array | None = None, v: mx.array | None = None) -> None:
-        """Replace the entries of one position; `k`, `v` are (1, H, 1, d), None leaves them."""
+        """Replace the entries of one position; `k`, `v` are (1, K, 1, d), None leaves them."""
         if not 0 <= position < self.offset:
             raise IndexError(f"position {position} is outside the {self.offset} cached ones")
-        if k is not None:
-            self.keys[:, :, position : position + 1] = k
-        if v is not None:
-            self.values[:, :, position : position + 1] = v
+        for buffer, new in zip(self.buffers, (k, v), strict=True):
+            if new is not None:
+                buffer[:, :, position : position + 1] = new
 
     def trim(self, count: int) -> None:
         self.offset -= min(count, self.offset)
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
+        return sum(buffer.nbytes for buffer in self.buffers)
 
-    def _reserve(self, k: mx.array, v: mx.array) -> None:
-        held = 0 if self.keys is None else self.keys.shape[2]
+    def _reserve(self, new: Entries) -> None:
+        held = self.buffers[0].shape[2] if self.buffers else 0
         if self.offset <= held:
             return
         room = -(-self.offset // CHUNK) * CHUNK - held
-        self.keys = _grown(self.keys, k, room)
-        self.values = _grown(self.values, v, room)
-
-
-def _grown(buffer: mx.array | None, like: mx.array, room: int) -> mx.array:
-    fresh = mx.zeros((*like.shape[:2], room, like.shape[3]), like.dtype)
-    return fresh if buffer is None else mx.concatenate([buffer, fresh], axis=2)
+        fresh = [mx.zeros((*x.shape[:2], room, x.shape[3]), x.dtype) for x in new]
+        if self.buffers:
+            fresh = [mx.concatenate(pair, axis=2) for pair in zip(self.buffers, fresh, strict=True)]
+        self.buffers = fresh
 
 
 class Edited:
@@ -75,13 +80,11 @@ class Edited:
     def __init__(self, layer: LayerCache, edit: Edit):
         self.layer, self.edit = layer, edit
 
-    def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
+    def attention(
+        self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, rules: AttentionRule
+    ) -> mx.array:
         k, v = self.layer.extend(k, v)
-        batch, heads, length, dim = q.shape
-        scores = (q * scale).reshape(batch, k.shape[1], -1, length, dim) @ k[:, :, None].swapaxes(-1, -2)
-        if mask is not None:
-            scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
-        return (self.edit(scores) @ v[:, :, None]).reshape(batch, heads, length, -1)
+        return attend(self.edit(masked_scores(q, k, scale, mask)), v)
 
 
 class Overlay:
@@ -96,41 +99,43 @@ class Overlay:
 
     def __init__(
         self,
-        past: Sequence[mx.array] | None = None,
-        delta: Sequence[mx.array | None] = (None, None),
+        past: Entries | None = None,
+        delta: Delta = NO_DELTA,
         gates: Sequence[mx.array] | None = None,
         edit: Edit = softmax,
     ):
         self.past, self.delta, self.gates, self.edit = past, delta, gates, edit
-        self.fresh: tuple[mx.array, mx.array] | None = None
+        self.fresh: Entries | None = None
 
-    def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask, rules) -> mx.array:
+    def attention(
+        self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, rules: AttentionRule
+    ) -> mx.array:
         self.fresh = k, v
         if self.past is None:
             widest = max(x.shape[1] for x in (k, *self.delta) if x is not None)
-            k, v = _repeat(k, widest), _repeat(v, widest)
-            k, v = (x if delta is None else x + delta for x, delta in zip((k, v), self.delta, strict=True))
+            k, v = (_moved(_repeat(x, widest), delta) for x, delta in zip((k, v), self.delta, strict=True))
             return rules.attention(q, k, v, scale, mask)
         old_k, old_v = self.past
-        batch, heads, length, dim = q.shape
-        q = (q * scale).reshape(batch, k.shape[1], -1, length, dim)
-        scores = q @ old_k[:, :, None].swapaxes(-1, -2)
+        grouped = group_queries(q, k.shape[1], scale)
+        scores = score(grouped, old_k)
         if self.gates is not None:
             scores = scores * (1 + self.gates[0])
-        scores = mx.concatenate([scores, q @ k[:, :, None].swapaxes(-1, -2)], axis=-1)
+        scores = mx.concatenate([scores, score(grouped, k)], axis=-1)
         dk, dv = (None if x is None else _grouped(x, k.shape[1]) for x in self.delta)
         if dk is not None:
-            scores = scores + q @ dk.swapaxes(-1, -2)
-        if mask is not None:
-            scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
-        weights = self.edit(scores)
+            scores = scores + grouped @ dk.swapaxes(-1, -2)
+        weights = self.edit(hide(scores, mask))
         old, new = weights[..., : old_k.shape[2]], weights[..., old_k.shape[2] :]
         if self.gates is not None:
             old = old * (1 + self.gates[1])
         out = old @ old_v[:, :, None] + new @ v[:, :, None]
         if dv is not None:
             out = out + weights @ dv
-        return out.reshape(batch, heads, length, -1)
+        return out.reshape(*q.shape[:-1], -1)
+
+
+def _moved(entries: mx.array, delta: mx.array | None) -> mx.array:
+    return entries if delta is None else entries + delta
 
 
 def _repeat(entries: mx.array, heads: int) -> mx.array:
@@ -147,7 +152,7 @@ def _grouped(delta: mx.array, heads: int) -> mx.array:
 class KVCache:
     """The cache of all layers; `cache[i]` is layer i's."""
 
-    def __init__(self, layers: int):
+    def __init__(self, layers: int) -> None:
         self.layers = [LayerCache() for _ in range(layers)]
 
     def __getitem__(self, index: int) -> LayerCache:
@@ -165,16 +170,16 @@ class KVCache:
     def nbytes(self) -> int:
         return sum(layer.nbytes for layer in self.layers)
 
-    def append(self, entries: Sequence[tuple[mx.array, mx.array]]) -> None:
+    def append(self, entries: Sequence[Entries]) -> None:
         """Append every layer's keys and values of new positions."""
         for layer, (k, v) in zip(self.layers, entries, strict=True):
             layer.extend(k, v)
 
-    def entries(self) -> list[tuple[mx.array, mx.array]] | list[None]:
+    def entries(self) -> list[Entries | None]:
         """Every layer's keys and values as plain arrays; None for a layer that holds none yet."""
         return [layer.entries() if layer.offset else None for layer in self.layers]
 
-    def overwrite(self, position: int, entries: Sequence[tuple[mx.array | None, mx.array | None]]) -> None:
+    def overwrite(self, position: int, entries: Sequence[Delta]) -> None:
         for layer, (k, v) in zip(self.layers, entries, strict=True):
             layer.overwrite(position, k, v)
 
@@ -183,26 +188,27 @@ class KVCache:
         for layer in self.layers:
             layer.trim(count)
 
-    def copy(self) -> "KVCache":
-        """The same entries; what is appended or overwritten in one is not in the other."""
+    def copy(self, count: int | None = None) -> KVCache:
+        """The first `count` entries, or all; what is appended or overwritten in one cache is not in the other."""
         other = KVCache(len(self))
-        if self.offset:
-            other.append([tuple(map(mx.array, layer.entries())) for layer in self.layers])
+        for old, new in zip(self.layers, other.layers, strict=True):
+            if old.offset:
+                new.extend(*(mx.array(x[:, :, :count]) for x in old.entries()))
         return other
 
     def arrays(self) -> list[mx.array]:
-        return [x for layer in self.layers if layer.keys is not None for x in (layer.keys, layer.values)]
+        return [buffer for layer in self.layers for buffer in layer.buffers]
 
 
 def overlays(
-    past: Sequence,
-    deltas: Sequence | None = None,
+    past: Sequence[Entries | None],
+    deltas: Sequence[Delta] | None = None,
     gates: Sequence[mx.array] | None = None,
     edits: Mapping[int, Edit] | None = None,
 ) -> list[Overlay]:
-    """One `Overlay` a layer: from what `KVCache.read` gives, a delta pair a layer, gates all share, edits of some."""
-    deltas, edits = deltas or [(None, None)] * len(past), edits or {}
+    """One `Overlay` a layer, from the entries and deltas of each layer, gates that all share, and edits of some."""
+    edits = edits or {}
     return [
         Overlay(entries, delta, gates, edits.get(index, softmax))
-        for index, (entries, delta) in enumerate(zip(past, deltas, strict=True))
+        for index, (entries, delta) in enumerate(zip(past, deltas or [NO_DELTA] * len(past), strict=True))
     ]

@@ -6,14 +6,17 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from lime_mlx.errors import CheckpointError, first_line
 
+# What a JSON file holds: any value under any name.
+Json: TypeAlias = dict[str, Any]
 # The fingerprint of a file that is longer than the first reads as many bytes of both ends as the second says.
 LONGEST_WHOLE, EDGE = 1 << 26, 1 << 20
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_json(path: Path) -> Json:
     """The JSON object in a file; empty when there is no such file."""
     if not path.is_file():
         return {}

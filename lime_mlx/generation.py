@@ -1,63 +1,54 @@
 """The generation loop: token by token, with any method, streaming."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
-from lime_mlx.errors import NumericalError, PromptError
+from lime_mlx.errors import NumericalError
 from lime_mlx.lrp.relevance import Shares, shares
-from lime_mlx.media.audio import open_audio
-from lime_mlx.media.image import open_image
-from lime_mlx.methods import Method, Plain, Session, parse_method
+from lime_mlx.media.audio import AudioSource, open_audio
+from lime_mlx.media.image import ImageSource, open_image
+from lime_mlx.methods import Method, Plain, parse_method
+from lime_mlx.models.base import Model
+from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt
+from lime_mlx.render.html import words_html
+from lime_mlx.sampling import Sampler, Sampling, check
+from lime_mlx.session import LogitsProcessor, Session
+from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
+from lime_mlx.words import Token, Word, ranked, words
 
-Sampler = Callable[[mx.array], mx.array]
-Processors = Sequence[Callable[[mx.array, mx.array], mx.array]]
+# An answer that says the same tokens again and again is ended: so many times at least, and so many tokens in all.
+LOOP_TIMES, LOOP_TOKENS, LOOP_LONGEST = 4, 24, 32
+Notice = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
-    """One decoded token. logits (V,) float32, before sampling; shares, relevance (T,) and trace where computed."""
+    """One decoded token.
+
+    logits (V,) float32, before processors and sampling; shares and relevance (T,) float32 where computed; trace: what
+    the method recorded, {} where it optimised nothing.
+    """
 
     token: int
-    logits: np.ndarray
+    logits: NDArray[np.float32] = field(compare=False, repr=False)
     shares: Shares | None = None
-    relevance: np.ndarray | None = None
-    trace: dict[str, np.ndarray] | None = None
+    relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    trace: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     optimised: bool = False
 
     @property
     def reliance(self) -> float | None:
         """Share of the relevance that came from the picture or sound, 0 to 1."""
-        return None if self.shares is None else self.shares.media
-
-
-@dataclass
-class Response:
-    """One piece of an answer, under mlx-lm's field names; peak_memory in GB, tps in tokens per second."""
-
-    text: str
-    token: int
-    prompt_tokens: int
-    prompt_tps: float
-    generation_tokens: int
-    generation_tps: float
-    peak_memory: float
-    finish_reason: str | None = None
-    shares: Shares | None = None
-    relevance: np.ndarray | None = None
-    evidence: dict[str, float] | None = None
-    optimised: bool = False
-    cost: "Cost | None" = None
-
-    @property
-    def reliance(self) -> float | None:
-        return None if self.shares is None else self.shares.media
+        return None if self.shares is None else self.shares.reliance
 
 
 @dataclass(frozen=True)
@@ -68,68 +59,127 @@ class Cost:
     extra_bytes: int
 
 
-@dataclass
-class Answer:
-    """A whole answer: one entry of `tokens`, `pieces`, `reliance`, `shares` and `relevance` per generated token."""
+@dataclass(kw_only=True)
+class Statistics:
+    """Statistics of a run, under mlx-lm's names: tps in tokens per second, peak_memory in GB.
+
+    finish_reason: "stop", "length", "loop" for an answer that repeated itself, None while it goes on. cost: where it
+    was measured.
+    """
+
+    prompt_tokens: int = 0
+    prompt_tps: float = field(default=0.0, compare=False)
+    generation_tokens: int = 0
+    generation_tps: float = field(default=0.0, compare=False)
+    peak_memory: float = field(default=0.0, compare=False)
+    finish_reason: str | None = None
+    cost: Cost | None = field(default=None, compare=False)
+
+
+@dataclass(kw_only=True)
+class Response(Token, Statistics):
+    """One token of an answer with what it added to the text, and the statistics so far.
+
+    shares, relevance, statistics: see `lime_mlx.words.Token`. optimised: the method changed this token's distribution.
+    """
+
+    optimised: bool = False
+
+    @property
+    def reliance(self) -> float | None:
+        """Share of the relevance that came from the picture or sound, 0 to 1."""
+        return None if self.shares is None else self.shares.reliance
+
+
+@dataclass(kw_only=True, repr=False)
+class Answer(Statistics):
+    """A whole answer: its text and words; `tokens`, `pieces`, `shares`, `relevance` have an entry for each token.
+
+    Two answers are equal when their text, tokens, words and shares are; times and memory do not count.
+    """
 
     text: str = ""
+    words: list[Word] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     shares: list[Shares | None] = field(default_factory=list)
-    relevance: list[np.ndarray | None] = field(default_factory=list)
-    last: Response | None = None
+    relevance: list[NDArray[np.float32] | None] = field(default_factory=list, compare=False)
+    notices: list[str] = field(default_factory=list, compare=False)
 
     @property
     def reliance(self) -> list[float | None]:
-        return [None if share is None else share.media for share in self.shares]
+        """For each token the share of the relevance that came from the picture or sound, 0 to 1."""
+        return [None if share is None else share.reliance for share in self.shares]
 
-    def __getattr__(self, name: str) -> Any:
-        """Statistics of the run, as on the last `Response`: prompt_tokens, generation_tps, finish_reason, ..."""
-        if name in STATISTICS and self.last is not None:
-            return getattr(self.last, name)
-        raise AttributeError(name)
+    def to_dict(self) -> dict[str, object]:
+        """What `--json` prints: format 2."""
+        return {
+            "format": 2,
+            "text": self.text,
+            "words": [word.to_dict() for word in self.words],
+            "tokens": self.tokens,
+            "reliance": self.reliance,
+            "finish_reason": self.finish_reason,
+            "prompt_tokens": self.prompt_tokens,
+            "prompt_tps": self.prompt_tps,
+            "generation_tokens": self.generation_tokens,
+            "generation_tps": self.generation_tps,
+            "peak_memory": self.peak_memory,
+            "cost": self.cost and {"ratio": self.cost.ratio, "extra_bytes": self.cost.extra_bytes},
+        }
+
+    def __repr__(self) -> str:
+        flagged = [word.name for word in self.words if word.flagged]
+        shown = f", flagged: {', '.join(flagged)}" if flagged else ""
+        return f"<Answer {self.text!r}, {len(self.tokens)} tokens, {self.finish_reason}{shown}>"
+
+    def _repr_html_(self) -> str:
+        return words_html(self.words, self.text)
 
 
-STATISTICS = (
-    "prompt_tokens",
-    "prompt_tps",
-    "generation_tokens",
-    "generation_tps",
-    "peak_memory",
-    "finish_reason",
-    "cost",
-)
+def resolve_method(method: str | Method | None, prompt: Prompt) -> Method:
+    """The method that is meant: None is `lime` for a prompt with a picture or a sound, and `none` for text alone."""
+    if method is None:
+        return parse_method("lime" if prompt.media or prompt.spans else "none")
+    return parse_method(method)
 
 
 def decode(
-    model,
+    model: Model,
     prompt: Prompt,
-    method: str | Method = "lime",
+    method: str | Method | None = None,
     max_tokens: int = 256,
     *,
     trace: bool = False,
     reliance: bool = True,
     sampler: Sampler | None = None,
-    logits_processors: Processors = (),
-    content: np.ndarray | None = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
     stop: frozenset[int] = frozenset(),
 ) -> Iterator[Step]:
     """Decode token by token, without a tokenizer.
 
     trace: keep what the method recorded. reliance: compute relevance also for tokens for which the method needs none.
     sampler: log-probabilities (1, V) to a token (1,), as mlx-lm's; None is greedy. logits_processors: as mlx-lm's,
-    (tokens so far, logits (1, V)) to logits (1, V). content: (V,) bool, tokens that name something. stop: ids that end.
+    (tokens so far, logits (1, V)) to logits (1, V). stop: ids that end the answer.
+
+    A prompt that a processor made knows its content tokens; for token ids alone every token counts as one.
     Raises `PromptError` for a prompt that does not fit the model, `NumericalError` for logits that are not finite.
     """
-    session = start(model, prompt, trace=trace, reliance=reliance, processors=logits_processors, content=content)
-    yield from steps(session, parse_method(method), max_tokens, sampler, stop)
+    chosen = resolve_method(method, prompt)
+    session = start(model, prompt, trace=trace, reliance=reliance, processors=logits_processors)
+    yield from steps(session, chosen, max_tokens, sampler, stop)
 
 
 def start(
-    model, prompt: Prompt, *, trace: bool = False, reliance: bool = True, processors: Processors = (), content=None
+    model: Model,
+    prompt: Prompt,
+    *,
+    trace: bool = False,
+    reliance: bool = True,
+    processors: Sequence[LogitsProcessor] = (),
 ) -> Session:
     """A session at the end of the prompt."""
-    session = Session.open(model, prompt, processors, content)
+    session = Session.open(model, prompt, processors)
     session.want_relevance, session.want_trace = reliance, trace
     return session
 
@@ -142,115 +192,302 @@ def steps(
     stop: frozenset[int] = frozenset(),
 ) -> Iterator[Step]:
     """The loop: logits from the method, a token from the sampler, its embedding back into the session."""
-    if max_tokens < 1:
-        raise PromptError(f"max_tokens is {max_tokens}; it must be at least 1.")
-    method = method.prepare(session.model)
+    check("max_tokens", max_tokens)
+    prepared = method.prepare(session.model)
     for index in range(max_tokens):
-        forward = method.step(session)
+        forward = prepared.step(session)
         scores = session.scores(forward.logits)
         picked = mx.argmax(scores) if sampler is None else sampler((scores - mx.logsumexp(scores))[None])[0]
         mx.eval(picked, forward.logits)
         if not mx.isfinite(forward.logits).all().item():
             raise NumericalError(f"The logits are not finite at generated token {index + 1}: check the weights.")
         token = int(picked)
-        found = None if forward.relevance is None else shares(forward.relevance, session.modality)
-        yield Step(token, np.array(forward.logits), found, forward.relevance, forward.trace, forward.optimised)
+        token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
+        yield Step(token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised)
         if token in stop:
             return
         session.append(token)
 
 
-def stream_generate(
-    model,
-    processor,
+def open_prompt(
+    processor: Processor,
     prompt: str | Prompt,
-    image: Any = (),
-    audio: Any = (),
+    image: ImageSource | Sequence[ImageSource] = (),
+    audio: AudioSource | Sequence[AudioSource] = (),
+    system: str | None = None,
+    notice: Notice | None = None,
+) -> Prompt:
+    """The prompt of a question about pictures and sounds, which are opened; a `Prompt` is returned as it is."""
+    if isinstance(prompt, Prompt):
+        return prompt
+    images = [open_image(source, notice=notice) for source in listed(image)]
+    sounds = [open_audio(source, notice=notice) for source in listed(audio)]
+    return processor.prompt(prompt, images=images, audio=sounds, system=system)
+
+
+def stream_generate(
+    model: Model,
+    processor: Processor,
+    prompt: str | Prompt,
+    image: ImageSource | Sequence[ImageSource] = (),
+    audio: AudioSource | Sequence[AudioSource] = (),
     *,
     system: str | None = None,
-    method: str | Method = "lime",
+    method: str | Method | None = None,
     max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] = (),
     sampler: Sampler | None = None,
-    logits_processors: Processors = (),
+    logits_processors: Sequence[LogitsProcessor] = (),
     reliance: bool = True,
     relevance: bool = False,
-    evidence: bool = False,
     measure: bool = False,
+    notice: Notice | None = None,
 ) -> Iterator[Response]:
-    """Yield a `Response` for every token, the last with a finish_reason ("stop" or "length").
+    """Yield a `Response` for every token, the last with a finish_reason ("stop", "length" or "loop").
 
-    image, audio: one source or several, as `open_image` and `open_audio` take them. reliance: shares for every token
-    (one backward pass each); relevance: keep the arrays (T,); evidence: what speaks for each token that names
-    something, as `lime_mlx.flags.judge` takes it. measure: time plain decoding at the end, for `Response.cost`.
+    image, audio: one source or several, as `open_image` and `open_audio` take them. method: a spec such as
+    "lime:steps=3"; None resolves as `resolve_method` says. Sampling: see `lime_mlx.sampling.Sampling`; `sampler` takes
+    its place. stop: texts that end the answer and are left out of it. reliance: shares and statistics for every token
+    (one backward pass each); relevance: keep the arrays (T,). measure: time plain decoding at the end, for
+    `Response.cost`. notice: is called with a sentence for the user, about an opened file or an answer that was cut.
     """
-    method = parse_method(method)
-    if not isinstance(prompt, Prompt):
-        images = [open_image(source) for source in _listed(image)]
-        sounds = [open_audio(source) for source in _listed(audio)]
-        prompt = processor.prompt(prompt, images=images, audio=sounds, system=system)
+    sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
+    check("max_tokens", max_tokens)
+    opened = open_prompt(processor, prompt, image, audio, system, notice)
+    room = _room(model, opened, max_tokens, notice)
     mx.reset_peak_memory()
-    began = time.perf_counter()
+    chosen = resolve_method(method, opened)
+    clock = _Clock()
     session = start(
         model,
-        prompt,
-        reliance=reliance or relevance or evidence,
-        processors=logits_processors,
-        content=processor.content,
+        opened,
+        reliance=reliance or relevance,
+        processors=[*sampling.processors(), *logits_processors],
     )
-    detokenizer, stop = processor.detokenizer(), frozenset(processor.eos_token_ids)
-    first, peak = began, 0
+    picker = sampler or sampling.sampler(model.language_model.config.vocab_size)
     if measure:
         session.prefill()
-        peak = mx.get_peak_memory()
-        mx.reset_peak_memory()
-    for count, step in enumerate(steps(session, method, max_tokens, sampler, stop), start=1):
-        now = time.perf_counter()
-        if count == 1:
-            first = now
-        reason = "stop" if step.token in stop else "length" if count == max_tokens else None
-        if reason != "stop":
-            detokenizer.add_token(step.token)
+        clock.prefilled()
+    text = _Text(processor, [stop] if isinstance(stop, str) else stop)
+    ends = frozenset(processor.eos_token_ids)
+    for count, step in enumerate(steps(session, chosen, room, picker, ends), start=1):
+        clock.tick(count)
+        text.add(step.token, step.token in ends)
+        reason = _finish_reason(text, session, step, ends, count == room)
         if reason is not None:
-            detokenizer.finalize()
+            text.finish()
         response = Response(
-            text=detokenizer.last_segment,
+            text=text.new(),
             token=step.token,
-            prompt_tokens=len(prompt),
-            prompt_tps=len(prompt) / max(first - began, 1e-9),
-            generation_tokens=count,
-            generation_tps=(count - 1) / max(now - first, 1e-9) if count > 1 else 0.0,
-            peak_memory=max(peak, mx.get_peak_memory()) / 1e9,
-            finish_reason=reason,
+            ends=step.token in ends,
             shares=step.shares,
             relevance=step.relevance if relevance else None,
-            evidence=_evidence(session, step) if evidence and processor.content[step.token] else None,
+            statistics=_statistics(session, step),
             optimised=step.optimised,
+            prompt_tokens=len(opened),
+            prompt_tps=clock.prompt_tps(len(opened)),
+            generation_tokens=count,
+            generation_tps=clock.generation_tps(count),
+            peak_memory=clock.peak() / 1e9,
+            finish_reason=reason,
         )
+        if reason == "loop" and notice is not None:
+            notice("Note: the answer repeated itself and was ended.")
         if measure and reason is not None and count > 1:
-            response.cost = cost(session, 1 / response.generation_tps, peak)
+            response.cost = _cost(session, 1 / response.generation_tps, clock)
         yield response
+        if reason is not None:
+            return
 
 
-def generate(model, processor, prompt: str | Prompt, image: Any = (), audio: Any = (), **options: Any) -> Answer:
-    """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out."""
-    answer = Answer()
-    for response in stream_generate(model, processor, prompt, image, audio, **options):
-        answer.text += response.text
-        answer.last = response
-        if response.finish_reason != "stop":
-            answer.tokens.append(response.token)
-            answer.pieces.append(response.text)
-            answer.shares.append(response.shares)
-            answer.relevance.append(response.relevance)
+def generate(
+    model: Model,
+    processor: Processor,
+    prompt: str | Prompt,
+    image: ImageSource | Sequence[ImageSource] = (),
+    audio: AudioSource | Sequence[AudioSource] = (),
+    *,
+    system: str | None = None,
+    method: str | Method | None = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] = (),
+    sampler: Sampler | None = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
+    reliance: bool = True,
+    relevance: bool = False,
+    measure: bool = False,
+    notice: Notice | None = None,
+) -> Answer:
+    """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out.
+
+    Notices, about a cut answer for example, are kept in `Answer.notices`, too.
+    """
+    notices: list[str] = []
+
+    def keep(sentence: str) -> None:
+        notices.append(sentence)
+        if notice is not None:
+            notice(sentence)
+
+    opened = open_prompt(processor, prompt, image, audio, system, keep)
+    responses = stream_generate(
+        model,
+        processor,
+        opened,
+        method=method,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop,
+        sampler=sampler,
+        logits_processors=logits_processors,
+        reliance=reliance,
+        relevance=relevance,
+        measure=measure,
+        notice=keep,
+    )
+    answer = collect(responses, model, opened)
+    answer.notices = notices
     return answer
 
 
-def cost(session: Session, seconds: float, prefilled: int, repeats: int = 5) -> Cost:
-    """Compare `seconds` a token, and the peak since the prompt's own, with plain decoding that goes on from here.
+def collect(responses: Iterable[Response], model: Model, prompt: Prompt) -> Answer:
+    """The answer that responses to a prompt add up to, with its words."""
+    kept = list(responses)
+    parts = [response for response in kept if not response.ends]
+    detector = Detector.from_config(model.config)
+    last = {entry.name: getattr(kept[-1], entry.name) for entry in fields(Statistics)} if kept else {}
+    return Answer(
+        **last,
+        text="".join(response.text for response in kept).lstrip(),
+        words=ranked(list(words(kept, detector, model.spans(prompt)))),
+        tokens=[response.token for response in parts],
+        pieces=[response.text for response in parts],
+        shares=[response.shares for response in parts],
+        relevance=[response.relevance for response in parts],
+    )
 
-    prefilled: the peak in bytes up to the end of the prompt, which every method needs.
-    """
-    peak = max(prefilled, mx.get_peak_memory())
+
+def _room(model: Model, prompt: Prompt, max_tokens: int, notice: Notice | None) -> int:
+    """How many tokens may follow the prompt: as many as are wanted, or as the context of the model holds."""
+    context = model.context
+    if context is None or len(prompt) + max_tokens <= context:
+        return max_tokens
+    room = max(1, context - len(prompt))
+    if notice is not None and room < max_tokens:
+        notice(
+            f"Note: the answer has at most {room:,} tokens: the prompt has {len(prompt):,}, and the context of this "
+            f"model holds {context:,}."
+        )
+    return min(room, max_tokens)
+
+
+def _finish_reason(text: _Text, session: Session, step: Step, ends: frozenset[int], last: bool) -> str | None:
+    if step.token in ends or text.stopped:
+        return "stop"
+    if loops([*session.generated, step.token]):
+        return "loop"
+    return "length" if last else None
+
+
+def loops(tokens: Sequence[int]) -> bool:
+    """Whether the newest tokens are the same few again and again, without end in sight."""
+    for unit in range(1, LOOP_LONGEST + 1):
+        span = max(LOOP_TOKENS, LOOP_TIMES * unit)
+        newest = tokens[-span:]
+        if len(newest) == span and all(a == b for a, b in zip(newest, newest[unit:], strict=False)):
+            return True
+    return False
+
+
+class _Text:
+    """The text of an answer as it grows, held back where it may turn out to be a text that stops it."""
+
+    def __init__(self, processor: Processor, stops: Sequence[str]):
+        self._detokenizer, self._stops = processor.detokenizer(), [stop for stop in stops if stop]
+        self._held, self._ready, self.stopped = "", "", False
+
+    def add(self, token: int, ends: bool) -> None:
+        if not ends:
+            self._detokenizer.add_token(token)
+        self._take(self._detokenizer.last_segment)
+
+    def finish(self) -> None:
+        """Nothing follows: what was held back is let go."""
+        self._detokenizer.finalize()
+        self._take(self._detokenizer.last_segment)
+        self._ready, self._held = self._ready + self._held, ""
+
+    def new(self) -> str:
+        """What was added since the last call."""
+        ready, self._ready = self._ready, ""
+        return ready
+
+    def _take(self, segment: str) -> None:
+        if self.stopped:
+            return
+        self._held += segment
+        starts = [start for stop in self._stops if (start := self._held.find(stop)) >= 0]
+        if starts:
+            self._ready, self._held, self.stopped = self._ready + self._held[: min(starts)], "", True
+            return
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        self._ready, self._held = self._ready + self._held[:cut], self._held[cut:]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The longest end of a text with which `stop` begins."""
+    return next((length for length in range(len(stop) - 1, 0, -1) if text.endswith(stop[:length])), 0)
+
+
+class _Clock:
+    """Times and memory of a run."""
+
+    def __init__(self) -> None:
+        self._began = self._first = self._now = time.perf_counter()
+        self._prefill_peak = 0
+
+    def prefilled(self) -> None:
+        """The prompt was run: its peak is that of every method."""
+        self._prefill_peak = mx.get_peak_memory()
+        mx.reset_peak_memory()
+
+    def tick(self, count: int) -> None:
+        self._now = time.perf_counter()
+        if count == 1:
+            self._first = self._now
+
+    def prompt_tps(self, tokens: int) -> float:
+        return tokens / max(self._first - self._began, 1e-9)
+
+    def generation_tps(self, count: int) -> float:
+        return (count - 1) / max(self._now - self._first, 1e-9) if count > 1 else 0.0
+
+    def peak(self) -> int:
+        """Bytes at the peak, the prompt's included."""
+        return max(self._prefill_peak, mx.get_peak_memory())
+
+
+def _cost(session: Session, seconds: float, clock: _Clock, repeats: int = 5) -> Cost:
+    """Compare `seconds` a token, and the peak since the prompt's own, with plain decoding that goes on from here."""
+    peak = clock.peak()
     session.want_relevance = session.want_trace = False
     session.prefill()
     session.cache.trim(session.cache.offset - (session.embeds.shape[1] - 1))
@@ -260,14 +497,19 @@ def cost(session: Session, seconds: float, prefilled: int, repeats: int = 5) -> 
         began = time.perf_counter()
         next(plain)
         times.append(time.perf_counter() - began)
-    return Cost(seconds / sorted(times)[repeats // 2], max(0, peak - max(prefilled, mx.get_peak_memory())))
+    return Cost(seconds / sorted(times)[repeats // 2], max(0, peak - clock.peak()))
 
 
-def _evidence(session: Session, step: Step) -> dict[str, float]:
-    return {**from_relevance(step.relevance, session.modality), **from_logits(step.logits, step.token)}
+def _statistics(session: Session, step: Step) -> dict[str, float] | None:
+    """What a detector reads of a content token about a picture or a sound; None of another, or without relevance."""
+    content = session.content
+    if step.relevance is None or content is None or not content[step.token] or not session.modality.any():
+        return None
+    return from_relevance(step.relevance, session.modality) | from_logits(step.logits, step.token)
 
 
-def _listed(sources: Any) -> list:
+def listed(sources: object) -> list[object]:
+    """One source or several as a list."""
     if sources is None:
         return []
     return list(sources) if isinstance(sources, list | tuple) else [sources]

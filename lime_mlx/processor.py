@@ -1,44 +1,131 @@
-"""What a model is asked: token ids, media inputs, and which positions came from where."""
+"""From text, pictures and sounds to a `Prompt`: chat messages, media arrays, and what methods know of language."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tokenizers.decoders import ByteLevel
 
 from lime_mlx.errors import PromptError
-from lime_mlx.prompt import NOUNS, Prompt
+from lime_mlx.files import Json
+from lime_mlx.media.audio import Sound
+from lime_mlx.prompt import NOUNS, Part, Prompt, Question
+from lime_mlx.scenes.language import with_article
 from lime_mlx.support.content import content_tokens
+from lime_mlx.support.prompted import prompted_tokens, spellings
+
+Source = TypeVar("Source", Image.Image, Sound)
+
+
+class Prepared(NamedTuple):
+    """Pictures or sounds as a model takes them.
+
+    arrays: the media arrays. placeholders: what stands in the prompt for each: how many times the token of its kind, or
+    a text. parts: what these stand for, in their order, where the arrays alone do not tell it.
+    """
+
+    arrays: Mapping[str, NDArray[np.generic]]
+    placeholders: Sequence[int | str]
+    parts: Sequence[Part] = ()
 
 
 @dataclass(frozen=True)
-class Medium:
+class PreparedMedia:
+    """The pictures and sounds of one or more prompts, by kind."""
+
+    kinds: Mapping[str, Prepared]
+
+    @cached_property
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        return {name: array for prepared in self.kinds.values() for name, array in prepared.arrays.items()}
+
+    @cached_property
+    def parts(self) -> dict[str, Sequence[Part]]:
+        return {kind: prepared.parts for kind, prepared in self.kinds.items()}
+
+    def count(self, kind: str) -> int:
+        """How many pictures or sounds there are."""
+        return len(self.kinds[kind].placeholders) if kind in self.kinds else 0
+
+
+@dataclass(frozen=True)
+class Medium(Generic[Source]):
     """How a family takes pictures ("image") or sounds ("audio").
 
-    token: id of the placeholder that the chat template writes. prepare: pictures or sounds to media arrays, and what
-    stands in the prompt for each of them: how many times the placeholder, or a text. seconds: the time that one
-    placeholder stands for, in a sound. seen: the box of a picture (left, top, right, bottom), in its pixels, that the
-    placeholders stand for; None is all of it.
+    token: id of the placeholder that the chat template writes.
     """
 
     kind: str
     token: int
-    prepare: Callable[[Sequence[Any]], tuple[dict[str, np.ndarray], list[int] | list[str]]]
-    seconds: float | None = None
-    seen: Callable[[Image.Image], tuple[float, float, float, float]] | None = None
+    prepare: Callable[[Sequence[Source]], Prepared]
+
+
+AnyMedium = Medium[Image.Image] | Medium[Sound]
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the JSON files of a processor say: of pictures, of sounds, and of the whole."""
 
-    image: Mapping[str, Any] = field(default_factory=dict)
-    audio: Mapping[str, Any] = field(default_factory=dict)
-    processor: Mapping[str, Any] = field(default_factory=dict)
+    image: Json = field(default_factory=dict)
+    audio: Json = field(default_factory=dict)
+    processor: Json = field(default_factory=dict)
+
+
+class Detokenizer(Protocol):
+    """From tokens, one by one, to text, as mlx-lm does it."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def last_segment(self) -> str: ...
+
+    def reset(self) -> None: ...
+
+    def add_token(self, token: int) -> None: ...
+
+    def finalize(self) -> None: ...
+
+
+class Tokenizer(Protocol):
+    """What is used of mlx-lm's wrapper of a tokenizer."""
+
+    @property
+    def eos_token_ids(self) -> Iterable[int]: ...
+
+    @property
+    def detokenizer(self) -> Detokenizer: ...
+
+    @property
+    def all_special_tokens(self) -> Sequence[str]: ...
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, "AddedToken"]: ...
+
+    def __len__(self) -> int: ...
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+
+    def decode(self, token_ids: Sequence[int]) -> str: ...
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str | None]: ...
+
+    def apply_chat_template(
+        self, conversation: Sequence[Json], *, chat_template: str | None, tokenize: bool, add_generation_prompt: bool
+    ) -> str: ...
+
+
+class AddedToken(Protocol):
+    """A token that a tokenizer has beside those of its vocabulary."""
+
+    @property
+    def special(self) -> bool: ...
 
 
 class Processor:
@@ -50,12 +137,12 @@ class Processor:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str | None,
         model_type: str,
         vocab_size: int,
-        media: Sequence[Medium] = (),
-    ):
+        media: Sequence[AnyMedium] = (),
+    ) -> None:
         self.tokenizer = tokenizer
         self.model_type = model_type
         self.eos_token_ids = frozenset(tokenizer.eos_token_ids)
@@ -66,7 +153,7 @@ class Processor:
         self,
         text: str,
         images: Sequence[Image.Image] = (),
-        audio: Sequence[Any] = (),
+        audio: Sequence[Sound] = (),
         system: str | None = None,
     ) -> Prompt:
         """One user message, in the model's chat template, with pictures and sounds before the text.
@@ -80,7 +167,7 @@ class Processor:
         self,
         texts: Sequence[str],
         images: Sequence[Image.Image] = (),
-        audio: Sequence[Any] = (),
+        audio: Sequence[Sound] = (),
         system: str | None = None,
     ) -> list[Prompt]:
         """A prompt of each text about the same pictures and sounds, which are prepared once. As `prompt` otherwise."""
@@ -92,71 +179,89 @@ class Processor:
                 taken = " and ".join(NOUNS[kind][1] for kind in self._media)
                 reads = f"takes {taken}, but no {NOUNS[kind][1]}" if taken else "reads text only"
                 raise PromptError(f"This model {reads}; leave the {NOUNS[kind][0]} out, or choose another model.")
-        arrays, places = {}, {}
+        prepared = {}
         for kind, sources in given.items():
-            found, places[kind] = self._media[kind].prepare(sources)
-            arrays |= found
-        counts = {kind: len(given.get(kind, ())) for kind in self._media}
-        prompts = []
-        for text in texts:
-            rendered = self._render(text, counts, system)
-            for kind, put in places.items():
-                rendered = _expand(rendered, self._token(kind), put)
-            prompts.append(Prompt(self._encode(rendered), arrays))
-        return prompts
+            prepare = cast(Callable[[Sequence[object]], Prepared], self._media[kind].prepare)
+            prepared[kind] = prepare(sources)
+        media = PreparedMedia(prepared)
+        return [self.assemble(text, system, media) for text in texts]
+
+    def assemble(self, text: str, system: str | None, media: "PreparedMedia") -> Prompt:
+        """The prompt of a text about pictures and sounds that are prepared."""
+        counts = {kind: media.count(kind) for kind in self._media}
+        rendered = self._render(text, counts, system)
+        for kind, prepared in media.kinds.items():
+            rendered = _expand(rendered, self._token(kind), prepared.placeholders)
+        ids = np.array(self._encode(rendered), dtype=np.int32)
+        return Prompt(ids, media.arrays, language=PromptLanguage(self, text, system, media, ids), parts=media.parts)
 
     @property
     def takes(self) -> frozenset[str]:
         """What the model takes beside text: "image", "audio"."""
         return frozenset(self._media)
 
-    @property
-    def seconds(self) -> float | None:
-        """The time that one position of a sound stands for."""
-        return self._media["audio"].seconds if "audio" in self._media else None
-
-    def seen(self, image: Image.Image) -> tuple[float, float, float, float]:
-        """The box (left, top, right, bottom) of a picture, in its pixels, that its positions stand for."""
-        seen = self._media["image"].seen
-        return (0.0, 0.0, *map(float, image.size)) if seen is None else seen(image)
-
-    def detokenizer(self) -> Any:
+    def detokenizer(self) -> Detokenizer:
         """A fresh streaming detokenizer of mlx-lm: `add_token`, `finalize`, `last_segment`, `text`."""
         detokenizer = self.tokenizer.detokenizer
         detokenizer.reset()
         return detokenizer
 
     @cached_property
-    def content(self) -> np.ndarray:
+    def content(self) -> NDArray[np.bool_]:
         """(V,) bool: tokens that can name something."""
+        return content_tokens(self._pieces)
+
+    def prompted(self, texts: Iterable[str]) -> NDArray[np.bool_]:
+        """(V,) bool: the content tokens that texts of the user bring in, in any spelling."""
+        for token in map(self._token, self._media):
+            texts = [text.replace(token, " ") for text in texts]
+        return self.content & prompted_tokens(texts, self._pieces, self._spellings, self._plain_ids)
+
+    @property
+    def placeholders(self) -> frozenset[int]:
+        """The tokens of which the chat template writes one for each picture or sound."""
+        return frozenset(medium.token for medium in self._media.values())
+
+    @cached_property
+    def _pieces(self) -> list[str | None]:
         pieces = token_pieces(self.tokenizer)[: self._vocab_size]
-        return content_tokens(pieces + [None] * (self._vocab_size - len(pieces)))
+        return pieces + [None] * (self._vocab_size - len(pieces))
+
+    @cached_property
+    def _spellings(self) -> dict[str, list[int]]:
+        return spellings(self._pieces)
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _token(self, kind: str) -> str:
-        return self.tokenizer.convert_ids_to_tokens(self._media[kind].token)
+        (token,) = self.tokenizer.convert_ids_to_tokens([self._media[kind].token])
+        return token or ""
 
-    def _render(self, text: str, counts: dict[str, int], system: str | None) -> str:
+    def _render(self, text: str, counts: Mapping[str, int], system: str | None) -> str:
         """The message in the chat template: as a list of parts, or as a string where the template wants that."""
         if self._template is None:
             raise PromptError("This model has no chat template; give a Prompt of token ids instead of text.")
-        parts, string = [], ""
+        parts: list[Json] = []
+        string = ""
         for kind, count in counts.items():
             token = self._token(kind)
-            placed = text.count(token)
-            if placed not in (0, count):
+            written = text.count(token)
+            if written not in (0, count):
                 raise PromptError(
-                    f"The prompt says {token} {placed} times, but the number of {NOUNS[kind][1]} is {count}; "
+                    f"The prompt says {token} {written} times, but the number of {NOUNS[kind][1]} is {count}; "
                     f"leave it out, or write it once for each {NOUNS[kind][0]}."
                 )
-            if not placed:
+            if not written:
                 parts += [{"type": kind}] * count
                 string += f"{token}\n" * count
         parts.append({"type": "text", "text": text})
-        forms = [(parts, system and [{"type": "text", "text": system}]), (string + text, system)]
+        opening = [{"type": "text", "text": system}] if system else None
+        forms: list[tuple[object, object]] = [(parts, opening), (string + text, system)]
         problems = []
-        for content, opening in forms if self._media else reversed(forms):
+        for content, opening_content in forms if self._media else reversed(forms):
             try:
-                rendered = self._apply(content, opening)
+                rendered = self._apply(content, opening_content)
             except PromptError as error:
                 problems.append(error)
                 continue
@@ -166,8 +271,8 @@ class Processor:
             problems.append(PromptError(f"The chat template of this model has no place for {lost}."))
         raise problems[0]
 
-    def _apply(self, content: Any, system: Any) -> str:
-        messages = [{"role": "system", "content": system}] if system else []
+    def _apply(self, content: object, system: object) -> str:
+        messages: list[Json] = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": content})
         try:
             return self.tokenizer.apply_chat_template(
@@ -177,7 +282,7 @@ class Processor:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PromptError(f"The chat template of this model cannot be used: {reason}") from error
 
-    def _lost(self, rendered: str, text: str, counts: dict[str, int], system: str | None) -> str | None:
+    def _lost(self, rendered: str, text: str, counts: Mapping[str, int], system: str | None) -> str | None:
         """What the template left out, or printed as Python or JSON, if anything."""
         around = rendered.replace(text.strip(), "").replace(system or "", "")
         if text.strip() not in rendered or "'type'" in around or '"type"' in around:
@@ -192,22 +297,67 @@ class Processor:
     def _encode(self, rendered: str) -> list[int]:
         """Token ids, with what the tokenizer puts in front (BOS) once, whether or not the template wrote it too."""
         opening = self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("")[:1])
-        return self.tokenizer.encode(rendered, add_special_tokens=not (opening and rendered.startswith(opening[0])))
+        twice = bool(opening and opening[0] and rendered.startswith(opening[0]))
+        return self.tokenizer.encode(rendered, add_special_tokens=not twice)
 
 
-def _expand(rendered: str, token: str, places: Sequence[int | str]) -> str:
+class PromptLanguage:
+    """The `Language` of a prompt that a processor made of a text, a system prompt and prepared media."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        text: str,
+        system: str | None,
+        media: PreparedMedia,
+        ids: NDArray[np.int32],
+    ) -> None:
+        self._processor, self._text, self._system, self._media, self._ids = processor, text, system, media, ids
+        self._questions: dict[str, Question] = {}
+
+    @property
+    def content(self) -> NDArray[np.bool_]:
+        return self._processor.content
+
+    @cached_property
+    def prompted(self) -> NDArray[np.bool_]:
+        return self._processor.prompted(filter(None, (self._text, self._system)))
+
+    def question(self, noun: str) -> Question:
+        """Whether `noun` is in the picture or the sound. Raises `PromptError` where there is neither, or no noun."""
+        if noun not in self._questions:
+            self._questions[noun] = self._ask(noun)
+        return self._questions[noun]
+
+    def _ask(self, noun: str) -> Question:
+        where = [NOUNS[kind][self._media.count(kind) > 1] for kind in self._media.kinds]
+        if not where:
+            raise PromptError("The prompt has no picture and no sound that a question could be about.")
+        if not noun.strip():
+            raise PromptError("The noun of the question is empty.")
+        text = f"Is there {with_article(noun.strip())} in the {' or the '.join(where)}?"
+        prompt = self._processor.assemble(text, self._system, self._media)
+        length = min(len(self._ids), len(prompt)) - 1
+        differs = np.flatnonzero(self._ids[:length] != prompt.input_ids[:length])
+        shared = int(differs[0]) if differs.size else length
+        rest = {*self._ids[shared:].tolist(), *prompt.input_ids[shared:].tolist()}
+        return Question(prompt, 0 if rest & self._processor.placeholders else shared)
+
+
+def _expand(rendered: str, token: str, placeholders: Sequence[int | str]) -> str:
     """Put what stands for each picture or sound in the place of its token."""
     before, *after = rendered.split(token)
-    put = (token * place if isinstance(place, int) else place for place in places)
-    return before + "".join(place + piece for place, piece in zip(put, after, strict=True))
+    texts = (token * each if isinstance(each, int) else each for each in placeholders)
+    return before + "".join(text + piece for text, piece in zip(texts, after, strict=True))
 
 
-def token_pieces(tokenizer: Any) -> list[str | None]:
+def token_pieces(tokenizer: Tokenizer) -> list[str | None]:
     """The text of each token, with a leading space where it starts a word; None for special tokens and bytes."""
     raw = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     special = set(tokenizer.all_special_tokens)
     special |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    decode = ByteLevel().decode if any(piece and piece[0] == "\u0120" for piece in raw) else _sentencepiece
+    bytewise = any(piece and piece[0] == "\u0120" for piece in raw)
+    decode: Callable[[list[str]], str | None] = ByteLevel().decode if bytewise else _sentencepiece
     return [None if piece is None or piece in special else decode([piece]) for piece in raw]
 
 

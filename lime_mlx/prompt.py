@@ -1,28 +1,54 @@
 """What a model is asked: token ids, media inputs, and which positions came from where."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.errors import PromptError
 
 MODALITIES = ("image", "audio")
+# Left, top, right and bottom of a part of a picture, as fractions of its width and height.
+Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How the positions of a span lie on its picture: `rows` rows of `columns` places each, from left to right.
+    """How positions lie on a picture: `rows` rows of `columns` cells each, from left to right and from top to bottom.
 
-    row_end: positions at the end of each row that stand for no place. box: the part of the picture that the places
-    cover (left, top, right, bottom), as fractions of its width and height.
+    row_end: positions behind the cells of each row that stand for no cell. box: the part of the picture that the cells
+    cover (left, top, right, bottom), as fractions of its width and height; below 0 or above 1 outside the picture.
     """
 
     rows: int
     columns: int
     row_end: int = 0
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    box: Box = WHOLE
+
+    @classmethod
+    def square(cls, side: int, box: Box = WHOLE, covered: float = 1.0) -> "Grid":
+        """side x side cells on a box of the picture, of which they cover the first `covered` of each side."""
+        left, top, right, bottom = box
+        return cls(side, side, box=(left, top, left + covered * (right - left), top + covered * (bottom - top)))
+
+    def __len__(self) -> int:
+        return self.rows * (self.columns + self.row_end)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What `count` placeholders in a row stand for: a picture or sound, or a part of it.
+
+    source, grid, seconds: as in `Span`.
+    """
+
+    count: int
+    source: int = 0
+    grid: Grid | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +66,7 @@ class Span:
     grid: Grid | None = None
     seconds: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in MODALITIES:
             raise PromptError(f"Unknown span kind {self.kind!r}; choose one of {', '.join(MODALITIES)}.")
         if not 0 <= self.start < self.stop:
@@ -51,61 +77,99 @@ class Span:
 
 
 class Question(NamedTuple):
-    """A yes/no question about the pictures and sounds of another prompt; both begin with the same `shared` tokens."""
+    """A yes/no question about the pictures and sounds of another prompt; both begin with the same `shared` tokens.
+
+    All pictures and sounds lie in the shared tokens, or `shared` is 0. At least one token of each prompt is not shared.
+    """
 
     prompt: "Prompt"
     shared: int
 
 
-@dataclass(frozen=True)
-class Language:
-    """What methods need to know of language, from the processor that made a prompt.
+class Language(Protocol):
+    """What methods need to know of language, from the processor that made a prompt. All is worked out when asked for.
 
-    content (V,) bool: the content tokens, which can name something. prompted (V,) bool: the tokens that the user's and
-    the system's text brought in. question: from a noun to the question whether that is in the picture or the sound.
+    content (V,) bool: the content tokens, which can name something. prompted (V,) bool: the content tokens that the
+    user's text and the system prompt brought in, in any spelling; earlier answers of the model do not count.
     """
 
-    content: np.ndarray
-    prompted: np.ndarray
-    question: Callable[[str], Question]
+    @property
+    def content(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def prompted(self) -> NDArray[np.bool_]: ...
+
+    def question(self, noun: str) -> Question:
+        """The question whether `noun` is in the picture or the sound, about the same media, which stay prepared."""
+        ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Prompt:
     """Token ids (T,), media arrays under the names and layouts of the transformers processors, and spans.
 
     `spans` None means: computed by the model from its config's token ids. language: what a processor knows of the text;
-    None for token ids alone. Raises `PromptError` when empty.
+    None for token ids alone. parts: from a processor, what the placeholders of each kind stand for, in their order.
+    Raises `PromptError` when empty.
     """
 
-    input_ids: Sequence[int]
-    media: Mapping[str, Any] = field(default_factory=dict)
-    spans: Sequence[Span] | None = None
-    language: Language | None = None
+    input_ids: NDArray[np.int32]
+    media: Mapping[str, object]
+    spans: Sequence[Span] | None
+    language: Language | None
+    parts: Mapping[str, Sequence[Part]]
 
-    def __post_init__(self):
-        ids = np.asarray(self.input_ids)
+    def __init__(
+        self,
+        input_ids: Sequence[int] | NDArray[np.integer[Any]],
+        media: Mapping[str, object] | None = None,
+        spans: Sequence[Span] | None = None,
+        language: Language | None = None,
+        parts: Mapping[str, Sequence[Part]] | None = None,
+    ) -> None:
+        ids = np.asarray(input_ids)
         if ids.ndim == 2 and ids.shape[0] == 1:
             ids = ids[0]
         if ids.ndim != 1 or ids.size == 0:
             raise PromptError("The prompt is empty: give at least one token.")
-        object.__setattr__(self, "input_ids", ids.astype(np.int32))
-        for span in self.spans or ():
+        for span in spans or ():
             if span.stop > ids.size:
                 raise PromptError(f"The span {span.start} to {span.stop} ends after the prompt's {ids.size} tokens.")
+        object.__setattr__(self, "input_ids", ids.astype(np.int32))
+        object.__setattr__(self, "media", {} if media is None else media)
+        object.__setattr__(self, "spans", spans)
+        object.__setattr__(self, "language", language)
+        object.__setattr__(self, "parts", {} if parts is None else parts)
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
 
-def runs(ids: np.ndarray, token: int, kind: str) -> tuple[Span, ...]:
+def runs(ids: NDArray[np.int32], token: int, kind: str) -> tuple[Span, ...]:
     """One span for each unbroken run of `token`."""
     hits = np.concatenate([[0], (np.asarray(ids) == token).astype(np.int8), [0]])
     edges = np.flatnonzero(np.diff(hits))
     return tuple(Span(kind, int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
-def modality_mask(spans: Sequence[Span], length: int) -> np.ndarray:
+def divided(spans: Sequence[Span], parts: Sequence[Part]) -> tuple[Span, ...]:
+    """Spans cut into the parts that their positions stand for, in order.
+
+    They stay as they are where the parts do not fit them: a part must lie in one span, and no position may be left.
+    """
+    found, rest = [], list(parts)
+    for span in spans:
+        start = span.start
+        while start < span.stop:
+            if not rest or not 0 < rest[0].count <= span.stop - start:
+                return tuple(spans)
+            part = rest.pop(0)
+            found.append(Span(span.kind, start, start + part.count, part.source, part.grid, part.seconds))
+            start += part.count
+    return tuple(spans) if rest else tuple(found)
+
+
+def modality_mask(spans: Sequence[Span], length: int) -> NDArray[np.bool_]:
     """(length,) bool: True where a position came from a picture or a sound."""
     mask = np.zeros(length, dtype=bool)
     for span in spans:

@@ -1,80 +1,143 @@
-"""What a decoding method is: it turns what was said so far into next-token logits."""
+"""One answer in the making: its prompt, cache, tokens and observers, with ways to branch off and to go back."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
-from lime_mlx.cache import Edit, Edited, KVCache, softmax
+from lime_mlx.attention import Memory, softmax
+from lime_mlx.cache import Delta, Edit, Edited, KVCache
 from lime_mlx.errors import NumericalError, PromptError
-from lime_mlx.lrp.relevance import cached
-from lime_mlx.lrp.rules import ATTN_LRP
+from lime_mlx.lrp.relevance import RelevanceResult, cached
+from lime_mlx.lrp.rules import ATTN_LRP, Rules
+from lime_mlx.models.base import Model
+from lime_mlx.models.decoder import Decoder
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.prompt import Prompt
 
 PREFILL = 512
-Processors = Sequence[Callable[[mx.array, mx.array], mx.array]]
+# Scores of the next token, (V,), to others.
+Scoring = Callable[[mx.array], mx.array]
+# mlx-lm's form: the tokens so far, logits (1, V), to logits (1, V).
+LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
+Observer = Callable[[mx.array], None]
 
 
-@dataclass
+class State(Protocol):
+    """What a method keeps of an answer between its tokens."""
+
+    def fork(self) -> State:
+        """An equal state that changes on its own."""
+
+    def truncate(self, count: int) -> None:
+        """Go back to the first `count` tokens of the answer, the last of which the method has not worked on."""
+
+
+@dataclass(eq=False)
 class Session:
-    """One answer in the making. The loop says tokens; the method fills `cache` up to the newest position.
+    """One answer in the making. The loop appends tokens; the method fills `cache` up to the newest position.
 
-    embeds (1, T, D): the prompt and the tokens said so far. modality (T0,) bool: prompt positions of picture or sound.
-    content (V,) bool or None: tokens that name something. process: logits (V,) to the scores a token is picked from.
-    positions: where they stand and what they see. prompt: what was asked, where it is known. observers: of some layers,
-    called with the attention weights (1, H, G, 1, T) of the newest position. state: what methods keep.
+    embeds (1, T, D): the prompt and the tokens generated so far. modality (T0,) bool: the prompt positions of pictures
+    and sounds; modalities: the same for each kind. positions: where they stand and what they see. processors: from
+    logits to the scores that a token is picked by. observers: of some layers, called with the attention weights
+    (1, K, G, 1, T) of the newest position; hidden_observers: of some layers, called with its hidden state (1, 1, D)
+    after the layer. state: what methods keep, by their names.
+
+    To intervene in decoding, subclass `Method`: its `step` may observe, change the cache (`cache.overwrite`), edit
+    attention weights (`extend`, `relevance`), try a branch (`fork`) or go back (`rewind`).
     """
 
-    model: Any
+    model: Model
+    prompt: Prompt
     embeds: mx.array
-    modality: np.ndarray
-    content: np.ndarray | None = None
-    process: Callable[[mx.array], mx.array] | None = None
     positions: Positions = SEQUENCE
-    prompt: Prompt | None = None
+    processors: Sequence[LogitsProcessor] = ()
     want_relevance: bool = True
     want_trace: bool = False
     tokens: list[int] = field(default_factory=list)
-    observers: dict[int, Callable[[mx.array], None]] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
+    observers: dict[int, Observer] = field(default_factory=dict)
+    hidden_observers: dict[int, Observer] = field(default_factory=dict)
+    state: dict[str, State] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        self.modalities: Mapping[str, NDArray[np.bool_]] = self.model.modalities(self.prompt)
+        self.modality: NDArray[np.bool_] = np.any(list(self.modalities.values()), axis=0)
+        self.tokens = self.tokens or [int(token) for token in self.prompt.input_ids]
         self.cache = KVCache(len(self.decoder.layers))
+        self._blends: list[Scoring] = []
 
     @classmethod
-    def open(cls, model: Any, prompt: Prompt, processors: Processors = (), content: np.ndarray | None = None):
-        """A session at the end of the prompt. Raises `NumericalError` when its embeddings are not finite."""
+    def open(cls, model: Model, prompt: Prompt, processors: Sequence[LogitsProcessor] = ()) -> Session:
+        """A session at the end of the prompt.
+
+        Raises `PromptError` for a prompt that is longer than the model's context, or does not fit the model, and
+        `NumericalError` when its embeddings are not finite.
+        """
+        context = model.context
+        if context is not None and len(prompt) > context:
+            raise PromptError(
+                f"The prompt has {len(prompt):,} tokens, but the context of this model holds {context:,}: "
+                "shorten the text, or give fewer or smaller pictures or sounds."
+            )
         embeds, positions = model.inputs(prompt)
         if not mx.isfinite(embeds).all().item():
             raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
-        session = cls(model, embeds, model.modality(prompt), content, positions=positions, prompt=prompt)
-        session.tokens = [int(token) for token in prompt.input_ids]
-        session.process = _chained(session, processors)
-        return session
+        return cls(model, prompt, embeds, positions, processors)
 
-    def branch(self, prompt: Prompt) -> "Session":
-        """A session of a prompt that begins with the tokens and media that this one's cache holds, and goes on as text.
+    def branch(self, prompt: Prompt, shared: int | None = None) -> Session:
+        """A session of another prompt that begins with the same tokens and media, and goes on as text.
 
-        The entries of the cache and the features of the media are taken over.
+        shared: how many tokens the prompts have in common; by default all that the cache holds. Their cache entries
+        and the features of the media are taken over. Nothing that methods did is.
         """
-        common = self.cache.offset
+        common = self.cache.offset if shared is None else min(shared, self.cache.offset)
         rest = self.decoder.embed(self.model.ids(prompt))[:, common:]
         embeds = mx.concatenate([self.embeds[:, :common], rest], axis=1)
-        positions = self.positions.beginning(common)
-        session = Session(
-            self.model, embeds, self.model.modality(prompt), self.content, positions=positions, prompt=prompt
-        )
-        session.tokens = [int(token) for token in prompt.input_ids]
-        session.cache = self.cache.copy()
+        session = Session(self.model, prompt, embeds, self.positions.beginning(common))
+        session.want_relevance = self.want_relevance
+        session.cache = self.cache.copy(common)
         return session
 
+    def fork(self) -> Session:
+        """The same answer so far, with a cache and states of methods that change on their own; nobody observes it."""
+        session = Session(self.model, self.prompt, self.embeds, self.positions, self.processors)
+        session.want_relevance, session.want_trace = self.want_relevance, self.want_trace
+        session.tokens = list(self.tokens)
+        session.cache = self.cache.copy()
+        session.state = {name: state.fork() for name, state in self.state.items()}
+        return session
+
+    def rewind(self, count: int) -> None:
+        """Take back the newest `count` tokens of the answer; 0 takes back only the method's work on the newest one.
+
+        The cache and the states of methods go back, too. Raises `ValueError` for more tokens than were generated.
+        """
+        if not 0 <= count <= len(self.generated):
+            raise ValueError(f"{count} tokens cannot be taken back, {len(self.generated)} were generated")
+        self.truncate(len(self.generated) - count)
+
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` tokens of the answer, or all if there are fewer. See `rewind`."""
+        length = len(self.prompt) + min(count, len(self.generated))
+        self.tokens, self.embeds = self.tokens[:length], self.embeds[:, :length]
+        self.cache.trim(max(0, self.cache.offset - (length - 1)))
+        for state in self.state.values():
+            state.truncate(length - len(self.prompt))
+
     @property
-    def decoder(self):
+    def decoder(self) -> Decoder:
         return self.model.language_model
+
+    @property
+    def content(self) -> NDArray[np.bool_] | None:
+        """(V,) bool, the content tokens; None where the prompt does not know them."""
+        return None if self.prompt.language is None else self.prompt.language.content
 
     @property
     def newest(self) -> mx.array:
@@ -84,10 +147,10 @@ class Session:
     @property
     def generated(self) -> list[int]:
         """The tokens of the answer so far."""
-        return self.tokens[len(self.modality) :]
+        return self.tokens[len(self.prompt) :]
 
     def append(self, token: int) -> None:
-        """Append a token to what was said."""
+        """Append a token to the answer."""
         self.tokens.append(token)
         self.embeds = mx.concatenate([self.embeds, self.decoder.embed(mx.array([token]))], axis=1)
 
@@ -98,7 +161,7 @@ class Session:
             stop = self.positions.cut(min(start + PREFILL, end))
             if stop == self.embeds.shape[1]:
                 raise PromptError("The prompt ends with a picture; say something after it.")
-            self.decoder(self.embeds[:, start:stop], self.cache, start, positions=self.positions)
+            self.decoder(self.embeds[:, start:stop], self.cache.layers, start, positions=self.positions)
             mx.eval(self.cache.arrays())
 
     def extend(self, edits: Mapping[int, Edit] | None = None) -> mx.array:
@@ -106,28 +169,59 @@ class Session:
 
         Layers in `edits` make their attention weights by them; the others keep the fused attention.
         """
-        seen = self._observed(edits)
-        memory = [Edited(layer, seen[i]) if i in seen else layer for i, layer in enumerate(self.cache.layers)]
-        hidden = self.decoder(self.newest, memory, self.cache.offset, positions=self.positions)
+        watched = self._observed(edits)
+        memory: list[Memory] = [
+            Edited(layer, watched[i]) if i in watched else layer for i, layer in enumerate(self.cache.layers)
+        ]
+        start = self.cache.offset
+        hidden = self.decoder(self.newest, memory, start, positions=self.positions, observers=self.hidden_observers)
         return self.decoder.head(hidden[0, -1])
 
     def relevance(
-        self, deltas=None, rules=ATTN_LRP, target=None, edits: Mapping[int, Edit] | None = None, contrast=False
-    ):
-        """A `RelevanceResult` of the newest position at the cache entries; the cache stays as it is."""
-        past, edits = self.cache.entries(), self._observed(edits)
-        how = (rules, deltas, self.process, target, self.positions, edits, contrast)
-        return cached(self.decoder, past, self.newest, *how)
+        self,
+        deltas: Sequence[Delta] | None = None,
+        rules: Rules = ATTN_LRP,
+        target: int | mx.array | None = None,
+        edits: Mapping[int, Edit] | None = None,
+        contrast: bool = False,
+    ) -> RelevanceResult:
+        """The forward of the newest position with its relevance at the cache entries; the cache stays as it is."""
+        return cached(
+            self.decoder,
+            self.cache.entries(),
+            self.newest,
+            rules,
+            deltas,
+            self.scores,
+            target,
+            self.positions,
+            self._observed(edits),
+            contrast,
+            self.hidden_observers,
+        )
 
     def scores(self, logits: mx.array) -> mx.array:
-        return logits if self.process is None else self.process(logits)
+        """What a token is picked by, (V,), from logits (V,): blends first, then the processors."""
+        for blend in reversed(self._blends):
+            logits = blend(logits)
+        for processor in self.processors:
+            logits = processor(mx.array(self.tokens), logits[None])[0]
+        return logits
 
     @contextmanager
-    def observing(self, observers: Mapping[int, Callable[[mx.array], None]]) -> Iterator[None]:
+    def blending(self, blend: Scoring) -> Iterator[None]:
+        """Tokens are picked by what `blend` makes of the logits while this lasts."""
+        self._blends.append(blend)
+        try:
+            yield
+        finally:
+            self._blends.pop()
+
+    @contextmanager
+    def observing(self, observers: Mapping[int, Observer]) -> Iterator[None]:
         """Observers of layers, beside those that there are, while this lasts."""
         before = self.observers
-        both = {i: _both(before[i], new) if i in before else new for i, new in observers.items()}
-        self.observers = {**before, **both}
+        self.observers = {**before, **{i: _both(before.get(i), new) for i, new in observers.items()}}
         try:
             yield
         finally:
@@ -135,31 +229,23 @@ class Session:
 
     def _observed(self, edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
         """The edits, with the observers behind them."""
-        edits = dict(edits or {})
+        observed = dict(edits or {})
         for index, observe in self.observers.items():
-            edits[index] = _watched(edits.get(index, softmax), observe)
-        return edits
+            observed[index] = _watched(observed.get(index, softmax), observe)
+        return observed
 
 
-def _chained(session: Session, processors: Processors) -> Callable[[mx.array], mx.array] | None:
-    def process(logits: mx.array) -> mx.array:
-        for processor in processors:
-            logits = processor(mx.array(session.tokens), logits[None])[0]
-        return logits
-
-    return process if processors else None
-
-
-def _both(*observers: Callable[[mx.array], None]) -> Callable[[mx.array], None]:
-    def observe(weights):
-        for observer in observers:
-            observer(weights)
+def _both(first: Observer | None, second: Observer) -> Observer:
+    def observe(weights: mx.array) -> None:
+        if first is not None:
+            first(weights)
+        second(weights)
 
     return observe
 
 
-def _watched(edit: Edit, observe: Callable[[mx.array], None]) -> Edit:
-    def watched(scores):
+def _watched(edit: Edit, observe: Observer) -> Edit:
+    def watched(scores: mx.array) -> mx.array:
         weights = edit(scores)
         observe(weights)
         return weights

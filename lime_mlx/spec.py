@@ -15,7 +15,19 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from math import inf, isfinite
 from numbers import Integral, Real
-from typing import Annotated, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import (
+    Annotated,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
+from warnings import warn
 
 from lime_mlx.errors import LimeError
 
@@ -123,10 +135,11 @@ def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeEr
     name, _, rest = spec.strip().partition(":")
     if name not in kinds:
         raise error(f"Unknown {what} {name!r}; choose one of {', '.join(kinds)}.{suggestion(name, kinds)}")
-    valid = options(kinds[name])
+    valid, old = options(kinds[name]), getattr(kinds[name], "old_spellings", {})
     values: dict[str, object] = {}
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, text = (piece.strip() for piece in part.partition("="))
+        key, text = renamed(key, text, old)
         if key not in valid or not equals:
             listed = ", ".join(valid) if valid else "it has none"
             near = suggestion(key, valid)
@@ -135,6 +148,19 @@ def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeEr
     if absent := [key for key, option in valid.items() if option.required and key not in values]:
         raise error(f"{name} needs the option {absent[0]}: write {name}:{absent[0]}=...")
     return kinds[name](**values, **fixed)
+
+
+def renamed(key: str, value: T, old: Mapping[str, str]) -> tuple[str, T]:
+    """A key and its value in today's spelling, with a warning where an old one was used.
+
+    old: from a key, or from "key=value", to today's.
+    """
+    for pattern in (f"{key}={value}", key):
+        if pattern in old:
+            today, _, text = old[pattern].partition("=")
+            warn(f"{pattern} is the old spelling of {old[pattern]}, which means the same.", FutureWarning, stacklevel=2)
+            return today, cast(T, text) if text else value
+    return key, value
 
 
 def check(chosen: object, name: str, error: type[LimeError]) -> None:

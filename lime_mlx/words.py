@@ -1,59 +1,108 @@
 """From tokens to words: where each word of an answer came from, and which words have no support."""
 
-import math
+from __future__ import annotations
+
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.lrp.relevance import Shares
-from lime_mlx.prompt import Prompt, Span
+from lime_mlx.prompt import Span
 from lime_mlx.support.detector import Detector
 
+PUNCTUATION = ".,;:!?()\"'"
+# A noun with its article, and a list of such: "a dog, a cat and a ball".
+ITEM = r"(?:(?:an?|the|some|no) )?[\w-]+"
+LISTED = re.compile(rf"{ITEM}(?:, {ITEM})*(?:,? and {ITEM})")
+BETWEEN = re.compile(r",? and |, ")
+Interval = tuple[float, float]
 
-class Piece(NamedTuple):
-    """What a token added to the text, where it came from, its relevance (T,), and what speaks for it, where kept."""
+
+@dataclass(kw_only=True)
+class Token:
+    """A token of an answer, and what it added to the text.
+
+    shares: where it came from; relevance (T,) float32 of the positions before it; statistics: those of a content token
+    that the detector reads. ends: it ended the answer and is no part of it. Each is None where it was not asked for.
+    """
 
     text: str
+    token: int = -1
     shares: Shares | None = None
-    relevance: np.ndarray | None = None
-    evidence: dict[str, float] | None = None
+    relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    statistics: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
+    ends: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Word:
-    """A word as it was said, with the white space before it and the punctuation after it.
+    """A word of an answer, with the white space before it and the punctuation behind it.
 
-    shares: where it came from; relevance (T,): the sum over its tokens, at the positions that the first of them saw;
-    evidence: of its first token that has some, since the rest of a word follows from its beginning.
+    tokens: their ids. shares: where it came from, the mean over its tokens with letters or digits. p_unsupported:
+    probability, 0 to 1, that it has no support; None for a word that names nothing and for a model that was not
+    calibrated. flagged: p_unsupported is at or above the detector's threshold. rank: 1 is the word of the answer with
+    the least support; None for a word that names nothing, and while the answer goes on. seconds: for each sound, the
+    shortest interval with half of the word's positive relevance there, or None. relevance (T,) float32: the sum over
+    its tokens, at the positions that the first of them saw. statistics: of its first content token.
     """
 
     text: str
-    shares: Shares | None
-    relevance: np.ndarray | None = None
-    evidence: dict[str, float] | None = None
+    tokens: tuple[int, ...] = ()
+    shares: Shares | None = None
+    p_unsupported: float | None = None
+    flagged: bool = False
+    rank: int | None = None
+    seconds: tuple[Interval | None, ...] = ()
+    relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    statistics: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The word without white space and punctuation."""
+        return self.text.strip().strip(PUNCTUATION)
+
+    @property
+    def names(self) -> bool:
+        """Whether the word can name something, as far as its statistics are known."""
+        return self.statistics is not None
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON values, without the arrays."""
+        return {
+            "text": self.text.strip(),
+            "tokens": list(self.tokens),
+            "shares": None if self.shares is None else self.shares._asdict(),
+            "p_unsupported": self.p_unsupported,
+            "flagged": self.flagged,
+            "rank": self.rank,
+            "seconds": [None if interval is None else list(interval) for interval in self.seconds],
+        }
 
 
-def words(pieces: Iterable[tuple]) -> Iterator[Word]:
-    """Merge the pieces of tokens, or their (text, shares), into words as they come.
+def words(tokens: Iterable[Token], detector: Detector | None = None, spans: Sequence[Span] = ()) -> Iterator[Word]:
+    """Merge tokens into words as they come; `ranked` gives the ranks when all are there.
 
-    A piece that starts with white space starts a word, and so does a Chinese or Japanese character. A word has the mean
-    shares of its tokens with letters or digits, so that the comma behind it does not count; of all tokens if none has.
-    An empty piece is the first part of a character, and goes with the next piece.
+    A token that starts with white space starts a word, and so does a Chinese or Japanese character. A token without
+    text is the first part of a character, and goes with the next token. White space before the answer is left out.
+    spans: of the prompt, for the sounds among which words were heard.
     """
-    yield from map(_merged, grouped(pieces))
+    sounds = [span for span in spans if span.kind == "audio" and span.seconds]
+    for group in grouped(tokens):
+        yield _merged(group, detector, sounds)
 
 
-def grouped(pieces: Iterable[tuple]) -> Iterator[list[Piece]]:
-    """The pieces of each word, as `words` merges them."""
-    word, waiting = [], []
-    for piece in map(Piece._make, ((*given, None, None)[:4] for given in pieces)):
-        waiting.append(piece)
-        if not piece.text:
+def grouped(tokens: Iterable[Token]) -> Iterator[list[Token]]:
+    """The tokens of each word."""
+    word: list[Token] = []
+    waiting: list[Token] = []
+    for token in _without_leading_space(tokens):
+        waiting.append(token)
+        if not token.text:
             continue
-        if _starts(piece.text) and _text(word).strip():
+        if _starts(token.text) and _text(word).strip():
             yield word
             word = []
         word += waiting
@@ -62,109 +111,102 @@ def grouped(pieces: Iterable[tuple]) -> Iterator[list[Piece]]:
         yield word + waiting
 
 
-def telling(piece: Piece) -> bool:
-    """Whether a token counts in its word: it has letters or digits, or is the first part of a character."""
-    return not piece.text or any(map(str.isalnum, piece.text))
+def _without_leading_space(tokens: Iterable[Token]) -> Iterator[Token]:
+    started = False
+    for token in tokens:
+        if not started and token.text != (text := token.text.lstrip()):
+            token = replace(token, text=text)
+        started = started or bool(token.text)
+        yield token
+
+
+def ranked(words: Sequence[Word]) -> list[Word]:
+    """The words of a whole answer, with the ranks of those that name something.
+
+    By p_unsupported where the model was calibrated, else by the positive relevance on the picture or the sound.
+    """
+    naming = [index for index, word in enumerate(words) if word.statistics is not None]
+    order = sorted(naming, key=lambda index: _support(words[index]))
+    ranks = {index: rank for rank, index in enumerate(order, start=1)}
+    return [replace(word, rank=ranks.get(index)) for index, word in enumerate(words)]
+
+
+def _support(word: Word) -> float:
+    if word.p_unsupported is not None:
+        return -word.p_unsupported
+    return 0.0 if word.statistics is None else word.statistics["positive"]
 
 
 def mean(shares: Iterable[Shares | None]) -> Shares | None:
-    """Component-wise mean of those that are known; None when none is."""
-    known = [share for share in shares if share is not None]
-    return Shares(*(float(x) for x in np.mean(known, axis=0))) if known else None
+    """Component-wise mean of those that are not None; None when all are."""
+    present = [share for share in shares if share is not None]
+    return Shares(*(float(x) for x in np.mean(present, axis=0))) if present else None
 
 
-def moments(relevance: np.ndarray, span: Span, seconds: float) -> tuple[float, float] | None:
+def heard(relevance: NDArray[np.float32], span: Span) -> Interval | None:
     """When a word was heard: the shortest interval, in seconds, with half of the positive relevance in `span`.
 
-    `seconds` is the time that one position of the span stands for. None when no relevance there is positive.
+    relevance (T,). None when no relevance there is positive, or the time of a position is not known.
     """
     positive = np.maximum(np.asarray(relevance, dtype=np.float64)[span.start : span.stop], 0)
-    if not positive.sum() > 0:
+    if span.seconds is None or not positive.sum() > 0:
         return None
     before = np.concatenate([[0], np.cumsum(positive)])
     stops = np.searchsorted(before, before + before[-1] / 2 - 1e-12 * before[-1])
     starts = np.flatnonzero(stops < len(before))
     first = starts[np.argmin(stops[starts] - starts)]
-    return float(first * seconds), float(stops[first] * seconds)
+    return float(first * span.seconds), float(stops[first] * span.seconds)
 
 
-def grids(prompt: Prompt, spans: Sequence[Span], pictures: int) -> list[tuple[int, int]] | None:
-    """Rows and columns of the positions of each picture; None where it is seen in parts, as tiles and crops are.
-
-    The positions of a span then go through the rows from left to right.
-    """
-    lengths = [len(span) for span in spans if span.kind == "image"]
-    if len(lengths) != pictures or "image_sizes" in prompt.media:
-        return None
-    given = prompt.media.get("image_grid_thw")
-    boxes = [(1, 1, 1)] * pictures if given is None else np.asarray(given).tolist()
-    found = [
-        tuple(side * math.isqrt(length) // math.isqrt(rows * columns) for side in (rows, columns))
-        for length, (_, rows, columns) in zip(lengths, boxes, strict=True)
-    ]
-    return found if [rows * columns for rows, columns in found] == lengths else None
+def without(text: str, name: str) -> str | None:
+    """The text without a noun of a list such as "a dog, a cat and a ball"; None where no list would be left."""
+    for listed in LISTED.finditer(text):
+        items = BETWEEN.split(listed.group())
+        kept = [item for item in items if item.split()[-1] != name]
+        if kept and len(kept) < len(items):
+            shorter = " and ".join(filter(None, (", ".join(kept[:-1]), kept[-1])))
+            return text[: listed.start()] + shorter + text[listed.end() :]
+    return None
 
 
-def _starts(piece: str) -> bool:
-    return piece[0].isspace() or "\u3040" <= piece[0] <= "\u9fff"
+def without_flagged(text: str, words: Iterable[Word]) -> tuple[str, list[str]]:
+    """The text without the flagged words of its lists, and these words. Other flagged words stay."""
+    dropped = []
+    for word in words:
+        if word.flagged and (shorter := without(text, word.name)) is not None:
+            text = shorter
+            dropped.append(word.name)
+    return text, dropped
 
 
-def _text(tokens: list[Piece]) -> str:
+def _counts(token: Token) -> bool:
+    """Whether a token counts in its word: it has letters or digits, or is the first part of a character."""
+    return not token.text or any(map(str.isalnum, token.text))
+
+
+def _starts(text: str) -> bool:
+    return text[0].isspace() or "\u3040" <= text[0] <= "\u9fff"
+
+
+def _text(tokens: Sequence[Token]) -> str:
     return "".join(token.text for token in tokens)
 
 
-def _merged(tokens: list[Piece]) -> Word:
-    shares = mean(token.shares for token in tokens if telling(token)) or mean(token.shares for token in tokens)
-    known = [token.relevance for token in tokens if token.relevance is not None]
-    relevance = sum(array[: len(known[0])] for array in known) if known else None
-    evidence = next((token.evidence for token in tokens if token.evidence is not None), None)
-    return Word(_text(tokens), shares, relevance, evidence)
-
-
-# A noun with its article, and a list of such: "a dog, a cat and a ball".
-ITEM = r"(?:(?:an?|the|some|no) )?[\w-]+"
-LISTED = re.compile(rf"{ITEM}(?:, {ITEM})*(?:,? and {ITEM})")
-BETWEEN = re.compile(r",? and |, ")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """doubt: probability, 0 to 1, that the word has no support; of a model that was not calibrated, None.
-
-    rank: 1 is the word of the answer with the least support. flagged: doubted at the detector's threshold.
-    """
-
-    word: Word
-    rank: int
-    doubt: float | None
-    flagged: bool
-
-    @property
-    def text(self) -> str:
-        return self.word.text.strip().strip(".,;:!?()\"'")
-
-
-def judge(words: Sequence[Word], detector: Detector | None) -> list[Verdict | None]:
-    """A verdict on each word that names something and whose evidence is known; None for the others."""
-    known = [word for word in words if word.evidence is not None]
-    if detector is None:
-        doubts, order = [None] * len(known), [-word.evidence["positive"] for word in known]
-    else:
-        doubts = order = [detector.p_unsupported(word.evidence) for word in known]
-    ranks = 1 + np.argsort(np.argsort([-value for value in order], kind="stable"), kind="stable")
-    verdicts = iter(
-        Verdict(word, int(rank), doubt, doubt is not None and doubt >= detector.threshold)
-        for word, rank, doubt in zip(known, ranks, doubts, strict=True)
+def _merged(group: Sequence[Token], detector: Detector | None, sounds: Sequence[Span]) -> Word:
+    tokens = [token for token in group if not token.ends]
+    shares = mean(token.shares for token in tokens if _counts(token)) or mean(token.shares for token in tokens)
+    arrays = [token.relevance for token in tokens if token.relevance is not None]
+    relevance = np.sum([array[: len(arrays[0])] for array in arrays], axis=0) if arrays else None
+    statistics = next((token.statistics for token in tokens if token.statistics is not None), None)
+    p_unsupported = detector.p_unsupported(statistics) if detector is not None and statistics is not None else None
+    located = statistics is not None and relevance is not None
+    return Word(
+        text=_text(group),
+        tokens=tuple(token.token for token in tokens),
+        shares=shares,
+        p_unsupported=p_unsupported,
+        flagged=detector is not None and p_unsupported is not None and p_unsupported >= detector.threshold,
+        seconds=tuple(heard(relevance, span) for span in sounds) if located and relevance is not None else (),
+        relevance=relevance,
+        statistics=statistics,
     )
-    return [None if word.evidence is None else next(verdicts) for word in words]
-
-
-def drop(text: str, noun: str) -> str | None:
-    """The text without a noun of a list such as "a dog, a cat and a ball"; None where no list would be left."""
-    for found in LISTED.finditer(text):
-        items = BETWEEN.split(found.group())
-        kept = [item for item in items if item.split()[-1] != noun]
-        if kept and len(kept) < len(items):
-            listed = " and ".join(filter(None, (", ".join(kept[:-1]), kept[-1])))
-            return text[: found.start()] + listed + text[found.end() :]
-    return None

@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -47,10 +48,11 @@ def small_model(seed: int = 0, dtype: mx.Dtype = mx.float32, **changes) -> Model
     return model.eval()
 
 
-def small_prompt(length: int = 12, start: int = 2, stop: int = 6, vocabulary: int = 64) -> Prompt:
-    """Random tokens of which `start` to `stop` count as a picture."""
+def small_prompt(length: int = 12, start: int = 2, stop: int = 6, vocabulary: int = 64, content=None) -> Prompt:
+    """Random tokens of which `start` to `stop` count as a picture; content (V,) bool are the content tokens."""
     ids = np.random.default_rng(length).integers(0, vocabulary, length)
-    return Prompt(ids, spans=[Span("image", start, stop)])
+    language = None if content is None else SimpleNamespace(content=content)
+    return Prompt(ids, spans=[Span("image", start, stop)], language=language)
 
 
 @cache

@@ -15,31 +15,22 @@ from lime_mlx.checkpoint.files import read_config
 from lime_mlx.checkpoint.hub import locate
 from lime_mlx.cli import main
 from lime_mlx.errors import CheckpointError, DataError
-from lime_mlx.evaluate.calibrate import (
-    SPECS,
-    STATISTICS,
-    Calibration,
-    auroc,
-    auroc_interval,
-    calibrate,
-    fitted,
-    keep,
-    logistic,
-    measured,
-)
-from lime_mlx.evaluate.chair import Objects
-from lime_mlx.evaluate.runner import Outcome, Plan
+from lime_mlx.evaluate.calibrate import SPECS, FittedDetector, calibrate, keep
+from lime_mlx.evaluate.fitting import STATISTICS, auroc, auroc_interval, fitted, logistic, measured
+from lime_mlx.evaluate.runner import RunConfig
 from lime_mlx.evaluate.runner import run as evaluate
+from lime_mlx.evaluate.scorers.chair import ObjectFinder
+from lime_mlx.evaluate.scorers.scenes import mentions
 from lime_mlx.evaluate.store import slug
 from lime_mlx.evaluate.tasks import Scenes
 from lime_mlx.evaluate.tasks.chair import Chair
 from lime_mlx.files import fingerprint
-from lime_mlx.scenes import PROMPTS, make_scene, mentions
+from lime_mlx.scenes import PROMPTS, make_scene
 from lime_mlx.support import store as detectors
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
 
-PLAN = Plan(["demo"], ["none"], ["scenes:part=validation"], limit=14)
+PLAN = RunConfig(["demo"], ["none"], ["scenes:part=validation"], limit=14)
 
 
 @pytest.fixture
@@ -137,11 +128,11 @@ SAID = [
 @pytest.mark.parametrize("mode", ["ours", "wordnet"])
 def test_words_are_mapped_to_the_objects_of_a_caption(mode):
     synonyms = [["person", "man", "men"], ["traffic light"], ["dining table", "table"], ["hot dog"], ["dog"]]
-    found = Objects(synonyms, mode).named(SAID)
+    found = ObjectFinder(synonyms, mode).named(SAID)
     assert found[:1] == [(1, "hot dog")] and found[-1] == (11, "dog")
     assert (4, "person") in found and (5, "traffic light") in found
     assert (9 if mode == "ours" else 10, "dining table") in found
-    assert Objects(synonyms, mode).named([]) == []
+    assert ObjectFinder(synonyms, mode).named([]) == []
 
 
 def test_real_pictures_have_their_own_objects(tmp_path):
@@ -155,17 +146,17 @@ def test_real_pictures_have_their_own_objects(tmp_path):
         table = {"objects": objects, "images": {"7": places}}
         (home / f"coco2014_gt_objects.{name}.json").write_text(json.dumps(table))
     make_scene(200_000, "ordinary").image.save(tmp_path / "images" / "COCO_val2014_000000000007.png")
-    plan = Plan(["demo"], ["none"], ["chair:pictures=all,tokens=24"], tmp_path)
+    plan = RunConfig(["demo"], ["none"], ["chair:pictures=all,tokens=24"], tmp_path)
     with pytest.raises(DataError, match="more pictures are needed"):
         calibrate(plan, "demo", tmp_path / "run")
     (record,) = (json.loads(file.read_text()) for file in (tmp_path / "run" / "calibration").rglob("*.jsonl"))
     assert record["words"] and all(word["there"] == (word["object"] == "horse") for word in record["words"])
     (item,) = Chair(pictures="all").items(tmp_path)
-    assert Chair().there(item) == ["horse"]
+    assert Chair().true_objects(item) == ["horse"]
 
 
 @pytest.fixture(scope="module")
-def captions(tmp_path_factory) -> tuple[Path, Calibration]:
+def captions(tmp_path_factory) -> tuple[Path, FittedDetector]:
     """A folder with the captions of a few pictures, and what was found in them."""
     folder = tmp_path_factory.mktemp("captions")
     return folder, calibrate(PLAN, "demo", folder, least=1)
@@ -203,7 +194,7 @@ def test_what_was_calibrated_is_what_a_model_has_from_then_on(captions, home):
 
 
 def test_answers_under_another_detector_are_not_mixed(captions, home, tmp_path):
-    plan = Plan(["demo"], ["none"], ["scenes:count=1,ask=captions"], reliance=False)
+    plan = RunConfig(["demo"], ["none"], ["scenes:count=1,ask=captions"], reliance=False)
     evaluate(plan, tmp_path / "run")
     keep(captions[1])
     with pytest.raises(DataError, match=r"demo \(model\) was"):
@@ -340,20 +331,20 @@ def test_what_makes_no_sense_is_refused(arguments, code, problem, home, tmp_path
 
 
 def test_a_picture_that_fails_is_told_and_tried_again(captions, tmp_path, monkeypatch):
-    outcome, source = Outcome(), Scenes.source
+    notes, source = [], Scenes.source
     plan = replace(PLAN, limit=3)
     with monkeypatch.context() as patch:
         patch.setattr(Scenes, "source", lambda *given: b"" if given[-1] == "100001" else source(*given))
         with pytest.raises(DataError, match="more pictures are needed"):
-            calibrate(plan, "demo", tmp_path, outcome=outcome)
+            calibrate(plan, "demo", tmp_path, notes=notes)
         patch.setattr(Scenes, "source", lambda *_: b"")
         with pytest.raises(DataError, match="No caption could be given: .*empty"):
             calibrate(plan, "demo", tmp_path / "none")
-    assert outcome.notes[0].startswith("1 of 3 captions failed, such as 100001/caption: ")
+    assert notes[0].startswith("1 of 3 captions failed, such as 100001/caption: ")
     assert calibrate(PLAN, "demo", shutil.copytree(captions[0], tmp_path / "again"), least=1) == captions[1]
     with pytest.raises(DataError, match="3 pictures gave"):
-        calibrate(plan, "demo", tmp_path, outcome=(again := Outcome()))
-    assert not again.notes
+        calibrate(plan, "demo", tmp_path, notes=(again := []))
+    assert not again
 
 
 def test_a_copy_of_the_model_is_the_same_model_and_another_is_not(home, tmp_path):

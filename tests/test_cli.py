@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import checkpoints as tiny
@@ -24,7 +25,11 @@ from PIL import Image
 from lime_mlx.checkpoint import hub
 from lime_mlx.checkpoint import load as checkpoint
 from lime_mlx.cli import common, display, main
+from lime_mlx.cli.common import METHOD_NAMES
+from lime_mlx.generation import loops
 from lime_mlx.lrp.relevance import Shares
+from lime_mlx.methods import METHODS
+from lime_mlx.scenes import make_sound, write_wav
 from lime_mlx.words import Word
 
 COMMAND = [sys.executable, "-c", "from lime_mlx.cli import main; main()", "generate"]
@@ -60,10 +65,11 @@ def refused(result):
 
 
 def test_answer_on_stdout_and_the_rest_on_stderr(model, picture):
-    result = run("--model", model, "--image", picture, "--max-tokens", "5")
+    result = run("--model", model, "--image", picture, "--max-tokens", "5", "--measure")
     assert result.exit_code == 0, result.output
     assert "tokens" not in result.stdout
-    prompt, generation, memory, cost = result.stderr.splitlines()
+    cut, prompt, generation, memory, cost = result.stderr.splitlines()
+    assert cut == "Note: the answer was cut after 5 tokens; --max-tokens allows more."
     assert prompt.startswith("Prompt: ")
     assert prompt.endswith(" tokens-per-sec")
     assert generation.startswith("Generation: 5 tokens, ")
@@ -72,9 +78,9 @@ def test_answer_on_stdout_and_the_rest_on_stderr(model, picture):
     assert " x plain decode, +" in cost
 
 
-def test_plain_decoding_has_no_cost(model, picture):
-    result = run("--model", model, "--image", picture, "--max-tokens", "3", "--method", "none")
-    assert len(result.stderr.splitlines()) == 3
+def test_the_cost_is_measured_only_when_asked(model, picture):
+    result = run("--model", model, "--image", picture, "--max-tokens", "3")
+    assert len(result.stderr.splitlines()) == 4 and "plain decode" not in result.stderr
 
 
 def test_quiet_prints_the_answer_alone(model, picture):
@@ -98,17 +104,17 @@ def test_explain_on_a_terminal_gives_colours(model, picture):
     arguments = ("--model", model, "--image", picture, "--max-tokens", "6", "--explain", "--quiet")
     coloured = run(*arguments, env=terminal, color=True)
     assert "\x1b[38;5;" in coloured.stdout
-    assert "%]" not in coloured.stdout
+    assert "%]" in coloured.stdout
     assert "share of picture in %:" in coloured.stdout
     for change in ({"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": "xterm"}):
         assert "%]" in run(*arguments, env={**terminal, **change}, color=True).stdout
 
 
 def test_a_word_with_its_number():
-    shares = Shares(0.618, 0.2, 0.182)
-    assert display.numbered(Word(" dog,", shares)) == " dog[62%],"
-    assert display.numbered(Word(" ...", shares)) == " ..."
-    assert display.numbered(Word("dog", None)) == "dog"
+    shares = Shares(0.618, 0.0, 0.2, 0.182)
+    assert display.numbered(Word(text=" dog,", shares=shares)) == " dog[62%],"
+    assert display.numbered(Word(text=" ...", shares=shares)) == " ..."
+    assert display.numbered(Word(text="dog")) == "dog"
 
 
 def test_json_is_one_object(model, picture):
@@ -118,8 +124,10 @@ def test_json_is_one_object(model, picture):
     assert (answer["model"], answer["method"], answer["finish_reason"]) == (model, "none", "length")
     assert "".join("".join(word["text"] for word in answer["words"]).split()) == "".join(answer["text"].split())
     for word in answer["words"]:
-        assert word["reliance"] + word["prompt"] + word["own"] == pytest.approx(1)
-    assert json.loads(run("--model", model, "--image", picture, "--max-tokens", "4", "--json").stdout)["cost"]
+        assert sum(word["shares"].values()) == pytest.approx(1)
+    assert answer["format"] == 2 and answer["cost"] is None
+    measured = run("--model", model, "--image", picture, "--max-tokens", "4", "--json", "--measure")
+    assert json.loads(measured.stdout)["cost"]
 
 
 def test_picture_and_prompt_from_standard_input(model, picture):
@@ -264,7 +272,10 @@ def test_a_wrong_option_is_one_line(model, picture, arguments, part):
 
 
 def test_no_prompt_and_no_picture(model):
-    assert "prompt is empty" in refused(run("--model", model))
+    result = run("--model", model)
+    assert result.exit_code == 2 and "Give a picture or a sound" in result.stderr
+    assert "prompt is empty" in refused(run("--model", model, "-p", " "))
+    assert run("--model", model, "-p", "hello", "--max-tokens", "3").exit_code == 0
 
 
 def test_lime_needs_a_picture(model):
@@ -328,7 +339,7 @@ def test_unknown_model_folder(picture):
 def test_a_stray_file_is_wrong_usage(model, picture):
     result = run("--model", model, "--image", picture, "second.png")
     assert result.exit_code == 2
-    assert "repeat --image for each file" in result.stderr
+    assert "There is no file 'second.png'" in result.stderr and "put the prompt in quotes" in result.stderr
     assert run("--max-tokens", "many").exit_code == 2
 
 
@@ -428,3 +439,79 @@ def test_no_library_prints_beside_the_error(model, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: There is no folder './nowhere'")
     assert done.stderr.count("\n") == 1
+
+
+def test_files_may_stand_alone(model, picture, tmp_path):
+    """A picture is known by its content, whatever it is called; several of them are several pictures."""
+    other = tmp_path / "picture.wav"
+    other.write_bytes(Path(picture).read_bytes())
+    named = run("--model", model, "--image", picture, "--max-tokens", "4", "--quiet")
+    for file in (picture, str(other)):
+        assert run("--model", model, file, "--max-tokens", "4", "--quiet").stdout == named.stdout
+    twice = run("--model", model, "--image", picture, "--image", picture, "--max-tokens", "4", "--quiet")
+    assert run("--model", model, picture, str(other), "--max-tokens", "4", "--quiet").stdout == twice.stdout
+
+
+def test_a_sound_may_stand_alone(tmp_path):
+    write_wav(make_sound(1, "ordinary"), tmp_path / "sound.png")
+    result = run(str(tmp_path / "sound.png"), "--method", "none", "--max-tokens", "3", "--explain", "--quiet")
+    assert result.exit_code == 0 and "sound " in result.stdout.splitlines()[1]
+
+
+def test_one_newline_at_the_end_of_a_prompt_does_not_count(model, picture):
+    asked = ["--model", model, picture, "--max-tokens", "6", "--quiet", "--method", "none"]
+    plain = run(*asked, "-p", "Is there a cat?").stdout
+    for ending in ("", "\n", "\r\n"):
+        assert run(*asked, "-p", "-", input=f"Is there a cat?{ending}").stdout == plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [(["genrate"], "generate"), (["EXPLAIN"], "explain"), (["generate", "--methd", "lime", "x"], "--method")],
+)
+def test_a_misspelt_word_is_suggested(arguments, suggestion):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and f"Did you mean {suggestion}?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "suggestion"), [("lmie", "lime"), ("LIME", "lime"), ("lime:step=3", "steps"), ("lime:mode=exat", "exact")]
+)
+def test_a_misspelt_method_is_suggested(picture, spec, suggestion):
+    assert f"Did you mean {suggestion}?" in refused(run(picture, "--method", spec))
+
+
+def test_the_help_names_every_method():
+    assert tuple(METHODS) == METHOD_NAMES
+    assert all(name in run("--help").stdout for name in METHODS)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_before_anything_runs(tmp_path):
+    """And an answer that would not fit is cut, with a note; a context that nobody states holds everything."""
+    folder = tiny.write(tmp_path / "model", tiny.LLAVA, tiny.random_weights(tiny.LLAVA))
+    tiny.write_tokenizer(folder)
+    text = tiny.LLAVA["text_config"]
+    asked = ["--model", str(folder), "-p", "dog " * 40, "--method", "none", "--max-tokens", "30"]
+    for context, code in ((30, 1), (60, 0), (None, 0)):
+        rewrite_config(folder, text_config={**text, "max_position_embeddings": context})
+        result = run(*asked)
+        assert result.exit_code == code, result.output
+        assert ("the context of this model holds 30: shorten" in result.stderr) == (context == 30)
+        assert ("the context of this model holds 60" in result.stderr) == (context == 60)
+    generated = json.loads(run(*asked, "--json").stdout)["generation_tokens"]
+    assert generated == 30
+
+
+def test_a_loop_is_ended_and_its_words_are_named_once():
+    assert loops([7] * 24) and loops([1, 2, 3, *[4, 5, 6] * 8]) and not loops([7] * 23)
+    assert not loops([1, 2, 3, *range(40)]) and not loops([*[4, 5, 6] * 7, 4, 5])
+    word = Word(text=" dog,", p_unsupported=0.9, flagged=True, rank=1)
+    line = display.unsupported([word, replace(word, rank=2), replace(word, text=" cat", rank=3)], True)
+    assert line == "Without support, with the probability of that: dog (90 %), cat (90 %)"
+
+
+def test_a_text_can_end_the_answer(model, picture):
+    whole = run("--model", model, picture, "--max-tokens", "12", "--method", "none", "--quiet").stdout.strip()
+    middle = whole[len(whole) // 2 : len(whole) // 2 + 3]
+    cut = run("--model", model, picture, "--max-tokens", "12", "--method", "none", "--quiet", "--stop", middle)
+    assert cut.stdout.strip() == whole[: whole.index(middle)].strip()

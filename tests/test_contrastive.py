@@ -39,7 +39,10 @@ def llava():
 
 
 def known(case, folder):
-    return load_model(parity_checkpoint(case, folder)), prompt_of(fixture(case))
+    model = load_model(parity_checkpoint(case, folder))
+    # The prompt of one case is longer than the context that its small model states.
+    model.config.get("text_config", {})["max_position_embeddings"] = None
+    return model, prompt_of(fixture(case))
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +217,9 @@ def test_processors_see_the_contrast_once(model):
         return logits - 1
 
     session = start(model, PROMPT, reliance=False, processors=[watch])
-    process = session.process
     *_, step = steps(session, parse_method("m3id:decay=1+kvsmooth"), 3)
-    assert (session.process, session.observers) == (process, {})
+    assert session.observers == {}
+    assert session.scores(mx.array(step.logits)).tolist() == (step.logits - 1).tolist()
     np.testing.assert_array_equal(seen[-1], step.logits)
 
 

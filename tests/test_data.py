@@ -16,19 +16,22 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import platformdirs
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
 
 from lime_mlx.cli import main
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate import coco
-from lime_mlx.evaluate import data as where
-from lime_mlx.evaluate.data import Data
-from lime_mlx.evaluate.download import Downloader
-from lime_mlx.evaluate.sources import LICENCES, File, Sources
+from lime_mlx.evaluate.data import coco, layout
+from lime_mlx.evaluate.data import folder as filling
+from lime_mlx.evaluate.data.download import Downloader
+from lime_mlx.evaluate.data.folder import DataFolder
+from lime_mlx.evaluate.data.sources import LICENCES, File, Sources
 from lime_mlx.evaluate.store import Store
-from lime_mlx.evaluate.tasks.pope import SPLITS, Pope
+from lime_mlx.evaluate.tasks.pope import Pope
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 BODY = bytes(range(256)) * 1000
@@ -142,7 +145,7 @@ def archive() -> bytes:
 def official() -> tuple[dict[str, bytes], dict[int, bytes], Sources]:
     """Question files in the official layout, the pictures that they name, and the pins."""
     files = {}
-    for split in SPLITS:
+    for split in layout.POPE_SPLITS:
         rows = [
             {"question_id": number, "image": picture(number // 2), "text": f"{split}?", "label": "yes"}
             for number in range(2 * COUNT)
@@ -292,27 +295,27 @@ def test_who_stops_listening_stops_the_work():
 def test_pope(benchmark, tmp_path):
     site, sources = benchmark
     steps = []
-    data = Data(tmp_path, None, sources, quick(), lambda *step: steps.append(step))
+    data = DataFolder(tmp_path, None, sources, quick(), lambda *step: steps.append(step))
     data.get("pope")
     assert data.counts == {"fetched": 3 + COUNT, "kept": 0}
     assert {item.medium for item in Pope().items(tmp_path)} == {path.name for path in (tmp_path / "images").iterdir()}
-    assert (where.PICTURES, COUNT, COUNT) in steps
+    assert (filling.PICTURES, COUNT, COUNT) in steps
     assert leftovers(tmp_path) == []
 
     site.seen.clear()
     (tmp_path / "images" / picture(3)).write_bytes(b"")
     (tmp_path / "images" / picture(4)).write_bytes(jpeg(4)[:900])
     (tmp_path / "pope/coco/coco_pope_popular.json").write_bytes(b"{}")
-    Data(tmp_path, None, sources, quick()).get("pope")
+    DataFolder(tmp_path, None, sources, quick()).get("pope")
     assert {name.rpartition("/")[2] for name, _ in site.seen} == {"coco_pope_popular.json", picture(3), picture(4)}
-    state = {task: rest for task, *rest in Data(tmp_path, None, sources).state()}
+    state = {task: rest for task, *rest in DataFolder(tmp_path, None, sources).state()}
     assert state["pope:set=coco"] == ["3 of 3", f"{COUNT} of {COUNT}"]
     assert state["chair"] == ["0 of 4", f"{COUNT} of {COUNT}"]
 
 
 def test_only_the_pictures_that_evaluate_asks_about(benchmark, tmp_path):
     site, sources = benchmark
-    Data(tmp_path, None, sources, quick()).get("pope", limit=4, seed=5)
+    DataFolder(tmp_path, None, sources, quick()).get("pope", limit=4, seed=5)
     wanted = {item.medium for item in Pope().items(tmp_path, limit=4, seed=5)}
     assert {path.name for path in (tmp_path / "images").iterdir()} == wanted
     assert len(wanted) == 4
@@ -326,14 +329,14 @@ def test_some_pictures_do_not_arrive(benchmark, tmp_path):
         site.moods[f"coco/val2014/{picture(number)}"] = [mood]
     site.moods[f"coco/val2014/{picture(8)}"] = [{"status": 503}, {"cut": 500}]
     with pytest.raises(DataError) as caught:
-        Data(tmp_path, None, sources, quick()).get("pope")
+        DataFolder(tmp_path, None, sources, quick()).get("pope")
     message = str(caught.value)
     names = ", ".join(map(picture, (1, 2, 5)))
     assert message.startswith(f"4 of {COUNT} pictures did not arrive ({names} and 1 more). Cannot read ")
     assert "404" in message and "\n" not in message
     assert {path.name for path in (tmp_path / "images").iterdir()} == {picture(n) for n in range(COUNT) if n not in bad}
     site.seen.clear()
-    Data(tmp_path, None, sources, quick()).get("pope")
+    DataFolder(tmp_path, None, sources, quick()).get("pope")
     assert {name for name, _ in site.seen} == {f"coco/val2014/{picture(number)}" for number in bad}
 
 
@@ -342,7 +345,7 @@ def test_what_is_no_picture(benchmark, tmp_path, body, why):
     site, sources = benchmark
     site.files[f"coco/val2014/{picture(0)}"] = body
     with pytest.raises(DataError, match=rf"1 of {COUNT} pictures did not arrive \(\S+0.jpg\). \S+0.jpg: .*{why}"):
-        Data(tmp_path, None, sources, quick()).get("pope")
+        DataFolder(tmp_path, None, sources, quick()).get("pope")
     assert leftovers(tmp_path) == []
 
 
@@ -351,7 +354,7 @@ def test_the_network_goes_away(benchmark, tmp_path):
     site.delay = 0.02
     site.files = {name: body for name, body in site.files.items() if not name.endswith(".jpg")}
     with pytest.raises(DataError, match=f"{COUNT} of {COUNT} pictures did not arrive"):
-        Data(tmp_path, None, sources, quick(connections=1), patience=3).get("pope")
+        DataFolder(tmp_path, None, sources, quick(connections=1), patience=3).get("pope")
     assert len([name for name, _ in site.seen if name.endswith(".jpg")]) < COUNT
 
 
@@ -360,7 +363,7 @@ def test_another_file_than_the_official_one(benchmark, tmp_path):
     name = "github/v1/pope/coco/coco_pope_popular.json"
     site.files[name] = site.files[name][::-1]
     with pytest.raises(DataError, match="popular.json sent another file than the official one"):
-        Data(tmp_path, None, sources, quick()).get("pope")
+        DataFolder(tmp_path, None, sources, quick()).get("pope")
     assert not (tmp_path / "pope/coco/coco_pope_popular.json").exists()
     assert leftovers(tmp_path) == []
 
@@ -370,10 +373,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_data import official
-from lime_mlx.evaluate.data import Data
-from lime_mlx.evaluate.download import Downloader
+from lime_mlx.evaluate.data.folder import DataFolder
+from lime_mlx.evaluate.data.download import Downloader
 _, _, pins = official()
-Data(Path(sys.argv[3]), None, type(pins)(f"{sys.argv[2]}/github", f"{sys.argv[2]}/coco", pins.pope),
+DataFolder(Path(sys.argv[3]), None, type(pins)(f"{sys.argv[2]}/github", f"{sys.argv[2]}/coco", pins.pope),
      Downloader(rate=1e6)).get("pope")
 """
 
@@ -396,7 +399,7 @@ def test_interrupted(benchmark, tmp_path, signum):
     assert not (folder / "images" / slow).exists()
     done = part.stat().st_size
     site.seen.clear()
-    Data(folder, None, sources, quick()).get("pope")
+    DataFolder(folder, None, sources, quick()).get("pope")
     assert site.seen == [(f"coco/val2014/{slow}", f"bytes={done}-" if done else None)]
     assert (folder / "images" / slow).read_bytes() == site.files[f"coco/val2014/{slow}"]
     assert leftovers(folder) == []
@@ -405,14 +408,14 @@ def test_interrupted(benchmark, tmp_path, signum):
 def test_one_at_a_time(benchmark, tmp_path):
     _, sources = benchmark
     with Store(tmp_path).locked(), pytest.raises(DataError, match="at work in"):
-        Data(tmp_path, None, sources, quick()).get("pope")
+        DataFolder(tmp_path, None, sources, quick()).get("pope")
 
 
 def test_chair(benchmark, published, tmp_path):
     site, sources = benchmark
     steps = []
-    Data(tmp_path / "a", None, sources, quick(), lambda *step: steps.append(step)).get("chair")
-    read = {mode: json.loads(path.read_text()) for mode, path in coco.tables(tmp_path / "a" / "chair").items()}
+    DataFolder(tmp_path / "a", None, sources, quick(), lambda *step: steps.append(step)).get("chair")
+    read = {mode: json.loads(path.read_text()) for mode, path in layout.object_tables(tmp_path / "a" / "chair").items()}
     assert read["pattern"]["objects"] == ["bus", "dog"]
     assert read["pattern"]["images"] == {str(number): [1] for number in range(COUNT)}
     assert read["ours"]["images"] == read["wordnet"]["images"] == {"0": [0, 1]}
@@ -421,17 +424,17 @@ def test_chair(benchmark, published, tmp_path):
     assert leftovers(tmp_path) == []
 
     site.seen.clear()
-    Data(tmp_path / "a", None, sources, quick()).get("chair")
+    DataFolder(tmp_path / "a", None, sources, quick()).get("chair")
     assert site.seen == []
-    Data(tmp_path / "b", tmp_path / "a", sources).get("chair")
-    assert all(path.is_file() for path in coco.tables(tmp_path / "b" / "chair").values())
-    for path in coco.tables(tmp_path / "a" / "chair").values():
+    DataFolder(tmp_path / "b", tmp_path / "a", sources).get("chair")
+    assert all(path.is_file() for path in layout.object_tables(tmp_path / "b" / "chair").values())
+    for path in layout.object_tables(tmp_path / "a" / "chair").values():
         path.unlink()
     with pytest.raises(DataError, match="annotations_trainval2014.zip is not in"):
-        Data(tmp_path / "c", tmp_path / "a", sources).get("chair")
+        DataFolder(tmp_path / "c", tmp_path / "a", sources).get("chair")
     put(tmp_path / "a", {"annotations_trainval2014.zip": published[0][sources.annotations.path]})
-    Data(tmp_path / "c", tmp_path / "a", sources).get("chair")
-    assert json.loads(coco.tables(tmp_path / "c" / "chair")["pattern"].read_text()) == read["pattern"]
+    DataFolder(tmp_path / "c", tmp_path / "a", sources).get("chair")
+    assert json.loads(layout.object_tables(tmp_path / "c" / "chair")["pattern"].read_text()) == read["pattern"]
     assert (tmp_path / "a" / "annotations_trainval2014.zip").is_file()
 
 
@@ -450,7 +453,7 @@ def test_tables_against_the_reference(tmp_path):
             joined = {key: parts[0][key] + parts[1][key] for key in ("images", "annotations")}
             files.writestr(name, json.dumps({**parts[0], **joined}))
     coco.write_objects(tmp_path / "a.zip", "x", SHARED / "chair" / "synonyms.txt", tmp_path, lambda done, total: None)
-    made = {mode: json.loads(path.read_text()) for mode, path in coco.tables(tmp_path).items()}
+    made = {mode: json.loads(path.read_text()) for mode, path in layout.object_tables(tmp_path).items()}
     reference = json.loads((SHARED / "chair" / "coco2014_gt_objects.pattern.json").read_text())
     others = json.loads((SHARED / "chair" / "coco2014_gt_objects.wordnet_overrides.json").read_text())["images"]
     images = made["pattern"]["images"]
@@ -465,7 +468,7 @@ def test_tables_against_the_reference(tmp_path):
 def test_the_pins_are_those_of_the_files():
     sources = Sources()
     files = [*sources.pope["coco"], *sources.pope["aokvqa"], *sources.chair, *sources.amber]
-    assert [file.path for file in files if not where._is(SHARED / file.path, file)] == []
+    assert [file.path for file in files if not filling._is_official(SHARED / file.path, file)] == []
     assert len({file.sha256 for files in sources.pope.values() for file in files}) == 9
 
 
@@ -476,12 +479,12 @@ def test_from_a_folder(benchmark, published, tmp_path):
     put(source / "val2014", {picture(number): body for number, body in pictures.items() if number not in (1, 3, 6, 9)})
     put(source / "val2014", {picture(9): b"", "unasked.jpg": jpeg(0)})
     with pytest.raises(DataError) as caught:
-        Data(tmp_path / "data", source, sources).get("pope")
+        DataFolder(tmp_path / "data", source, sources).get("pope")
     names = ", ".join(map(picture, (1, 3, 6)))
     assert str(caught.value) == f"4 of {COUNT} pictures are not in {source}, or are damaged: {names} and 1 more."
     put(source, {picture(number): pictures[number] for number in (1, 3, 6)})
     (source / "val2014" / picture(9)).write_bytes(pictures[9])
-    data = Data(tmp_path / "data", source, sources)
+    data = DataFolder(tmp_path / "data", source, sources)
     data.get("pope")
     assert data.counts == {"kept": 3 + COUNT - 4, "copied": 4}
     assert {path.name for path in (tmp_path / "data" / "images").iterdir()} == set(map(picture, range(COUNT)))
@@ -494,23 +497,23 @@ def test_from_a_folder_without_the_files(published, tmp_path):
     with pytest.raises(
         DataError, match=r"2 of 3 files are not in .*: coco_pope_popular.json, coco_pope_adversarial.json"
     ):
-        Data(tmp_path / "data", source, sources).get("pope")
+        DataFolder(tmp_path / "data", source, sources).get("pope")
     put(source, {"coco_pope_popular.json": b"{}"})
     with pytest.raises(DataError, match="coco_pope_popular.json is not the official file"):
-        Data(tmp_path / "data", source, sources).get("pope")
+        DataFolder(tmp_path / "data", source, sources).get("pope")
     with pytest.raises(DataError, match="There is no folder"):
-        Data(tmp_path / "data", tmp_path / "nowhere", sources).get("pope")
+        DataFolder(tmp_path / "data", tmp_path / "nowhere", sources).get("pope")
 
 
 def test_amber_by_hand(benchmark, tmp_path):
     _, sources = benchmark
     sources = replace(sources, amber_pictures=2)
     with pytest.raises(DataError, match=r"2 of 2 pictures are not there and cannot be fetched .*--from FOLDER"):
-        Data(tmp_path / "data", None, sources, quick()).get("amber")
+        DataFolder(tmp_path / "data", None, sources, quick()).get("amber")
     put(tmp_path / "zip" / "image", {f"AMBER_{number}.jpg": jpeg(number) for number in (1, 2)})
     put(tmp_path / "zip", {"relation.json": b"{}"})
-    Data(tmp_path / "data", tmp_path / "zip", sources).get("amber")
-    Data(tmp_path / "data", None, sources, quick()).get("amber")
+    DataFolder(tmp_path / "data", tmp_path / "zip", sources).get("amber")
+    DataFolder(tmp_path / "data", None, sources, quick()).get("amber")
     assert len(list((tmp_path / "data" / "images").iterdir())) == 2
 
 
@@ -526,8 +529,8 @@ def run(*arguments: object):
     [("mme", "color/b.jpg", "1 of 8 files"), ("audio", "Yb.wav", "1 of 2 sounds")],
 )
 def test_mme_and_audio_by_hand(tmp_path, task, lacking, missing):
-    files = {f"{part}/{name}.txt": b"Is it?\tYes\n" for part, name in zip(where.MME_PARTS, "aaab", strict=True)}
-    files |= {f"{part}/{name}.jpg": jpeg(1) for part, name in zip(where.MME_PARTS, "aaab", strict=True)}
+    files = {f"{part}/{name}.txt": b"Is it?\tYes\n" for part, name in zip(layout.MME_PARTS, "aaab", strict=True)}
+    files |= {f"{part}/{name}.jpg": jpeg(1) for part, name in zip(layout.MME_PARTS, "aaab", strict=True)}
     if task == "audio":
         rows = "".join(f"{n}\tY{name}\tIs it?\tdog\tpositive\tYes\trandom\n" for n, name in enumerate("aab"))
         files = {"random.tsv": (HEADER + rows).encode(), "Ya.wav": b"1", "Yb.wav": b"2"}
@@ -555,18 +558,22 @@ def test_wrong_usage(arguments):
 
 
 @pytest.mark.parametrize(
-    ("platform", "environment", "folder"),
+    ("platform", "environment", "there", "folder"),
     [
-        ("linux", {"LIME_MLX_DATA": "~/x"}, "~/x"),
-        ("linux", {}, "~/.cache/lime-mlx"),
-        ("linux", {"XDG_CACHE_HOME": "/c"}, "/c/lime-mlx"),
-        ("darwin", {"XDG_CACHE_HOME": "/c"}, "~/Library/Caches/lime-mlx"),
+        (Unix, {"LIME_MLX_DATA": "~/x"}, False, "~/x"),
+        (Unix, {}, False, "~/.cache/lime-mlx"),
+        (Unix, {"XDG_CACHE_HOME": "/c"}, False, "/c/lime-mlx"),
+        (MacOS, {}, False, "~/Library/Caches/lime-mlx"),
+        (MacOS, {"XDG_CACHE_HOME": "/c"}, True, "~/Library/Caches/lime-mlx"),
     ],
 )
-def test_where(monkeypatch, platform, environment, folder):
-    monkeypatch.setattr(sys, "platform", platform)
+def test_where(monkeypatch, tmp_path, platform, environment, there, folder):
+    monkeypatch.setattr(platformdirs, "PlatformDirs", platform)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("LIME_MLX_DATA", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    if there:  # 0.1.0 kept its data there, whatever XDG_CACHE_HOME says
+        Path(folder).expanduser().mkdir(parents=True)
     assert run("where").output == f"{Path(folder).expanduser()}\n"

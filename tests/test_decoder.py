@@ -14,7 +14,7 @@ from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.models import family
 from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.models.towers.clip import ClipConfig
-from lime_mlx.prompt import Prompt, Span
+from lime_mlx.prompt import Grid, Prompt, Span
 
 SPARSE = json.loads((FIXTURES / "parity_sparse.json").read_text())
 
@@ -115,7 +115,7 @@ def test_later_tokens_do_not_reach_earlier_ones():
 def test_positions_matter_only_by_their_distance():
     model = small_model()
     embeds = model.embed(small_prompt())
-    near, far = (model.language_model(embeds, position=0), model.language_model(embeds[:, :1], position=100))
+    near, far = (model.language_model(embeds, start=0), model.language_model(embeds[:, :1], start=100))
     assert distance(near[:, :1], far) < 1e-5
 
 
@@ -153,7 +153,8 @@ def pictures():
 
 
 def test_spans_are_one_per_picture(llava, pictures):
-    assert llava.spans(pictures) == (Span("image", 2, 6), Span("image", 9, 13))
+    grid = Grid(2, 2)
+    assert llava.spans(pictures) == (Span("image", 2, 6, 0, grid), Span("image", 9, 13, 1, grid))
     given = (Span("image", 0, 3),)
     assert llava.spans(Prompt(pictures.input_ids, pictures.media, given)) == given
 

@@ -12,7 +12,7 @@ from stepwise import Stepwise, boosted, forced, furthest, led, logits_of, plain
 from lime_mlx.generation import start
 from lime_mlx.lrp.rules import GRADIENT
 from lime_mlx.methods import parse_method
-from lime_mlx.methods.attention import Heads, Look
+from lime_mlx.methods.attention import Heads, PaiAttention
 from lime_mlx.methods.dleaf import DLeaf, diagnosis
 from lime_mlx.prompt import Prompt, Span
 
@@ -32,7 +32,7 @@ def model():
 
 
 def looking(alpha, layers="all"):
-    return Look(alpha, layers)
+    return PaiAttention(alpha, layers)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_dleaf_is_that_of_the_equations(model, options):
         (parse_method("heads:layers=all"), boosted(strength=0.5)),
         (parse_method("heads:strength=2,layers=2-"), boosted(strength=2, layers=(2, 3))),
         (parse_method("heads"), boosted(strength=0.5, layers=(1, 2))),
-        (Look(0.4), boosted(0.4, layers=(2, 3))),
+        (PaiAttention(0.4), boosted(0.4, layers=(2, 3))),
     ],
 )
 def test_boosts_are_those_of_the_equations(model, method, edit):
@@ -119,7 +119,7 @@ def test_relevance_goes_through_the_changed_weights(method, edit, windows):
     model = small_model(num_hidden_layers=DEPTH, **windows)
     session = start(model, PROMPT)
     session.prefill()
-    reading = session.relevance(rules=GRADIENT, edits=method.edits(session))
+    reading = session.relevance(rules=GRADIENT, edits=method.prepare(model).edits(session))
     past = [tuple(np.array(x[0], dtype=np.float64) for x in pair) for pair in session.cache.entries()]
     embed = np.array(session.newest[0, 0], dtype=np.float64)
     wanted = Stepwise(model, edit).relevance(embed, past, int(reading.target))
@@ -149,8 +149,9 @@ def test_masked_scores_stay_masked_in_gemma(method):
     rows = {index: [] for index in range(6)}
     session = start(model, PROMPT, reliance=False)
     session.observers = {index: lambda weights, index=index: rows[index].append(np.array(weights)) for index in rows}
+    ready = method.prepare(model)
     for token in TOKENS:
-        assert np.isfinite(np.array(method.step(session).logits)).all()
+        assert np.isfinite(np.array(ready.step(session).logits)).all()
         session.append(token)
     for index, shown in rows.items():
         for weights in shown:
@@ -165,7 +166,8 @@ def test_layers_that_do_not_see_the_picture_are_passed_over():
     focus, entropy = diagnosis(mx.array([[0, 0, 0.5, 0.5]]), mx.array([1.0, 1, 0, 0]), 2)
     assert focus.tolist() == [0]
     assert np.isnan(entropy.item())
-    walk = next(iter(DLeaf().edits(start(small_model(), small_prompt(5, 0, 2))).values()))
+    model = small_model()
+    walk = next(iter(DLeaf().prepare(model).edits(start(model, small_prompt(5, 0, 2))).values()))
     blind, even = mx.array([-1e38, -1e38, 0, 0, 0]), mx.array([1.0, 1, 0, 0, 0])
     uneven = mx.array([1.0, -4, 0, 0, 0])
     scores = [mx.stack([row, 2 * row])[None, :, None, None] for row in (blind, even, blind, uneven, even)]
@@ -188,8 +190,10 @@ def test_diagnosis_by_hand():
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 12, 32])
 def test_default_layers_are_there(count):
     class Deep:
+        config = {}
         language_model = type("Decoder", (), {"layers": [None] * count})
 
-    known = {1: "0-0", 2: "0-1", 3: "0-2", 4: "1-2", 12: "2-7", 32: "5-18"}
-    assert Heads().prepare(Deep).layers == known[count]
-    assert Look().prepare(Deep).layers == f"{min(2, count - 1)}-"
+    known = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 2), 12: (2, 7), 32: (5, 18)}
+    first, last = known[count]
+    assert Heads().prepare(Deep).layers == range(first, last + 1)
+    assert PaiAttention().prepare(Deep).layers == range(min(2, count - 1), count)

@@ -3,9 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from official import amber_generative, counts, values
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate import amber, answers, audio, chair, pope, statistics
+from lime_mlx.evaluate import statistics
+from lime_mlx.evaluate.scorers import amber, answers, chair
+from lime_mlx.evaluate.tasks import audio, parse_task, pope
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no benchmark files beside the repository (../shared/data)")
@@ -37,12 +40,23 @@ def test_official_pope_scores_are_equal():
     overall = json.loads((DATA / "reference/pope/overall.json").read_text())
     for cell, wanted in overall.items():
         rows = [case for case in cases if f"{case['model']}/{case['category']}" == cell]
-        texts, labels = [row["answer"] for row in rows], [row["label"] for row in rows]
-        ours, first = pope.score(texts, labels, "pope"), wanted["pope_evaluate"]
-        names = {"tp": "TP", "fp": "FP", "tn": "TN", "fn": "FN", "accuracy": "Accuracy", "precision": "Precision"}
-        names |= {"recall": "Recall", "f1": "F1 score", "yes_ratio": "Yes ratio"}
-        assert {name: ours[name] for name in names} == pytest.approx({a: first[b] for a, b in names.items()}, abs=1e-12)
-        assert pope.score(texts, labels, "vcd")["f1"] == pytest.approx(wanted["vcd_eval_pope"]["F1"], abs=1e-12)
+        records = [
+            {"id": str(n), "medium": row["image"], "split": "all", "label": row["label"], "text": row["answer"]}
+            for n, row in enumerate(rows)
+        ]
+        metrics, first = parse_task("pope").metrics(records, "official", {}), wanted["pope_evaluate"]
+        names = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "F1": "F1 score"}
+        names |= {"yes rate": "Yes ratio"}
+        found = values(metrics, "all")
+        assert {name: found[name] for name in names} == pytest.approx(
+            {a: first[b] for a, b in names.items()}, abs=1e-12
+        )
+        counted = counts(metrics)
+        assert {key: counted[key] for key in ("tp", "fp", "tn", "fn")} == {
+            key: first[key.upper()] for key in ("tp", "fp", "tn", "fn")
+        }
+        vcd = values(parse_task("pope").metrics(records, "vcd", {}), "all")
+        assert vcd["F1"] == pytest.approx(wanted["vcd_eval_pope"]["F1"], abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -61,20 +75,25 @@ def test_our_reading_of_free_answers(text, verdict):
 @needs_data
 @pytest.mark.parametrize(("mode", "outside"), [("pattern", 0), ("wordnet", 5)])
 def test_chair_stays_near_the_reference_program(mode, outside):
-    objects = chair.Objects.read(DATA / "chair/synonyms.txt", mode)
+    material = {"synonyms": chair.read_synonyms(DATA / "chair/synonyms.txt")}
+    finder, task = chair.ObjectFinder(material["synonyms"], mode), parse_task("chair")
+    scorer = {mode: scorer for scorer, mode in task.scorers.items()}[mode]
     cases = lines("chair/cases.jsonl")
-    readings = [objects.caption(case["caption"]) for case in cases]
     same = 0
-    for case, reading in zip(cases, readings, strict=True):
+    for case in cases:
         wanted = case["pattern"] if mode == "pattern" or case["wordnet"].get("same") else case["wordnet"]
-        found = {mention.name for mention in chair.hallucinated(reading, set(case["gt"][mode]))}
+        found = {mention.name for mention in finder.find(case["caption"]).hallucinated(set(case["gt"][mode]))}
         same += found == {name for _, name, _ in wanted["hallucinated"]}
     assert same >= 0.985 * len(cases)
     far = []
     for name, wanted in json.loads((DATA / "reference/chair/overall.json").read_text()).items():
-        picked = [place for place, case in enumerate(cases) if case["set"] == name]
-        ours = chair.score([readings[i] for i in picked], [cases[i]["gt"][mode] for i in picked])
-        for key, theirs in (("chair_s", "CHAIRs"), ("chair_i", "CHAIRi"), ("recall", "Recall")):
+        records = [
+            {"id": str(n), "medium": str(n), "label": None, "text": case["caption"], "truth": case["gt"]}
+            for n, case in enumerate(cases)
+            if case["set"] == name
+        ]
+        ours = values(task.metrics(records, scorer, material), "all")
+        for key, theirs in (("CHAIR_S", "CHAIRs"), ("CHAIR_I", "CHAIRi"), ("recall", "Recall")):
             points = abs(ours[key] - wanted[mode][theirs]) * 100
             assert points <= 0.6, (name, key)  # one object or one caption of a small set
             if points > 0.3:
@@ -84,7 +103,7 @@ def test_chair_stays_near_the_reference_program(mode, outside):
 
 @needs_data
 def test_our_chair_knows_what_the_references_miss():
-    read = {m: chair.Objects.read(DATA / "chair/synonyms.txt", m).caption for m in chair.MODES}
+    read = {m: chair.ObjectFinder.read(DATA / "chair/synonyms.txt", m).find for m in chair.MODES}
     text = "Two men hold wine glasses by a bus. An iPhone lies on a dining table."
     assert read["ours"](text).names == {"person", "wine glass", "bus", "cell phone", "dining table"}
     assert "bus" not in read["pattern"](text).names and "person" not in read["wordnet"](text).names
@@ -94,32 +113,35 @@ def test_a_question_file_says_which_line_is_wrong(tmp_path):
     row = {"question_id": 1, "image": "a.jpg", "text": "Is there a dog?", "label": "yes"}
     good = tmp_path / "q.json"
     good.write_text(json.dumps(row) + "\n\n" + json.dumps(row | {"question_id": 2, "label": "no"}))
-    assert [question.label for question in pope.read(good)] == ["yes", "no"]
+    assert [question.label for question in pope.read_questions(good)] == ["yes", "no"]
     good.write_text(json.dumps([row]))
-    assert pope.read(good)[0].id == "1"
+    assert pope.read_questions(good)[0].id == "1"
     for bad, message in (
         (row, "used before, at .*q.json:1"),
         (row | {"question_id": 2, "label": "maybe"}, "q.json:2: label"),
     ):
         good.write_text(json.dumps(row) + "\n" + json.dumps(bad))
         with pytest.raises(DataError, match=message):
-            pope.read(good)
+            pope.read_questions(good)
     good.write_text(json.dumps(row) + "\n{broken")
     with pytest.raises(DataError, match="q.json:2: not valid JSON"):
-        pope.read(good)
+        pope.read_questions(good)
 
 
 def test_audio_questions_and_scores(tmp_path):
     path = tmp_path / "q.tsv"
     head, row = "\t".join(audio.COLUMNS), "1\tx\tIs there a dog?\tdog\tpositive\tYes\trandom"
     path.write_text(f"{head}\n{row}\n")
-    assert audio.read(path)[0].label == "yes"
+    assert audio.read_questions(path)[0].label == "yes"
     path.write_text(f"{head}\n{row}\n{row}\n")
     with pytest.raises(DataError, match="q.tsv:3: entry_id 1 was used before"):
-        audio.read(path)
-    ours = audio.score(["No", "No.", "Yes", "hm"], ["no", "yes", "yes", "no"])
-    assert (ours["precision"], ours["recall"], ours["f1"], ours["unknown"]) == (50.0, 50.0, 50.0, 1)
-    assert audio.chair([], ["dog"])["chair"] == -1
+        audio.read_questions(path)
+    records = [
+        {"id": str(n), "medium": str(n), "split": "random", "text": text, "label": label}
+        for n, (text, label) in enumerate(zip(["No", "No.", "Yes", "hm"], ["no", "yes", "yes", "no"], strict=True))
+    ]
+    ours = values(parse_task("audio").metrics(records, "official", {}), "random")
+    assert (ours["precision"], ours["recall"], ours["F1"], ours["unknown"]) == (0.5, 0.5, 0.5, 1 / 4)
 
 
 @needs_data
@@ -129,9 +151,9 @@ def test_amber_counts_are_the_official_ones():
     safe = (DATA / "amber/safe_words.txt").read_text().split()
     rows = []
     for case in reference["cases"]:
-        rows.append(amber.counts(case["nouns_in_vocab"], case["truth"], case["hallu"], relation, safe))
+        rows.append(amber.count(case["nouns_in_vocab"], case["truth"], case["hallu"], relation, safe)._asdict())
         assert rows[-1] == {name: case[name] for name in rows[-1]}
-    assert amber.generative(rows) == reference["overall"]
+    assert amber_generative(rows) == reference["overall"]
 
 
 def test_statistics_against_values_by_hand():
@@ -142,11 +164,11 @@ def test_statistics_against_values_by_hand():
     assert statistics.questions_needed(3, 3, 50) is None and statistics.questions_needed(20, 10, 100) == 234
     ones = [1.0] * 30
     worse = statistics.paired_bootstrap(([0.0] * 30, ones), (ones, ones))
-    assert worse["difference"] == 1 and worse["p"] < 0.01
-    assert statistics.paired_bootstrap((ones, ones), (ones, ones))["p"] == 1
+    assert worse.difference == 1 and worse.p < 0.01
+    assert statistics.paired_bootstrap((ones, ones), (ones, ones)).p == 1
     for n in (1, 2, 5):  # all of n pictures got worse: 2 of the 2**n ways to swap are as extreme
         few = statistics.paired_bootstrap(([0.0] * n, [1.0] * n), ([1.0] * n, [1.0] * n))
-        assert few["p"] == pytest.approx(2 / 2**n)
+        assert few.p == pytest.approx(2 / 2**n)
     by_picture = statistics.interval([1, 1, 0, 0] * 10, [1] * 40, [i // 2 for i in range(40)])
     by_answer = statistics.interval([1, 1, 0, 0] * 10, [1] * 40, range(40))
     assert by_picture[1] - by_picture[0] > by_answer[1] - by_answer[0]

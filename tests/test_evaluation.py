@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,13 +17,21 @@ import pytest
 from click.testing import CliRunner
 
 import lime_mlx
+from lime_mlx.checkpoint.hub import locate
 from lime_mlx.cli import main
-from lime_mlx.errors import DataError, LimeError
+from lime_mlx.cli.scores import text_tables
+from lime_mlx.errors import CheckpointError, DataError, LimeError
+from lime_mlx.evaluate import asking
 from lime_mlx.evaluate import store as storing
-from lime_mlx.evaluate.metrics import MORE, Metric, yes_no
-from lime_mlx.evaluate.runner import TIMED, Plan, run
+from lime_mlx.evaluate.asking import TIMED
+from lime_mlx.evaluate.runner import RunConfig, run
+from lime_mlx.evaluate.scorers.metrics import MORE, Metric, yes_no
 from lime_mlx.evaluate.store import Answers, Cell, Store
-from lime_mlx.evaluate.summary import Figure, compare, summarise
+from lime_mlx.evaluate.summary import ASIDE, Figure, compare, figure_tables, summarise
+from lime_mlx.evaluate.tasks import TASKS
+from lime_mlx.methods import METHODS as METHOD_NAMES
+from lime_mlx.report.conclusions import score_tables
+from lime_mlx.report.results import Names, results
 from lime_mlx.scenes import make_scene
 
 SCENES = "scenes:count=2"
@@ -48,7 +57,7 @@ def copied(folder: Path, to: Path) -> Path:
 def whole(tmp_path_factory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("evaluation") / "whole"
-    outcome = run(Plan(["demo"], METHODS, [SCENES]), folder)
+    outcome = run(RunConfig(["demo"], METHODS, [SCENES]), folder)
     assert outcome.answered == len(METHODS) * len(answers(folder)) and not outcome.failed and not outcome.notes
     return folder
 
@@ -85,7 +94,7 @@ def test_answers_are_those_of_generate(whole):
 
 
 def test_one_prefill_for_all_questions_about_a_picture_gives_the_answers_of_one_each(whole, tmp_path):
-    run(Plan(["demo"], METHODS, [SCENES], shared=False), tmp_path)
+    run(RunConfig(["demo"], METHODS, [SCENES], shared=False), tmp_path)
     for method in METHODS:
         for one, other in zip(answers(whole, method=method), answers(tmp_path, method=method), strict=True):
             assert one["tokens"] == other["tokens"]
@@ -97,7 +106,7 @@ def test_time_and_memory_are_of_decoding_without_reliance(whole, tmp_path):
     timed = [record for record in records if "seconds" in record]
     assert 0.5 < len(timed) / (len(records) / TIMED) < 2
     assert all(record["seconds"] > 0 and record["memory"] > 0 for record in timed)
-    run(Plan(["demo"], ["none"], ["scenes:count=1,ask=captions"], reliance=False), tmp_path)
+    run(RunConfig(["demo"], ["none"], ["scenes:count=1,ask=captions"], reliance=False), tmp_path)
     (record,) = Store(tmp_path).answers(Cell("demo", "none", "scenes:count=1,ask=captions")).records.values()
     assert record["seconds"] > 0 and "reliance" not in record
 
@@ -107,7 +116,7 @@ def test_a_run_goes_on_where_a_kill_left_it(cut, whole, tmp_path):
     folder = copied(whole, tmp_path / "run")
     file = Store(folder).answers(Cell("demo", "lime", SCENES)).path
     file.write_bytes(file.read_bytes()[:cut])
-    assert not run(Plan(["demo"], METHODS, [SCENES]), folder).failed
+    assert not run(RunConfig(["demo"], METHODS, [SCENES]), folder).failed
     for method in METHODS:
         assert answers(folder, method=method) == answers(whole, method=method)
 
@@ -127,7 +136,7 @@ def test_killed_for_real(whole, tmp_path):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    run(Plan(["demo"], METHODS, [SCENES]), tmp_path)
+    run(RunConfig(["demo"], METHODS, [SCENES]), tmp_path)
     for method in METHODS:
         assert answers(tmp_path, method=method) == answers(whole, method=method)
 
@@ -143,11 +152,11 @@ def test_a_full_disk_leaves_whole_records(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(storing.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            run(Plan(["demo"], METHODS, [SCENES]), tmp_path)
+            run(RunConfig(["demo"], METHODS, [SCENES]), tmp_path)
     files = list(tmp_path.rglob("answers/**/*.jsonl"))
     kept = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     assert 0 < len(kept) < 12 and all(file.read_bytes().endswith(b"\n") for file in files)
-    run(Plan(["demo"], METHODS, [SCENES]), tmp_path)
+    run(RunConfig(["demo"], METHODS, [SCENES]), tmp_path)
     assert [answers(tmp_path, method=m) for m in METHODS] == [answers(whole, method=m) for m in METHODS]
 
 
@@ -170,14 +179,14 @@ def test_a_second_process_is_refused(whole, tmp_path):
 def test_other_settings_are_refused_with_the_difference(changes, difference, whole):
     before = {file: file.read_bytes() for file in whole.rglob("*") if file.is_file()}
     with pytest.raises(DataError, match=difference):
-        run(Plan(["demo"], METHODS, [SCENES], **changes), whole)
+        run(RunConfig(["demo"], METHODS, [SCENES], **changes), whole)
     assert before == {file: file.read_bytes() for file in whole.rglob("*") if file.is_file()}
 
 
 def test_another_model_under_the_same_name_is_refused_and_more_methods_and_tasks_go_on(whole, tmp_path):
     folder, model = copied(whole, tmp_path / "run"), tmp_path / "model"
     shutil.copytree(Path(lime_mlx.__file__).parent / "demo" / "picture", model)
-    run(Plan([str(model)], ["none"], ["scenes:count=1"]), folder)
+    run(RunConfig([str(model)], ["none"], ["scenes:count=1"]), folder)
     assert (
         answers(folder, str(model), task="scenes:count=1")
         == answers(folder)[: len(answers(folder, str(model), task="scenes:count=1"))]
@@ -185,12 +194,12 @@ def test_another_model_under_the_same_name_is_refused_and_more_methods_and_tasks
     assert list(Store(folder).settings["models"]) == ["demo", str(model)]
     (model / "chat_template.jinja").write_text((model / "chat_template.jinja").read_text() + " ")
     with pytest.raises(DataError, match=r"\(model\) was"):
-        run(Plan([str(model)], ["none"], ["scenes:count=1"]), folder)
+        run(RunConfig([str(model)], ["none"], ["scenes:count=1"]), folder)
 
 
 def test_models_take_the_tasks_of_their_medium(tmp_path):
     outcome = run(
-        Plan(["demo", "demo-sound"], ["none"], ["scenes:count=1", "sounds:count=1"], reliance=False), tmp_path
+        RunConfig(["demo", "demo-sound"], ["none"], ["scenes:count=1", "sounds:count=1"], reliance=False), tmp_path
     )
     assert outcome.notes == [
         "demo takes no sounds: sounds:count=1 is left out.",
@@ -212,20 +221,110 @@ def test_models_take_the_tasks_of_their_medium(tmp_path):
         ({"tasks": ["pope"]}, "needs its files: lime-mlx data get pope"),
         ({"tasks": ["pope"], "data": Path("nowhere")}, "no data folder nowhere"),
         ({"models": ["nowhere"]}, "There is no folder 'nowhere'"),
+        ({"methods": ["none", "dleaf:layers=40"]}, "dleaf:layers=40 does not fit demo: .* the model has [0-9]+ layers"),
+        ({"methods": ["heads:layers=3-99"]}, "heads:layers=3-99 does not fit demo"),
+        ({"methods": ["kvsmooth:layers=99+lime"]}, "does not fit demo"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_written(changes, problem, tmp_path):
+def test_what_is_wrong_is_said_before_anything_is_written(changes, problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(asking, "load", lambda name: pytest.fail("a model was loaded"))
     plan = {"models": ["demo"], "methods": ["none"], "tasks": [SCENES], **changes}
     with pytest.raises(LimeError, match=problem):
-        run(Plan(**plan), tmp_path / "run")
+        run(RunConfig(**plan), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_model_folder_that_cannot_be_used_is_refused_before_anything_is_asked(missing, tmp_path, monkeypatch):
+    monkeypatch.setattr(asking, "load", lambda name: pytest.fail("a model was loaded"))
+    model = Path(shutil.copytree(locate("demo"), tmp_path / "model"))
+    (model / missing).unlink()
+    with pytest.raises(CheckpointError, match=str(model)):
+        run(RunConfig(["demo", str(model)], ["none"], [SCENES]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_scorers_need_is_missing_before_anything_is_asked(data, tmp_path):
+    data = copied(data, tmp_path / "data")
+    (data / "chair").mkdir()
+    (data / "chair" / "coco2014_gt_objects.pattern.json").write_text('{"objects": [], "images": {}}')
+    with pytest.raises(LimeError, match="synonyms.txt|no picture of COCO"):
+        run(RunConfig(["demo"], ["none"], ["chair:pictures=all"], data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_scorer_is_refused_before_anything_is_asked(tmp_path):
+    arguments = ["evaluate", "--task", SCENES, "--scorer", "official", "--output-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and "scorer 'official'; choose one of ours" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_scorer_of_a_task_that_is_in_the_folder_is_valid(whole, tmp_path):
+    folder = copied(whole, tmp_path / "run")
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["tasks"]["pope"] = {"questions": 1, "sha256": "0" * 16}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    methods = [x for method in METHODS for x in ("--method", method)]
+    arguments = ["evaluate", "--task", SCENES, *methods, "--scorer", "vcd", "--output-dir", str(folder), "--quiet"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_an_interrupt_says_that_the_same_command_continues(calibrate, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lime_mlx.evaluate.asking.load", interrupted)
+    monkeypatch.setattr("lime_mlx.evaluate.calibrate.load", interrupted)
+    arguments = ["evaluate", "--task", "scenes", "--limit", "1", "--output-dir", str(tmp_path)]
+    result = CliRunner().invoke(main, [*arguments, *(["--calibrate"] if calibrate else [])])
+    assert result.exit_code == 130 and result.stdout == ""
+    assert "Interrupted. The answers so far are kept; the same command continues." in result.stderr
+
+
+def test_help_names_every_method_and_task():
+    text = " ".join(CliRunner().invoke(main, ["evaluate", "--help"]).output.split())
+    assert ", ".join(METHOD_NAMES) in text and ", ".join(TASKS) in text and "NAMES" not in text
+
+
+def test_a_figure_has_the_same_n_in_the_terminal_and_on_the_page(whole):
+    result = CliRunner().invoke(main, ["score", str(whole)])
+    figures = summarise(Store(whole))
+    printed = [
+        (table.title, row[table.header.index("method")], row[table.header.index("n")])
+        for table in text_tables(figures)
+        for row in table.rows
+    ]
+    (part,) = results(Store(whole), "ours")
+    shown = [
+        (split, row.method, f"{row.n:,}")
+        for table in score_tables(part, Names(Store(whole).settings))
+        for split, rows in table.splits
+        for row in rows
+    ]
+    assert sorted(row[1:] for row in printed) == sorted(row[1:] for row in shown)
+    for table in figure_tables(figures):
+        assert all(figure.n == row.n for row in table.rows for figure in row.figures.values())
+    assert result.exit_code == 0
+
+
+def test_numbers_in_brackets_stay_in_a_coloured_terminal(whole, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    output = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(main, ["score", str(whole)], color=True).output)
+    for figure in summarise(Store(whole)):
+        shown = figure.metric.unit == "%" and figure.metric.name not in (*ASIDE, "unknown")
+        if shown and not np.isnan(figure.value):
+            assert f"[{100 * figure.low:.1f}, {100 * figure.high:.1f}]" in output
 
 
 def test_missing_pictures_are_listed_and_can_be_skipped(data, tmp_path):
     plan = {"models": ["demo"], "methods": ["none"], "tasks": ["pope"], "data": data}
     with pytest.raises(DataError, match=r"1 picture of pope missing in .*, such as 2.png: lime-mlx data get pope"):
-        run(Plan(**plan), tmp_path)
-    outcome = run(Plan(**plan, skip_missing=True), tmp_path)
+        run(RunConfig(**plan), tmp_path)
+    outcome = run(RunConfig(**plan, skip_missing=True), tmp_path)
     assert outcome.notes[0].startswith("Left out: 1 picture of pope missing")
     assert outcome.answered == 12 and len(outcome.failed) == 6
 
@@ -246,9 +345,9 @@ def test_an_empty_picture_fails_alone_and_is_tried_again(data, tmp_path):
 
 
 def test_a_method_that_does_not_fit_a_task_fails_there_only(tmp_path):
-    outcome = run(Plan(["demo"], ["none", "aad"], ["scenes:count=1,ask=captions"]), tmp_path)
-    assert outcome.answered == 1 and [cell.method for cell, *_ in outcome.failed] == ["aad"]
-    assert "aad contrasts a sound, but the prompt has a picture" in outcome.failed[0][2]
+    outcome = run(RunConfig(["demo"], ["none", "aad"], ["scenes:count=1,ask=captions"]), tmp_path)
+    assert outcome.answered == 1 and [failure.cell.method for failure in outcome.failed] == ["aad"]
+    assert "aad contrasts a sound, but the prompt has a picture" in outcome.failed[0].reason
 
 
 @pytest.mark.parametrize("line", ["nothing", "[]", '{"id": 3, "text": "x"}', '{"id": "x"}'])
@@ -275,14 +374,14 @@ def test_a_process_that_dies_costs_only_what_it_had_not_answered(whole, tmp_path
     command = [*LAUNCH, "-n", "2", str(Path(sys.executable).with_name("lime-mlx")), "evaluate", "--quiet"]
     command += ["--task", SCENES, *methods, "--output-dir", str(tmp_path)]
     process = subprocess.Popen(command, env=FEW, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    own = Store(tmp_path).answers(Cell("demo", "none", SCENES), rank=1).own
+    own = Store(tmp_path).answers(Cell("demo", "none", SCENES), rank=1).file
     while not (own.exists() and own.stat().st_size > 500) and process.poll() is None:
         time.sleep(0.01)
     os.kill(int((tmp_path / ".lock-1").read_text()), signal.SIGKILL)
     process.wait()
-    kept = list(storing.read(own))
+    kept = list(storing.read_records(own))
     assert kept and len(kept) < len(answers(whole))
-    run(Plan(["demo"], METHODS, [SCENES]), tmp_path)
+    run(RunConfig(["demo"], METHODS, [SCENES]), tmp_path)
     assert [answers(tmp_path, method=m) for m in METHODS] == [answers(whole, method=m) for m in METHODS]
     again = {record["id"]: record for record in Store(tmp_path).answers(Cell("demo", "none", SCENES)).records.values()}
     assert all(again[record["id"]] == record for record in kept)

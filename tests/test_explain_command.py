@@ -2,7 +2,6 @@
 
 import json
 import sys
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import mlx.core as mx
@@ -13,17 +12,19 @@ from families import MODULES
 from helpers import fixture, parity_checkpoint, prompt_of
 from PIL import Image
 
+import lime_mlx
 from lime_mlx import load
 from lime_mlx.checkpoint.load import load_model
 from lime_mlx.cli import main
-from lime_mlx.cli.explain import drawn, shares_apart
 from lime_mlx.errors import PromptError
-from lime_mlx.lrp.relevance import Shares
-from lime_mlx.methods import Session
-from lime_mlx.probes.attention import Focus, Whole, focus, over_words
+from lime_mlx.explanation import Explanation
+from lime_mlx.generation import Answer
+from lime_mlx.lrp.relevance import Shares, shares
+from lime_mlx.probes.attention import Focus, WholeAttention, focus, over_words
 from lime_mlx.prompt import Prompt, Span
 from lime_mlx.render import answer
 from lime_mlx.scenes import make_scene, make_sound, write_wav
+from lime_mlx.session import Session
 from lime_mlx.words import Word
 
 WITH_MEDIA = [next(iter(m.CASES)) for m in MODULES.values() if hasattr(m, "inputs")]
@@ -50,11 +51,14 @@ def test_the_table_has_a_row_a_word(kind, media):
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
     assert [row.split("│")[1].strip() for row in rows] == [word["text"] for word in found["words"]]
     for row, word in zip(rows, found["words"], strict=True):
-        shares = [100 * word[key] for key in ("reliance", "prompt", "own")]
-        assert [cell.strip() for cell in row.split("│")[2:5]] == [f"{share:.0f} %" for share in shares]
-        assert sum(shares) == pytest.approx(100)
-        assert ("noun" in word) == (row.split("│")[5].strip() != "")
-    assert found["warnings"] == [] and ("seconds" in str(found)) == (kind == "--audio")
+        assert sum(word["shares"].values()) == pytest.approx(1)
+        medium, other = ("image", "audio") if kind == "--image" else ("audio", "image")
+        assert word["shares"][other] == 0
+        columns = [100 * word["shares"][key] for key in (medium, "prompt", "own")]
+        assert [cell.strip() for cell in row.split("│")[2:5]] == [f"{share:.0f} %" for share in columns]
+        assert (word["rank"] is not None) == (row.split("│")[5].strip() != "")
+    assert found["format"] == 2 and found["warnings"] == []
+    assert any(word["seconds"] for word in found["words"]) == (kind == "--audio")
 
 
 @pytest.mark.parametrize("kind", ["--image", "--audio"])
@@ -79,8 +83,8 @@ def test_an_svg_has_a_map_for_each_noun_and_every_word(media, tmp_path):
     output = tmp_path / "out.svg"
     found = json.loads(explain("--image", media["--image"], "--output", str(output), "--diagnose", "--json").stdout)
     texts = [element.text for element in ElementTree.parse(output).iter() if element.tag.endswith("}text")]
-    labels = [word["text"].strip(".,") + (" ?" if word.get("flagged") else "") for word in found["words"]]
-    nouns = [label for label, word in zip(labels, found["words"], strict=True) if "noun" in word]
+    labels = [word["text"].strip(".,") + (" ?" if word["flagged"] else "") for word in found["words"]]
+    nouns = [label for label, word in zip(labels, found["words"], strict=True) if word["rank"] is not None]
     assert all(texts.count(label) >= labels.count(label) + nouns.count(label) for label in labels)
     assert "LIAE" in texts and "head" in texts
 
@@ -92,7 +96,7 @@ def test_focus_is_what_all_attention_weights_say(case, tmp_path):
     found = focus(model, prompt, tokens)
     whole = Prompt(np.append(prompt.input_ids, tokens), prompt.media)
     session = Session.open(model, whole)
-    memory = [Whole() for _ in session.decoder.layers]
+    memory = [WholeAttention() for _ in session.decoder.layers]
     mx.eval(session.decoder(session.embeds, memory, positions=session.positions))
     seen = np.flatnonzero(model.modality(prompt))
     for place, token in enumerate(found):
@@ -144,6 +148,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(arguments, problem, media,
 
 def test_without_a_picture_or_matplotlib_it_says_what_to_do(media, tmp_path, monkeypatch):
     assert "no picture or sound to explain" in explain("-p", "Hello").stderr
+    assert "Give a picture or a sound" in explain().stderr
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = explain("--image", media["--image"], "--output", str(tmp_path / "x.png"))
     assert result.exit_code == 1 and "pip install matplotlib" in result.stderr and not list(tmp_path.iterdir())
@@ -158,28 +163,57 @@ def test_a_failure_while_drawing_leaves_the_old_file(media, tmp_path, monkeypatc
 
 
 def test_an_unused_picture_is_said(media, monkeypatch):
-    monkeypatch.setattr("lime_mlx.probes.blank.ignored", lambda *_: True)
+    monkeypatch.setattr("lime_mlx.explanation.ignores_media", lambda *_: True)
     assert "same answer to a blank input" in explain("--image", media["--image"], "--check-input").stderr
     found = json.loads(explain("--image", media["--image"], "--check-input", "--json").stdout)
     assert len(found["warnings"]) == 1 and "blank" in found["warnings"][0]
 
 
-def test_a_model_that_sees_parts_is_drawn_without_a_map(tmp_path):
-    """Tiles and crops have no single grid: the shares are drawn, and a note says so; text is never run."""
-    prompt = Prompt([1, 2, 3, 4], {"image_sizes": np.array([[8, 8]])})
-    asked = SimpleNamespace(prompt=prompt, pictures=[Image.new("RGB", (8, 8))], processor=None)
-    said = [Word(" dog", Shares(0.5, 0.3, 0.2), np.ones(4)), Word(" <b>", None)]
-    found = {"text": "<script>alert(1)</script>"}
-    notes = drawn(asked, said, [None, None], [], [Span("image", 1, 3)], found, tmp_path / "x.html")
-    page = (tmp_path / "x.html").read_text()
-    assert notes == ["Note: this model sees a picture in parts, so there is no map of it; the shares are shown."]
-    assert "<script>" not in page and "&lt;script&gt;" in page and "in parts" in page and page.count("<img") == 1
+def test_a_picture_without_a_known_grid_is_drawn_as_shares_alone(tmp_path):
+    """And the text of an answer is never run."""
+    words = [
+        Word(
+            text="dog", shares=Shares(0.5, 0, 0.3, 0.2), relevance=np.ones(4, np.float32), statistics={"positive": 1.0}
+        ),
+        Word(text=" <b>"),
+    ]
+    explanation = Explanation(
+        question="What?",
+        method="none",
+        answer=Answer(text="<script>alert(1)</script>", words=words),
+        spans=[Span("image", 1, 3)],
+        pictures=[Image.new("RGB", (8, 8))],
+    )
+    page = explanation.save(tmp_path / "x.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page and page.count("<img") == 1
+    with pytest.raises(PromptError, match="no map of picture 0"):
+        explanation.map("dog")
+    with pytest.raises(PromptError, match="has no word 'cat'; its words are dog, <b>"):
+        explanation.map("cat")
+    assert "&lt;b&gt;" in explanation._repr_html_() and "<b>" not in explanation._repr_html_()
 
 
 def test_pictures_and_sounds_have_shares_apart():
-    spans = [Span("image", 0, 2), Span("audio", 3, 4), Span("image", 5, 6)]
-    entries, word = [{}], Word("dog", Shares(0.9, 0.1, 0.0), np.array([1.0, -2.0, 1.0, 4.0, 0.0, 2.0]))
-    shares_apart(entries, [word], spans)
-    assert entries == [{"picture": 0.5, "sound": 0.4}]
-    shares_apart(alone := [{}], [word], spans[:1])
-    assert alone == [{}]
+    relevance = np.array([1.0, -2.0, 1.0, 4.0, 0.0, 2.0, 0.0])
+    modalities = {"image": np.array([True, True, False, False, False, True]), "audio": np.eye(6, dtype=bool)[3]}
+    assert shares(relevance, modalities) == pytest.approx((0.5, 0.4, 0.1, 0.0))
+
+
+def test_an_explanation_in_python(media):
+    """Its words are the answer's, its map is the relevance over the picture, and two alike are equal."""
+    model, processor = load("demo")
+    explanation = lime_mlx.explain(model, processor, "What is in the picture?", image=media["--image"], diagnose=True)
+    answer = lime_mlx.generate(model, processor, "What is in the picture?", image=media["--image"])
+    assert explanation.answer == answer and explanation.words == answer.words and explanation.text == answer.text
+    assert len(explanation.focus) == len(explanation.words) and explanation.warnings == []
+    named = [word for word in explanation.words if word.rank is not None]
+    assert sorted(word.rank for word in named) == list(range(1, len(named) + 1))
+    (span,) = explanation.spans
+    for word in named:
+        whole = explanation.map(word)
+        assert whole.dtype == np.float32 and whole.ndim == 2
+        assert whole.sum() == pytest.approx(float(word.relevance[span.start : span.stop].sum()), rel=1e-4)
+        assert (explanation.map(word.name.upper()) == explanation.map(word.name)).all()
+    assert len(repr(explanation)) < 300 and explanation.words[0].text in explanation._repr_html_()
+    assert "relevance" not in repr(answer) and len(repr(answer)) < 400
+    assert json.loads(json.dumps(explanation.to_dict()))["text"] == answer.text.strip()

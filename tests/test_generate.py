@@ -131,9 +131,11 @@ def test_lime_that_breaks_says_so(loaded):
 
 def test_shares_by_their_formula():
     relevance, modality = np.array([1.0, -2.0, 0.5, -0.5, 4.0]), np.array([False, True, True, False])
-    assert shares(relevance, modality) == pytest.approx((2.5 / 8, 1.5 / 8, 4 / 8))
+    heard = np.array([False, False, False, True])
+    assert shares(relevance, {"image": modality}) == pytest.approx((2.5 / 8, 0, 1.5 / 8, 4 / 8))
+    assert shares(relevance, {"image": modality, "audio": heard}) == pytest.approx((2.5 / 8, 0.5 / 8, 1 / 8, 4 / 8))
     assert reliance(relevance, modality) == pytest.approx(2.5 / 8)
-    assert shares(np.zeros(4), modality) == (0, 0, 0)
+    assert shares(np.zeros(4), {"audio": modality}) == (0, 0, 0, 0)
     assert grounding([9, 3, -5, 1, 2], np.array([False, True, True, True, True]), [True, True, False, False]) == 0.5
 
 

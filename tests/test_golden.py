@@ -1,5 +1,6 @@
 """Number by number: relevance against lxt.efficient, exact LIME against the official code (golden/README.md)."""
 
+from dataclasses import replace
 from functools import cache
 
 import mlx.core as mx
@@ -12,7 +13,8 @@ from lime_mlx.cache import Overlay
 from lime_mlx.generation import start
 from lime_mlx.lrp.relevance import exact, relevance
 from lime_mlx.lrp.rules import rules as rules_by_name
-from lime_mlx.methods.lime import Exact, Lime
+from lime_mlx.methods.lime import Lime
+from lime_mlx.methods.token_optimizer import Exact
 from lime_mlx.prompt import Prompt
 
 TOKENS, STEPS = 4, 7
@@ -185,7 +187,7 @@ class Run:
         self.traces, self.grad, self.delta = [], [], []
         for token in wanted["tokens"]:
             keep = self.keep if not self.traces else None
-            self.traces.append(Exact(self.lime, session).optimise(watch=keep)[0].trace)
+            self.traces.append(Exact(self.lime.options, session).optimise(keep)[0].trace)
             session.append(int(token))
 
     def fresh(self):
@@ -212,10 +214,10 @@ class Run:
         session, reference = self.fresh(), mx.array(self.traces[0]["ref_logits"])
         both = {}
         for name, kl in (("gradrel", 0.0), ("gradkl", 1.0)):
-            search = Exact(Lime(**{**vars(self.lime), "kl": kl}), session)
+            search = Exact(replace(self.lime.options, kl=kl), session)
             if name == "gradkl":
                 search.weights = mx.zeros_like(search.weights)
-            both[name] = search.gradient(self.delta[step - 1] if step else search.zeros(), reference)[3]
+            both[name] = search.loss(self.delta[step - 1] if step else search.zeros(), reference).gradient
         return both
 
 
@@ -233,6 +235,13 @@ def steady(noise: np.ndarray) -> np.ndarray:
     own code, with such noise on the weights, spread up to 55 times as far there.
     """
     return np.maximum(noise, np.median(noise, axis=1, keepdims=True))
+
+
+def clear(wanted: dict, which: str) -> np.ndarray:
+    """Where the first gradient is more than rounding: Adam's first step is lr times its sign, whatever its size."""
+    large = np.abs(wanted[f"grad_{which}_step0"]) > 1e-6
+    assert large.mean() > 0.98
+    return large
 
 
 @pytest.mark.parametrize("checkpoint", ["off", "on"])
@@ -292,7 +301,8 @@ class TestLime:
         for key in keys:
             _, which, step = key.split("_")
             layers = getattr(ours, kind)[int(step.removeprefix("step"))]
-            assert distance(stacked(layers, which), ours.wanted[key]) < 1e-3, key
+            large = clear(ours.wanted, which) if (kind, step) == ("delta", "step0") else ...
+            assert distance(stacked(layers, which)[large], ours.wanted[key][large]) < 1e-3, key
 
     def test_gradient_of_each_term(self, ours, case):
         kept = [step for step in range(STEPS) if f"gradkl_k_step{step}" in ours.wanted]

@@ -9,7 +9,8 @@ from stepwise import forced, furthest, logits_of, plain, smoothed
 
 from lime_mlx.errors import MethodError
 from lime_mlx.generation import start, steps
-from lime_mlx.methods import Plain, parse_method
+from lime_mlx.methods import parse_method
+from lime_mlx.methods.base import PlainDecoding
 from lime_mlx.methods.kvsmooth import KVSmooth
 from lime_mlx.prompt import Prompt
 
@@ -107,11 +108,10 @@ def test_half_precision_has_entropies():
     """1e-12, below which attention counts as none, is itself zero there."""
     model = small_model(dtype=mx.float16, sliding_window=4, use_sliding_window=True, max_window_layers=0)
     session = start(model, PROMPT, reliance=False)
-    method = parse_method("kvsmooth").prepare(model)
-    for step, _ in zip(steps(session, method, 5), range(5), strict=True):
+    for step, _ in zip(steps(session, parse_method("kvsmooth"), 5), range(5), strict=True):
         assert np.isfinite(step.logits).all()
-    assert all(np.isfinite(np.array(entropies)).all() for entropies in session.state["kvsmooth"])
-    assert len(session.state["kvsmooth"]) == 4
+    assert all(np.isfinite(np.array(entropies)).all() for entropies in session.state["kvsmooth"].rows)
+    assert len(session.state["kvsmooth"].rows) == 4
 
 
 def test_what_is_asked_of_relevance_changes_nothing(model):
@@ -126,11 +126,13 @@ def test_first_and_last_layers_are_left_alone(count, layers):
     class Deep:
         config, language_model = {"model_type": "llava"}, type("Decoder", (), {"layers": [None] * count})
 
-    ready = KVSmooth().prepare(Deep)
-    assert (ready.layers, ready.ref, ready.inner) == (layers, 0.9, Plain())
+    ready, (first, last) = KVSmooth().prepare(Deep), map(int, layers.split("-"))
+    assert (ready.layers, ready.ref) == (range(first, last + 1), 0.9)
+    assert isinstance(ready.inner, PlainDecoding)
     Deep.config = {"model_type": "qwen2_vl"}
     assert KVSmooth().prepare(Deep).ref == 0.7
-    assert KVSmooth(ref=0.1, layers="0").prepare(Deep) == KVSmooth(ref=0.1, layers="0")
+    chosen = KVSmooth(ref=0.1, layers="0").prepare(Deep)
+    assert (chosen.ref, chosen.layers) == (0.1, range(1))
 
 
 def test_a_method_without_a_cache_is_refused(model):
@@ -147,7 +149,7 @@ def test_lime_leaves_what_is_smoothed_alone(model):
         changed = [step.optimised for step in steps(session, parse_method(name), len(TOKENS), sampler)]
         assert all(changed) == ("lime" in name)
         caches.append([np.array(x) for pair in session.cache.entries() for x in pair])
-        entropies.append([np.array(x) for x in session.state.get("kvsmooth", ())])
+        entropies.append([np.array(x) for x in getattr(session.state.get("kvsmooth"), "rows", ())])
     for ours, wanted in zip(caches[1], caches[0], strict=True):
         assert distance(ours, wanted) < 1e-5
     assert distance(caches[2][0], caches[0][0]) > 1e-3

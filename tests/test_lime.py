@@ -14,7 +14,7 @@ from lime_mlx.generation import decode, start
 from lime_mlx.lrp.relevance import cached, exact
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods import Plain, parse_method
-from lime_mlx.methods.lime import Exact, Fast
+from lime_mlx.methods.token_optimizer import Exact, Fast
 from lime_mlx.methods.updates import UPDATES, Adam
 from lime_mlx.models.layers import unpacked
 
@@ -31,16 +31,17 @@ def model():
 
 def searching(model, spec: str, length: int = LENGTH, process=None, **session) -> Fast | Exact:
     """The search of the token after the prompt, about to begin."""
-    method = parse_method(spec).prepare(model)
-    session = replace(start(model, small_prompt(length), **session), process=process)
+    options = parse_method(spec).prepare(model).options
+    processors = () if process is None else [lambda tokens, logits: process(logits[0])[None]]
+    session = start(model, small_prompt(length), processors=processors, **session)
     session.prefill()
-    return MODES[method.mode](method, session)
+    return MODES[options.mode](options, session)
 
 
-def watched(search, first=None):
+def watched(search):
     """The forward, and each step's gradient and the deltas after it."""
     seen = []
-    forward, _ = search.optimise(first, lambda gradient, deltas: seen.append((gradient, deltas)))
+    forward, _ = search.optimise(lambda gradient, deltas: seen.append((gradient, deltas)))
     return forward, seen
 
 
@@ -68,8 +69,8 @@ def divergence(p_logits, q_logits) -> float:
     return float((p * np.log(p / q)).sum())
 
 
-def said(model, method, tokens=TOKENS, **options):
-    return list(decode(model, small_prompt(), method, tokens, **options))
+def said(model, method, tokens=TOKENS, content=None, **options):
+    return list(decode(model, small_prompt(content=content), method, tokens, **options))
 
 
 def same_steps(ours, wanted, tolerance=2e-6):
@@ -98,11 +99,11 @@ def objective(relevance, logits, reference, spans, method):
 @pytest.mark.parametrize("mode", MODES)
 def test_losses(model, mode, direction, goal):
     search = searching(model, f"lime:mode={mode},kl=0.7,tau=0.5,kl_direction={direction},objective={goal}")
-    reference = search.read(search.zeros()).logits
-    reading, rel, kl, _ = search.gradient(somewhere(search), reference)
+    reference = search.forward(search.zeros()).logits
+    reading, rel, kl, _ = search.loss(somewhere(search), reference)
     modality = np.flatnonzero(search.session.modality)
     assert modality.tolist() == [2, 3, 4, 5]
-    total = objective(reading.relevance, reading.logits, reference, modality, search.method)
+    total = objective(reading.relevance, reading.logits, reference, modality, search.options)
     assert rel.item() + 0.7 * kl.item() == pytest.approx(total, rel=1e-5)
     pair = (reference, reading.logits) if direction == "code" else (reading.logits, reference)
     assert kl.item() == pytest.approx(divergence(*pair), rel=1e-3)
@@ -134,10 +135,10 @@ def test_fast_gradient_is_that_of_the_objective(model, options):
         relevance = reference.relevance(embed, past, best, arrays)
         if "contrast" in options:
             relevance = relevance - reference.relevance(embed, past, rival, arrays)
-        return objective(relevance, logits, undisturbed, modality, search.method)
+        return objective(relevance, logits, undisturbed, modality, search.options)
 
     deltas = somewhere(search)
-    *_, gradient = search.gradient(deltas, mx.array(undisturbed.astype(np.float32)))
+    *_, gradient = search.loss(deltas, mx.array(undisturbed.astype(np.float32)))
     for seed, moves in ((1, "k"), (2, "v"), (3, "kv")):
         direction = [{n: np.array(x) * (n in moves) for n, x in layer.items()} for layer in somewhere(search, seed, 1)]
         at = [
@@ -157,9 +158,9 @@ class Naive:
 
     def __init__(self, search):
         self.search, self.session = search, search.session
-        self.method, self.decoder, self.rules = search.method, search.decoder, rules_by_name(search.method.rules)
+        self.options, self.decoder, self.rules = search.options, search.decoder, rules_by_name(search.options.rules)
         self.modality = mx.array(np.flatnonzero(self.session.modality))
-        if self.method.mode == "exact":
+        if self.options.mode == "exact":
             self.inputs = {"embeds": self.session.embeds}
         else:
             self.inputs = {"newest": self.session.newest, "past": [list(pair) for pair in self.session.cache.entries()]}
@@ -175,7 +176,7 @@ class Naive:
 
     def relevance(self, deltas):
         rival, best = mx.argsort(mx.stop_gradient(self.session.scores(self.logits(self.inputs, deltas))))[-2:]
-        against = self.method.target == "contrast"
+        against = self.options.target == "contrast"
 
         def explained(inputs):
             logits = self.logits(inputs, deltas)
@@ -194,15 +195,15 @@ class Naive:
     def gradient(self, deltas, reference):
         def loss(free):
             relevance = self.relevance(free)
-            share = mx.softmax(relevance / self.method.tau)[self.modality]
+            share = mx.softmax(relevance / self.options.tau)[self.modality]
             rel = {
                 "uniform": -mx.log(share).mean(),
                 "mass": -mx.log(share.sum()),
                 "share": -relevance[self.modality].sum() / mx.abs(relevance).sum(),
-            }[self.method.objective]
+            }[self.options.objective]
             p, q = (x - mx.logsumexp(x) for x in (reference, self.logits(self.inputs, free)))
             divergence = (mx.exp(p) * (p - q)).sum()
-            return rel + self.method.kl * divergence
+            return rel + self.options.kl * divergence
 
         return mx.grad(loss)(deltas)
 
@@ -219,8 +220,8 @@ PENALTY = [None, lambda logits: mx.where(mx.arange(logits.shape[0]) % 2 == 0, lo
 )
 def test_gradient_is_the_nested_one(model, mode, options, process):
     search = searching(model, f"lime:{mode},{options},tau=0.5,kl=0.7", process=process)
-    deltas, reference = somewhere(search), search.read(search.zeros()).logits
-    reading, *_, gradient = search.gradient(deltas, reference)
+    deltas, reference = somewhere(search), search.forward(search.zeros()).logits
+    reading, *_, gradient = search.loss(deltas, reference)
     naive = Naive(search)
     assert distance(reading.relevance, naive.relevance(deltas)) < 1e-5
     assert distance(flat(gradient), flat(naive.gradient(deltas, reference))) < 1e-4
@@ -234,8 +235,8 @@ def test_checkpoints_change_no_gradient(model, options):
     spec = f"lime:mode=exact,{options},kl=0.7"
     kept, again = (searching(model, f"{spec},checkpoint={choice}") for choice in ("off", "on"))
     assert (kept.checkpointed(), again.checkpointed()) == (False, True)
-    deltas, reference = somewhere(kept), kept.read(kept.zeros()).logits
-    first, second = (search.gradient(deltas, reference) for search in (kept, again))
+    deltas, reference = somewhere(kept), kept.forward(kept.zeros()).logits
+    first, second = (search.loss(deltas, reference) for search in (kept, again))
     assert distance(flat(second[3]), flat(first[3])) < 1e-4
     for a, b in zip((*second[0][:3], *second[1:3]), (*first[0][:3], *first[1:3]), strict=True):
         assert np.array(a) == pytest.approx(np.array(b), rel=1e-4, abs=1e-5)
@@ -246,11 +247,11 @@ def test_checkpoints_change_no_gradient(model, options):
 def test_a_margin_is_explained_by_the_difference_of_both_explanations(model, mode, process):
     search = searching(model, f"lime:mode={mode},target=contrast", process=process)
     deltas = somewhere(search)
-    reading = search.read(deltas, contrast=True)
+    reading = search.forward(deltas, contrast=True)
     scores = np.array(search.session.scores(reading.logits))
     *_, rival, best = np.argsort(scores)
     assert (reading.target.item(), reading.rival.item()) == (best, rival)
-    apart = [np.array(search.read(deltas, mx.array(token)).relevance) for token in (best, rival)]
+    apart = [np.array(search.forward(deltas, mx.array(token)).relevance) for token in (best, rival)]
     assert distance(reading.relevance, apart[0] - apart[1]) < 1e-5
 
 
@@ -280,7 +281,7 @@ def test_every_objective_falls_with_every_step_rule(model, mode, goal, update):
 def test_checkpoints_by_themselves_follow_the_memory(model, monkeypatch):
     search = searching(model, "lime:mode=exact")
     assert not search.checkpointed()
-    monkeypatch.setattr("lime_mlx.methods.lime.memory_total", lambda: 1e4)
+    monkeypatch.setattr("lime_mlx.methods.token_optimizer.memory_total", lambda: 1e4)
     assert search.checkpointed()
 
 
@@ -322,7 +323,7 @@ def test_the_token_comes_from_the_last_of_the_forwards(model, mode, steps):
     for step, (gradient, deltas) in enumerate(seen):
         assert forward.trace["grad_norm"][step] == pytest.approx(np.linalg.norm(flat(gradient)), rel=1e-5)
         assert forward.trace["delta_norm"][step] == pytest.approx(np.linalg.norm(flat(deltas)), rel=1e-5)
-        reading = search.read(deltas)
+        reading = search.forward(deltas)
         assert distance(forward.trace["logits"][step + 1], reading.logits) < 1e-5
         if step + 1 < steps - 1:
             assert distance(forward.trace["relevance"][step + 1], reading.relevance) < 1e-4
@@ -332,7 +333,7 @@ def test_the_token_comes_from_the_last_of_the_forwards(model, mode, steps):
     if token.item() == np.argmax(forward.trace["ref_logits"]):
         np.testing.assert_array_equal(forward.relevance, forward.trace["relevance"][0])
     else:
-        assert distance(forward.relevance, search.read(search.zeros(), token).relevance) < 1e-5
+        assert distance(forward.relevance, search.forward(search.zeros(), token).relevance) < 1e-5
     np.testing.assert_allclose(forward.trace["total_loss"], forward.trace["rel_loss"] + forward.trace["kl"], rtol=1e-6)
     assert forward.optimised
 
@@ -378,10 +379,10 @@ def test_tokens_are_optimised_afresh(model, mode):
 def test_the_cache_holds_what_plain_decoding_keeps(model, mode, spec):
     content = np.arange(64) % 2 == 0
     lime = parse_method(f"lime:mode={mode},steps=3,{HARD}{spec}").prepare(model)
-    ours, plain = (start(model, small_prompt(), content=content) for _ in range(2))
+    ours, plain = (start(model, small_prompt(content=content)) for _ in range(2))
     for _ in range(TOKENS):
         token = int(mx.argmax(lime.step(ours).logits))
-        Plain().step(plain)
+        Plain().prepare(model).step(plain)
         assert plain.cache.offset == plain.embeds.shape[1]
         if mode == "fast":  # exact runs the whole sequence anyway
             assert ours.cache.offset == plain.cache.offset
@@ -455,7 +456,7 @@ def test_rules_change_the_relevance_and_not_the_forward(model, mode):
     traces = {r: said(model, f"lime:mode={mode},steps=3,rules={r},{HARD}", 1, trace=True)[0].trace for r in RULES}
     for rules in RULES:
         search = searching(model, f"lime:mode={mode},rules={rules}")
-        assert distance(traces[rules]["relevance"][0], search.read(search.zeros()).relevance) < 1e-6
+        assert distance(traces[rules]["relevance"][0], search.forward(search.zeros()).relevance) < 1e-6
         assert distance(traces[rules]["ref_logits"], traces["plain"]["ref_logits"]) < 2e-6
     for a, b in (("attnlrp", "cplrp"), ("attnlrp", "plain"), ("cplrp", "plain")):
         assert distance(traces[a]["relevance"][0], traces[b]["relevance"][0]) > 0.1
@@ -535,7 +536,7 @@ def test_words_that_name_nothing_are_left(model, mode, reliance):
     steps = said(model, f"lime:mode={mode},steps=3,words=content,{HARD}", 8, content=content, reliance=reliance)
     plain, session = [], start(model, small_prompt())
     for step in steps:
-        plain.append(np.array(Plain().step(session).logits))
+        plain.append(np.array(Plain().prepare(model).step(session).logits))
         session.append(step.token)
     optimised = [step.optimised for step in steps]
     assert optimised == [bool(content[logits.argmax()]) for logits in plain]
@@ -575,9 +576,9 @@ def quantised_pair(options):
 @pytest.mark.parametrize("options", FORMATS.values(), ids=FORMATS)
 def test_second_order_gradient_through_quantised_weights(options, mode, length):
     ours, wanted = (searching(model, f"lime:mode={mode},kl=0.7", length) for model in quantised_pair(options))
-    deltas, reference = somewhere(ours), wanted.read(wanted.zeros()).logits
-    reading, rel, kl, gradient = ours.gradient(deltas, reference)
-    other, other_rel, other_kl, whole = wanted.gradient(deltas, reference)
+    deltas, reference = somewhere(ours), wanted.forward(wanted.zeros()).logits
+    reading, rel, kl, gradient = ours.loss(deltas, reference)
+    other, other_rel, other_kl, whole = wanted.loss(deltas, reference)
     assert distance(reading.logits, other.logits) < 1e-5
     assert distance(reading.relevance, other.relevance) < 1e-4
     assert (rel.item(), kl.item()) == pytest.approx((other_rel.item(), other_kl.item()), rel=1e-4)

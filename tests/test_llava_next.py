@@ -75,10 +75,10 @@ def test_places_of_many_sizes(offered, patch):
     theirs.patch_size, theirs.num_additional_image_tokens = patch, 0
     base = (336 // patch) ** 2
     for size in np.random.default_rng(0).integers(1, 1500, (200, 2)).tolist():
-        places = tiling.places(size)
-        assert len(places) == theirs._get_number_of_features(*size, 336, 336)
-        assert places[:base].tolist() == list(range(base))
-        tiled = places[base:]
+        order = tiling.order(size)
+        assert len(order) == theirs._get_number_of_features(*size, 336, 336)
+        assert order[:base].tolist() == list(range(base))
+        tiled = order[base:]
         assert len(set(tiled[tiled >= 0])) == (tiled >= 0).sum()
         rows, columns = tiling.grid(size)
         assert tiled.max(initial=-1) < base * (1 + rows * columns)
@@ -90,16 +90,16 @@ def test_tiles_are_cut_as_the_model_reads_them(tmp_path):
     folder = make(tmp_path, image_grid_pinpoints=[[28, 56]])
     prompt = load_processor(folder).prompt(ASKED, [picture(20, 56)])
     assert prompt.media["pixel_values"].shape == (1, 3, 3, SIDE, SIDE)
-    assert (prompt.input_ids == IMAGE).sum() == len(Tiling(read_config(folder)).places((56, 20)))
+    assert (prompt.input_ids == IMAGE).sum() == len(Tiling(read_config(folder)).order((56, 20)))
 
 
 def test_a_row_runs_through_all_tiles():
     tower = {"image_size": 28, "patch_size": 14}
     tiling = Tiling({"model_type": "llava_next", "image_grid_pinpoints": [[56, 56]], "vision_config": tower})
     first, second = [4, 5, 8, 9, -1, 6, 7, 10, 11, -1], [12, 13, 16, 17, -1, 14, 15, 18, 19, -1]
-    assert tiling.places((56, 56)).tolist() == [0, 1, 2, 3, *first, *second]
-    assert tiling.places((28, 56)).tolist() == [0, 1, 2, 3, *first[5:], *second[:5]]
-    assert tiling.places((56, 28)).tolist() == [0, 1, 2, 3, 5, 8, -1, 7, 10, -1, 13, 16, -1, 15, 18, -1]
+    assert tiling.order((56, 56)).tolist() == [0, 1, 2, 3, *first, *second]
+    assert tiling.order((28, 56)).tolist() == [0, 1, 2, 3, *first[5:], *second[:5]]
+    assert tiling.order((56, 28)).tolist() == [0, 1, 2, 3, 5, 8, -1, 7, 10, -1, 13, 16, -1, 15, 18, -1]
 
 
 @pytest.mark.parametrize("spelling", [hub, tf5])
@@ -109,7 +109,8 @@ def test_a_whole_checkpoint(tmp_path, spelling):
     assert len(tall.tokens) == len(tall.reliance) == 3
     assert all(0 < share < 1 for share in tall.reliance)
     wide = processor.prompt(ASKED, [picture(56, 20)])
-    assert model.spans(wide)[0].stop - model.spans(wide)[0].start == (wide.input_ids == IMAGE).sum() == 4 + 2 * 5
+    assert [len(span) for span in model.spans(wide)] == [4, 2 * 5]
+    assert (wide.input_ids == IMAGE).sum() == 4 + 2 * 5
     alone = processor.prompt(ASKED)
     assert model.logits(alone).shape == (len(alone), model.config["text_config"]["vocab_size"])
 

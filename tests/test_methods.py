@@ -24,7 +24,7 @@ def problem(spec: str) -> str:
 def test_every_option_is_read():
     spec = (
         "lime: mode = exact, steps=5, lr=1e-3, kl=0.2, tau=0.3, layers=1-2, rules=cplrp, objective=mass, "
-        "target=contrast, update=sign, kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, doubt=0.3, "
+        "target=contrast, update=sign, kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, threshold=0.3, "
         "checkpoint=on,"
     )
     assert parse_method(spec) == Lime(
@@ -61,7 +61,7 @@ def test_an_unknown_method_lists_the_known():
 def test_an_unknown_option_lists_the_known(part):
     assert problem(f"lime:lr=1,{part}") == (
         f"Unknown option {part!r} of lime; options are key=value: mode, steps, lr, kl, tau, layers, rules, "
-        "objective, target, update, kl_direction, deltas, heads, gate, words, doubt, checkpoint."
+        "objective, target, update, kl_direction, deltas, heads, gate, words, threshold, checkpoint."
         + (" Did you mean steps?" if part == "stps=2" else "")
     )
 
@@ -77,20 +77,20 @@ def test_plain_decoding_has_no_options():
         ("lr=fast", "lr is 'fast'; it must be a number."),
         ("gate=", "gate is ''; it must be a number."),
         ("steps=0", "steps is 0; it must be at least 1."),
-        ("lr=-1", "lr is -1.0; it must be a number that is not negative."),
-        ("kl=nan", "kl is nan; it must be a number that is not negative."),
-        ("tau=inf", "tau is inf; it must be a number that is not negative."),
-        ("gate=-0.1", "gate is -0.1; it must be a number that is not negative."),
-        ("tau=0", "tau is 0; it divides the relevance and must be positive."),
+        ("lr=-1", "lr is -1.0; it must be a number of at least 0."),
+        ("kl=nan", "kl is nan; it must be a number of at least 0."),
+        ("tau=inf", "tau is inf; it must be a number above 0."),
+        ("gate=-0.1", "gate is -0.1; it must be a number of at least 0."),
+        ("tau=0", "tau is 0.0; it must be a number above 0."),
         ("mode=quick", "mode is 'quick'; choose one of fast, exact."),
-        ("rules=lrp", "rules is 'lrp'; choose one of attnlrp, cplrp, mlplrp, plain."),
+        ("rules=lrp", "rules is 'lrp'; choose one of attnlrp, cplrp, mlplrp, plain. Did you mean cplrp?"),
         ("objective=sum", "objective is 'sum'; choose one of uniform, mass, share."),
         ("target=second", "target is 'second'; choose one of argmax, contrast."),
         ("update=sgd", "update is 'sgd'; choose one of adam, sign, normalised."),
         ("kl_direction=both", "kl_direction is 'both'; choose one of code, paper."),
-        ("deltas=vk", "deltas is 'vk'; choose one of kv, k, v."),
+        ("deltas=vk", "deltas is 'vk'; choose one of kv, k, v. Did you mean kv?"),
         ("heads=key", "heads is 'key'; choose one of kv, query."),
-        ("words=nouns", "words is 'nouns'; choose one of content, doubtful, all."),
+        ("words=nouns", "words is 'nouns'; choose one of content, flagged, all."),
         ("checkpoint=yes", "checkpoint is 'yes'; choose one of auto, on, off."),
         ("mode=exact,heads=kv", "heads=kv goes with mode=fast; exact puts deltas on query heads as the code does."),
         *(
@@ -108,12 +108,14 @@ def test_defaults_are_those_of_the_family(model):
     for other, kind in ((llava, "llava"), (audio, "qwen2_audio")):
         other._config = {"model_type": kind}
     exact, fast = parse_method("lime:mode=exact"), parse_method("lime")
-    ours = exact.prepare(llava)
-    assert (ours.steps, ours.lr, ours.kl, ours.tau, ours.heads, ours.words) == (7, 3e-4, 0.1, 0.1, "query", "all")
-    ours = exact.prepare(audio)
+    ready = exact.prepare(llava)
+    ours = ready.options
+    assert (ours.steps, ours.lr, ours.kl, ours.tau, ours.heads, ready.words) == (7, 3e-4, 0.1, 0.1, "query", "all")
+    ours = exact.prepare(audio).options
     assert (ours.steps, ours.lr, ours.kl, ours.tau) == (7, 5e-4, 0.007, 0.1)
-    ours = fast.prepare(llava)
-    assert (ours.steps, ours.kl, ours.tau, ours.heads, ours.words) == (2, 0.1, 0.1, "kv", "content")
+    ready = fast.prepare(llava)
+    ours = ready.options
+    assert (ours.steps, ours.kl, ours.tau, ours.heads, ready.words) == (2, 0.1, 0.1, "kv", "content")
     assert exact.prepare(model) == exact.prepare(llava)
     assert fast.prepare(model) == fast.prepare(llava)
 
@@ -122,9 +124,11 @@ def test_a_checkpoint_brings_its_own_values(model):
     own = small_model()
     own._config = {"model_type": "llava", "lime": {"fast": {"lr": 0.03, "steps": 4, "gate": 0.5}, "exact": {"kl": 0}}}
     fast = parse_method("lime:steps=3").prepare(own)
-    assert (fast.steps, fast.lr, fast.kl, fast.gate) == (3, 0.03, 0.1, 0.5)
+    options = fast.options
+    assert (options.steps, options.lr, options.kl, fast.gate) == (3, 0.03, 0.1, 0.5)
     exact = parse_method("lime:mode=exact").prepare(own)
-    assert (exact.steps, exact.lr, exact.kl, exact.gate) == (7, 3e-4, 0, None)
+    options = exact.options
+    assert (options.steps, options.lr, options.kl, exact.gate) == (7, 3e-4, 0, None)
 
 
 @pytest.mark.parametrize("layers", ["3", "0-3", "7-9"])
@@ -158,7 +162,8 @@ RANGED = [(name, key, *ends) for name, options in RANGES.items() for key, ends i
 
 @pytest.mark.parametrize(("name", "key", "low", "high"), RANGED)
 def test_a_value_out_of_range_names_the_range(name, key, low, high):
-    bound = f"a number of at least {low}" if high is None else f"from {low} to {high}"
+    least = f"at least {low}" if key in WHOLE else f"a number of at least {low}"
+    bound = least if high is None else f"from {low} to {high}"
     step = 1 if key in WHOLE else 0.01
     beyond = [low - step] if high is None else [low - step, high + step]
     for value in beyond + ([] if key in WHOLE else ["nan", "inf", "-inf"]):

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -24,7 +25,11 @@ from tokenizers import Tokenizer
 import lime_mlx
 from lime_mlx.checkpoint.load import load, load_processor
 from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.media.audio import Sound
 from lime_mlx.processor import token_pieces
+from lime_mlx.prompt import Prompt
+from lime_mlx.scenes.language import with_article
+from lime_mlx.support.prompted import forms, prompted_tokens, spellings
 
 PARTS = (
     "{% for m in messages %}{{ m['role'].upper() }}: "
@@ -379,3 +384,153 @@ def test_a_processor_prints_nothing(tmp_path):
     code = f"from lime_mlx.checkpoint.load import load_processor; print(load_processor({str(tmp_path)!r}).model_type)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("llava\n", "")
+
+
+# --- language
+
+
+def said(processor, mask) -> set[str]:
+    return {piece for piece, marked in zip(token_pieces(processor.tokenizer), mask, strict=False) if marked}
+
+
+@pytest.mark.parametrize("bytewise", [True, False], ids=["bytes", "sentencepiece"])
+def test_prompted_tokens_of_the_text_and_the_system_prompt(tmp_path, bytewise):
+    processor = make(tmp_path, bytewise=bytewise)
+    language = processor.prompt("Are there CATS?", [RED]).language
+    assert language.content is processor.content
+    assert language.prompted.shape == (VOCABULARY,)
+    assert language.prompted.dtype == np.bool_
+    assert not (language.prompted & ~processor.content).any()
+    words = {piece.strip() for piece in said(processor, language.prompted)}
+    assert "cat" in words
+    assert not {"do", "pict", "umbre"} & words
+    both = processor.prompt("Are there dogs?", [RED], system="Look for a Cat.").language.prompted
+    assert {"do", "cat"} <= {piece.strip() for piece in said(processor, both)}
+    assert language.prompted is language.prompted
+
+
+def test_a_placeholder_in_the_text_is_no_word(processor):
+    plain, placed = (processor.prompt(text, [RED]).language.prompted for text in ("red", "<image>red"))
+    assert (plain == placed).all()
+
+
+PIECES = [
+    " dog",
+    "dog",
+    "Dog",
+    " DOG",
+    " dogs",
+    "DO",
+    " box",
+    " boxes",
+    " city",
+    " cities",
+    "City",
+    " cat",
+    None,
+    " ski",
+]
+
+
+def prompted_pieces(text, pieces=PIECES) -> set[str]:
+    """The longest piece first is how this encoder cuts a text."""
+
+    def encode(text):
+        ids = []
+        while text:
+            fits = [piece for piece in pieces if piece and text.startswith(piece)]
+            longest = max(fits, key=len, default=text[0])
+            ids += [pieces.index(longest)] if fits else []
+            text = text[len(longest) :]
+        return ids
+
+    mask = prompted_tokens([text], pieces, spellings(pieces), encode)
+    return {piece for piece, marked in zip(pieces, mask, strict=True) if marked}
+
+
+DOG = {" dog", "dog", "Dog", " DOG", " dogs", "DO"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Is there a dog?", DOG),
+        ("Dogs, please", DOG),
+        ("DOG", DOG),
+        ("the box", {" box", " boxes"}),
+        ("Boxes!", {" box", " boxes"}),
+        ("a city", {" city", " cities", "City"}),
+        ("cities", {" city", " cities", "City"}),
+        ("cats", {" cat"}),
+        ("bird", set()),
+        ("...", set()),
+    ],
+)
+def test_prompted_in_any_spelling(text, expected):
+    assert prompted_pieces(text) == expected
+
+
+def test_a_piece_of_a_word_is_prompted():
+    assert prompted_pieces("catalogue", [" cat", "alogue", "Alogue", " dog"]) == {" cat", "alogue", "Alogue"}
+
+
+def test_forms():
+    assert {"dog", "dogs"} <= forms("Dog") & forms("dogs")
+    assert {"glass", "glasses"} <= forms("glass") & forms("glasses")
+    assert {"potato", "potatoes"} <= forms("potato") & forms("potatoes")
+    assert {"puppy", "puppies"} <= forms("puppy") & forms("puppies")
+    assert forms("bus") >= {"bus", "buses"}
+
+
+def test_a_question_about_the_same_pictures(processor):
+    prompt = processor.prompt(ASKED, [RED, RED], system="Be brief.")
+    question = prompt.language.question("umbrella")
+    places = "<image>" * PATCHES
+    written = f"<s>SYSTEM: Be brief. USER: {places}\n{places}\nIs there an umbrella in the pictures? ASSISTANT:"
+    assert processor.tokenizer.decode(question.prompt.input_ids) == written
+    assert question.prompt.media is prompt.media
+    assert (question.prompt.input_ids[: question.shared] == prompt.input_ids[: question.shared]).all()
+    assert question.prompt.input_ids[question.shared] != prompt.input_ids[question.shared]
+    assert processor.tokenizer.decode(prompt.input_ids[: question.shared]).endswith(f"{places}\n")
+    assert prompt.language.question("umbrella") is question
+    assert "a dog in the picture?" in processor.tokenizer.decode(
+        processor.prompt(ASKED, [RED]).language.question("dog").prompt.input_ids
+    )
+
+
+def test_a_question_shares_nothing_where_pictures_would_lie_behind_it(processor):
+    assert processor.prompt("Is there a dog? <image>", [RED]).language.question("dog").shared == 0
+
+
+def test_a_question_that_was_asked_leaves_a_token(processor):
+    prompt = processor.prompt("Is there a dog in the picture?", [RED])
+    question = prompt.language.question("dog")
+    assert question.prompt.input_ids.tolist() == prompt.input_ids.tolist()
+    assert question.shared == len(prompt) - 1
+
+
+@pytest.mark.parametrize("demo", ["picture", "sound"])
+def test_the_demos_know_the_question(demo):
+    folder = Path(lime_mlx.__file__).parent / "demo" / demo
+    processor = load_processor(folder)
+    media = {"images": [RED]} if demo == "picture" else {"audio": [Sound(np.zeros(16000, np.float32), 16000)]}
+    prompt = processor.prompt("What is here?", **media)
+    noun = "dog" if demo == "picture" else "rain"
+    question = prompt.language.question(noun)
+    asked = f"Is there {with_article(noun)} in the {demo}?"
+    assert question.prompt.input_ids.tolist() == processor.prompt(asked, **media).input_ids.tolist()
+    assert 0 < question.shared < len(prompt)
+
+
+def test_no_question_without_media(processor, text_processor):
+    for each in (processor, text_processor):
+        language = each.prompt("Is there a dog?").language
+        assert language.prompted.any()
+        with pytest.raises(PromptError, match="no picture and no sound"):
+            language.question("dog")
+    with pytest.raises(PromptError, match="noun"):
+        processor.prompt(ASKED, [RED]).language.question(" ")
+
+
+def test_token_ids_alone_know_no_language():
+    assert Prompt([1, 2]).language is None

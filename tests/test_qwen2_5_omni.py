@@ -66,13 +66,14 @@ def test_pictures_and_sounds_in_one_prompt(tmp_path, method):
     assert modality.sum() == sum(len(span) + 2 for span in spans)
     answer = generate(model, processor, prompt, method=method, max_tokens=2)
     assert all(0 < share < 1 for share in answer.reliance)
-    assert processor.seconds == pytest.approx(0.04)
+    assert [span.seconds for span in spans] == [None, None, pytest.approx(0.04), pytest.approx(0.04)]
+    assert [(span.kind, span.source) for span in spans] == [("image", 0), ("image", 1), ("audio", 0), ("audio", 1)]
 
 
 def test_sounds_do_not_see_each_other():
     case = fixture("qwen2_5_omni_two_of_each")
     model = build(json.loads(str(case["config"])))
-    sounds = model.sounds(prompt_of(case))
+    sounds = model.spectra(prompt_of(case))
     together, alone = model.audio_tower(sounds), [model.audio_tower([sound]) for sound in sounds]
     assert distance(together, mx.concatenate(alone)) < 1e-6
 

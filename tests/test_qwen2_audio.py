@@ -182,7 +182,11 @@ def test_another_rate_is_resampled(loaded):
 
 
 def test_one_place_of_a_sound_is_a_twenty_fifth_of_a_second(loaded):
-    assert loaded[1].seconds == pytest.approx(0.04)
+    model, processor = loaded
+    prompt = processor.prompt(ASKED, audio=[sound(0.3), sound(0.6)])
+    assert [span.seconds for span in model.spans(prompt)] == [pytest.approx(0.04)] * 2
+    assert [span.source for span in model.spans(prompt)] == [0, 1]
+    assert [span.seconds for span in model.spans(Prompt(prompt.input_ids, prompt.media))] == [None] * 2
 
 
 # --- whole checkpoints

@@ -20,7 +20,7 @@ from lime_mlx.lrp.rules import GRADIENT, PLAIN
 from lime_mlx.models.qwen2_5_vl import Qwen25Config, windows
 from lime_mlx.models.qwen3_vl import Qwen3Config, corners
 from lime_mlx.models.qwen_vl import coordinates
-from lime_mlx.models.towers.qwen_vision import Segments, frames, places
+from lime_mlx.models.towers.qwen_vision import Segments, cells_of, frames
 from lime_mlx.prompt import Prompt
 
 KINDS = list(QWEN_TOWERS)
@@ -111,10 +111,10 @@ def test_coordinates_by_hand():
 
 
 def test_rows_and_columns_of_patches():
-    found = places(np.array([[2, 2, 4], [1, 2, 2]]), 2)
+    found = cells_of(np.array([[2, 2, 4], [1, 2, 2]]), 2)
     rows, columns = [0, 0, 1, 1] * 2, [0, 1, 0, 1, 2, 3, 2, 3]
     assert found.tolist() == [[*rows, *rows, 0, 0, 1, 1], [*columns, *columns, 0, 1, 0, 1]]
-    assert places(np.array([[1, 2, 2]]), 1).tolist() == [[0, 0, 1, 1], [0, 1, 0, 1]]
+    assert cells_of(np.array([[1, 2, 2]]), 1).tolist() == [[0, 0, 1, 1], [0, 1, 0, 1]]
 
 
 def test_learned_positions_by_hand():
@@ -145,7 +145,7 @@ def test_windows_by_hand():
     config = Qwen25Config(window_size=59)
     assert config.side == 2
     grids = np.array([[2, 6, 10], [1, 2, 2]])
-    rows, columns = (found // 4 for found in places(grids, 2))
+    rows, columns = (found // 4 for found in cells_of(grids, 2))
     frame = np.repeat([0, 1, 2], [60, 60, 4])
     q = mx.zeros((124, 1, 1))
     for segments, numbers in (

@@ -103,7 +103,7 @@ def test_a_penalty_decides_which_token_is_explained(model, session):
         return mx.where(mx.arange(logits.shape[0]) == best, logits / 3, logits * 0.5)
 
     for read, arguments in ((cached, arguments_of(session)), (exact, (session.embeds, rules_by_name("attnlrp")))):
-        penalised = read(decoder, *arguments, process=process)
+        penalised = read(decoder, *arguments, scoring=process)
         other = int(penalised.target)
         assert other == int(mx.argmax(process(penalised.logits)))
         plain = read(decoder, *arguments, target=other)
@@ -157,15 +157,16 @@ def test_relevance_of_a_prompt(model):
 
 
 def test_shares_of_the_absolute_relevance():
-    found = shares(np.array([1, -2, 3, 0, -4.0]), np.array([False, True, True, False]))
-    assert found == pytest.approx((0.5, 0.1, 0.4))
-    assert (found.media, found.prompt, found.own) == tuple(found)
+    found = shares(np.array([1, -2, 3, 0, -4.0]), {"image": np.array([False, True, True, False])})
+    assert found == pytest.approx((0.5, 0, 0.1, 0.4))
+    assert (found.image, found.audio, found.prompt, found.own) == tuple(found)
+    assert found.reliance == found.image
     assert reliance(np.array([1, -2, 3, 0, -4.0]), np.array([False, True, True, False])) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [np.nan, 1.0]])
 def test_shares_of_nothing_are_zero(values):
-    assert shares(np.array(values), np.array([True, False])) == (0, 0, 0)
+    assert shares(np.array(values), {"image": np.array([True, False])}) == (0, 0, 0, 0)
 
 
 def test_grounding_is_the_positive_share_inside():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lime_mlx.cli import main
 from lime_mlx.errors import DataError, LimeError
-from lime_mlx.evaluate.runner import Plan, run
+from lime_mlx.evaluate.runner import RunConfig, run
 from lime_mlx.evaluate.store import Cell, Store
 from lime_mlx.evaluate.summary import summarise
 from lime_mlx.report import write_report
@@ -26,7 +26,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 CHROME = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), str(CHROME) if CHROME.exists() else None)
 EVIL = '</title></svg><script>alert(1)</script><img src=x onerror="alert(2)">"$x_{$ é 猫 😀'
-MIXED = Plan(["demo", "demo-sound"], ["none", "lime"], ["scenes:count=1", "sounds:count=1,ask=captions"])
+MIXED = RunConfig(["demo", "demo-sound"], ["none", "lime"], ["scenes:count=1", "sounds:count=1,ask=captions"])
 
 
 def stored(folder: Path, cells: dict[Cell, list[dict]], data: Path | None = None, asked: int | None = None) -> Path:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from helpers import distance, small_model, small_prompt
 
+from lime_mlx.attention import masked_scores, softmax
 from lime_mlx.errors import MethodError
-from lime_mlx.lrp.rules import ATTN_LRP, CP_LRP, GRADIENT, MLP_LRP, PLAIN, RATIOS, attention_weights, divide, rules
+from lime_mlx.lrp.rules import ATTN_LRP, CP_LRP, GRADIENT, MLP_LRP, PLAIN, RATIOS, divide, rules
 
 EPS = 1e-3
 RULES = {"attnlrp": ATTN_LRP, "cplrp": CP_LRP, "mlplrp": MLP_LRP, "plain": GRADIENT}
@@ -243,7 +244,7 @@ def test_shares_are_what_operands_divide_by():
 
 def test_attention_weights_are_one_distribution_per_query():
     q, k, _ = double(*heads())
-    weights = np.array(attention_weights(q, k, SCALE, mx.array(CAUSAL)))
+    weights = np.array(softmax(masked_scores(q, k, SCALE, mx.array(CAUSAL))))
     assert weights.shape == (1, 2, 2, 3, 5)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
     assert not weights[..., ~CAUSAL].any()

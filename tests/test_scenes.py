@@ -3,11 +3,23 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from official import scene_records
 from PIL import Image, ImageDraw
 
 from lime_mlx import scenes
+from lime_mlx.evaluate.scorers import answers
+from lime_mlx.evaluate.scorers.metrics import Metric
+from lime_mlx.evaluate.scorers.scenes import count_kinds, kinds_named
+from lime_mlx.evaluate.statistics import interval
+from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.scenes import COMPANION, KINDS, PAIRS, REGIMES, SETTINGS, language, world
 from lime_mlx.scenes.draw import stamp
+
+
+def captioned(texts, truths) -> dict[str, Metric]:
+    """The figures of captions of pictures."""
+    metrics = parse_task("scenes").metrics(scene_records(texts, truths), "ours", {})
+    return {metric.name: metric for metric in metrics if metric.split == "caption"}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +144,7 @@ def test_captions_name_exactly_the_objects_in_order(drawn):
     rng = random.Random(0)
     for scene in drawn:
         for text in (scenes.caption(scene), scenes.caption(scene, rng)):
-            assert scenes.mentions(text) == list(scene.kinds)
+            assert kinds_named(text) == list(scene.kinds)
             assert scene.setting in text and text.endswith(".")
             assert "a umbrella" not in text and "an dog" not in text
 
@@ -161,7 +173,7 @@ def test_questions_are_balanced_and_true(drawn, strategy):
         assert len({q.kind for q in asked}) == len(asked)
         for q in asked:
             assert (q.kind in scene.kinds) == (q.label == "yes")
-            assert scenes.yes_no(scenes.answer(q)) == q.label
+            assert answers.ours(scenes.answer(q)) == q.label
             assert q.kind in q.text and q.text.startswith("Is there a")
 
 
@@ -185,30 +197,31 @@ def test_answers():
 
 
 def test_mentions():
-    assert scenes.mentions("Two Dogs, a dog and three buses near the HOUSE.") == ["dog", "bus", "house"]
-    assert scenes.mentions("A carpet, a category, fishing and a bookcase.") == []
+    assert kinds_named("Two Dogs, a dog and three buses near the HOUSE.") == ["dog", "bus", "house"]
+    assert kinds_named("A carpet, a category, fishing and a bookcase.") == []
 
 
 def test_chair_by_hand():
-    scored = scenes.chair(
-        ["A park with a dog and a ball.", "A cat, a cat and a fish.", "Nothing."],
-        [("dog", "tree"), ("cat", "fish"), ("cup", "table")],
-    )
-    assert scored["mentioned"].tolist() == [2, 2, 0]
-    assert scored["hallucinated"].tolist() == [1, 0, 0]
-    assert scored["covered"].tolist() == [1, 2, 0]
-    assert scored["present"].tolist() == [2, 2, 2]
-    assert scored["chair_s"] == pytest.approx(1 / 3)
-    assert scored["chair_i"] == pytest.approx(1 / 4)
-    assert scored["recall"] == pytest.approx(1 / 2)
-    assert scenes.chair([], [])["chair_i"] == 0
-    with pytest.raises(ValueError, match="captions for"):
-        scenes.chair(["A dog."], [])
+    texts = ["A park with a dog and a ball.", "A cat, a cat and a fish.", "Nothing."]
+    truths = [("dog", "tree"), ("cat", "fish"), ("cup", "table")]
+    scored = captioned(texts, truths)
+    assert scored["CHAIR_I"].bottom.tolist() == [2, 2, 0]
+    assert scored["CHAIR_I"].top.tolist() == [1, 0, 0]
+    assert scored["recall"].top.tolist() == [1, 2, 0]
+    assert scored["recall"].bottom.tolist() == [2, 2, 2]
+    assert scored["CHAIR_S"].value == pytest.approx(1 / 3)
+    assert scored["CHAIR_I"].value == pytest.approx(1 / 4)
+    assert scored["recall"].value == pytest.approx(1 / 2)
+    assert scored["repeats"].value == pytest.approx(1 / 5)
+    assert [tuple(count_kinds(text, truth)) for text, truth in zip(texts, truths, strict=True)] == [
+        (2, 1, 1, 2), (2, 0, 2, 2), (0, 0, 0, 2),
+    ]  # fmt: skip
+    assert captioned([], []) == {}
 
 
 def test_right_captions_score_perfectly(drawn):
-    scored = scenes.chair([scenes.caption(scene) for scene in drawn], drawn)
-    assert (scored["chair_s"], scored["chair_i"], scored["recall"]) == (0, 0, 1)
+    scored = captioned([scenes.caption(scene) for scene in drawn], [scene.kinds for scene in drawn])
+    assert (scored["CHAIR_S"].value, scored["CHAIR_I"].value, scored["recall"].value) == (0, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +234,14 @@ def test_right_captions_score_perfectly(drawn):
     ],
 )
 def test_yes_no(text, verdict):
-    assert scenes.yes_no(text) == verdict
+    assert answers.ours(text) == verdict
 
 
 def test_bootstrap():
     hits = np.random.default_rng(0).random(400) < 0.3
-    low, high = scenes.bootstrap(hits, np.ones(400), samples=500)
+    low, high = interval(hits, np.ones(400), range(400))
     assert low < hits.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * (0.3 * 0.7 / 400) ** 0.5, rel=0.2)
-    assert (low, high) == scenes.bootstrap(hits, np.ones(400), samples=500)
-    assert scenes.bootstrap([2, 2], [4, 4]) == (0.5, 0.5)
-    assert np.isnan(scenes.bootstrap([], [])).all()
+    assert (low, high) == interval(hits, np.ones(400), range(400))
+    assert interval([2, 2], [4, 4], range(2)) == (0.5, 0.5)
+    assert np.isnan(interval([], [], [])).all()

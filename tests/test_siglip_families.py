@@ -234,9 +234,9 @@ def test_no_part_of_the_prompt_cuts_a_picture(monkeypatch, step):
     prompt, starts = prompt_of(fixture("gemma3_two_pictures")), []
     blocks, run = model.inputs(prompt).positions.blocks, Decoder.__call__
 
-    def watched(self, h, memory=None, position=0, *rest, **more):
-        starts.append(position)
-        return run(self, h, memory, position, *rest, **more)
+    def watched(self, h, memory=None, start=0, *rest, **more):
+        starts.append(start)
+        return run(self, h, memory, start, *rest, **more)
 
     monkeypatch.setattr(Decoder, "__call__", watched)
     (first,) = lime_mlx.decode(model, prompt, "none", 1)

@@ -4,10 +4,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from official import scene_records, values
 
 from lime_mlx import scenes
+from lime_mlx.evaluate.scorers import answers
+from lime_mlx.evaluate.scorers.scenes import kinds_named
+from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.scenes import REGIMES, SOUNDS, language, soundscape
 from lime_mlx.scenes.synth import RATE, harmonics, noise
+
+
+def captioned(texts, truths) -> dict[str, float]:
+    """The figures of captions of sounds."""
+    return values(parse_task("sounds").metrics(scene_records(texts, truths), "ours", {}), "caption")
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +161,14 @@ def test_captions_name_exactly_the_kinds_in_order(heard):
     rng = random.Random(0)
     for scene in heard:
         for text in (scenes.caption(scene), scenes.caption(scene, rng)):
-            assert scenes.mentions(text, SOUNDS) == list(scene.kinds)
-        together = scenes.mentions(scenes.caption(scene, together=True), SOUNDS)
+            assert kinds_named(text, SOUNDS) == list(scene.kinds)
+        together = kinds_named(scenes.caption(scene, together=True), SOUNDS)
         assert sorted(together) == sorted(scene.kinds)
         for first, second in SOUNDS.pairs:
             if {first, second} <= set(together):
                 assert abs(together.index(first) - together.index(second)) == 1
-    scored = scenes.chair([scenes.caption(scene) for scene in heard], heard)
-    assert (scored["chair_s"], scored["chair_i"], scored["recall"]) == (0, 0, 1)
+    scored = captioned([scenes.caption(scene) for scene in heard], [scene.kinds for scene in heard])
+    assert (scored["CHAIR_S"], scored["CHAIR_I"], scored["recall"]) == (0, 0, 1)
 
 
 def test_captions_and_scores_by_hand():
@@ -172,10 +181,10 @@ def test_captions_and_scores_by_hand():
     assert told == "There is a dog, a cat and a bell."
     texts = {scenes.caption(scene("wind", "knock"), random.Random(k)) for k in range(20)}
     assert texts == {"There is wind and a knock.", "The sound has wind and a knock.", "I hear wind and a knock."}
-    for truth in (scene("bell", "dog"), ("bell", "dog")):
-        scored = scenes.chair(["There is a bell and a clock."], [truth], SOUNDS)
-        assert (scored["chair_s"], scored["chair_i"], scored["recall"]) == (1, 0.5, 0.5)
-    assert scenes.mentions("A bell and a lamp.") == ["lamp"]
+    for truth in (scene("bell", "dog").kinds, ("bell", "dog")):
+        scored = captioned(["There is a bell and a clock."], [truth])
+        assert (scored["CHAIR_S"], scored["CHAIR_I"], scored["recall"]) == (1, 0.5, 0.5)
+    assert kinds_named("A bell and a lamp.") == ["lamp"]
 
 
 @pytest.mark.parametrize("strategy", language.STRATEGIES)
@@ -187,7 +196,7 @@ def test_questions_are_balanced_and_true(heard, strategy):
         assert [q.label for q in asked] == ["yes", "no"] * min(3, len(scene.kinds))
         assert len({q.kind for q in asked}) == len(asked)
         for q in asked:
-            assert (q.kind in scene.kinds) == (q.label == "yes") == (scenes.yes_no(scenes.answer(q)) == "yes")
+            assert (q.kind in scene.kinds) == (q.label == "yes") == (answers.ours(scenes.answer(q)) == "yes")
             assert q.text == f"Is there {language.with_article(q.kind)} in the sound?"
         absent = [q.kind for q in asked if q.label == "no"]
         if strategy == "popular":

@@ -14,7 +14,7 @@ from lime_mlx.methods import Plain
 from lime_mlx.methods.lime import Lime
 from lime_mlx.methods.retry import Retry
 from lime_mlx.probes.attention import attention
-from lime_mlx.probes.blank import blank, blanked, ignored
+from lime_mlx.probes.blank import blank_logits, ignores_media
 from lime_mlx.scenes import PROMPTS, make_scene
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
@@ -74,23 +74,16 @@ def test_a_model_without_one_is_not_calibrated():
 
 def test_the_habit_is_doubted_and_what_is_there_is_not(demo, scene):
     answer = run_words(demo, scene, "none")
-    doubts = {verdict["noun"]: verdict["doubt"] for verdict in answer if "noun" in verdict}
-    assert doubts["boat"] > 0.9
-    assert doubts["duck"] < 0.1
+    p_unsupported = {word.name: word.p_unsupported for word in answer if word.names}
+    assert p_unsupported["boat"] > 0.9
+    assert p_unsupported["duck"] < 0.1
 
 
 def run_words(demo, scene, method):
-    from lime_mlx.cli.generate import summary
-    from lime_mlx.generation import stream_generate
-
-    model, processor = demo
-    found = list(
-        stream_generate(model, processor, PROMPTS[0], scene.image, method=method, max_tokens=40, evidence=True)
-    )
-    return summary(found, "demo", method, Detector.from_config(model.config))["words"]
+    return generate(*demo, PROMPTS[0], scene.image, method=method, max_tokens=40).words
 
 
-@pytest.mark.parametrize("method", ["lime:words=doubtful,steps=3,lr=0.05", Retry(inner=Plain())], ids=["lime", "retry"])
+@pytest.mark.parametrize("method", ["lime:words=flagged,steps=3,lr=0.05", Retry(inner=Plain())], ids=["lime", "retry"])
 def test_doubted_words_can_be_mended(demo, scene, method):
     answer = generate(*demo, PROMPTS[0], image=scene.image, method=method, max_tokens=40, reliance=False)
     assert "boat" not in answer.text
@@ -103,10 +96,10 @@ def test_a_second_try_leaves_the_rest_as_it_is(demo):
     for seed in range(240_000, 240_012):
         image = make_scene(seed, "ordinary").image
         plain = run_words(demo, make_scene(seed, "ordinary"), "none")
-        if any(word.get("flagged") for word in plain):
+        if any(word.flagged for word in plain):
             continue
         again = generate(model, processor, PROMPTS[0], image=image, method=Retry(), max_tokens=40)
-        assert again.text.split() == [word["text"] for word in plain]
+        assert again.text.split() == [word.text.strip() for word in plain]
 
 
 def test_only_a_calibrated_model_has_doubts(demo):
@@ -117,25 +110,25 @@ def test_only_a_calibrated_model_has_doubts(demo):
     with pytest.raises(MethodError, match="calibrated"):
         Retry().prepare(Uncalibrated())
     with pytest.raises(MethodError, match="calibrated"):
-        Lime(words="doubtful").prepare(Uncalibrated())
+        Lime(words="flagged").prepare(Uncalibrated())
 
 
 def test_a_picture_that_is_used_is_not_ignored(demo, scene):
     model, processor = demo
     prompt = processor.prompt(PROMPTS[0], images=[scene.image])
     answer = generate(model, processor, prompt, method="none", max_tokens=40, reliance=False)
-    assert not ignored(model, prompt, answer.tokens)
-    empty = blank(prompt)
+    assert not ignores_media(model, prompt, answer.tokens)
+    empty = model.blank(prompt)
     said = generate(model, processor, empty, method="none", max_tokens=40, reliance=False)
-    assert ignored(model, empty, said.tokens)
+    assert ignores_media(model, empty, said.tokens)
 
 
 def test_blanked_logits_are_those_of_the_blank_prompt(demo, scene):
     model, processor = demo
     prompt = processor.prompt(PROMPTS[0], images=[scene.image])
     tokens = [269, 438, 407]
-    found = blanked(model, prompt, tokens)
-    first = np.array(model.logits(blank(prompt))[-1])
+    found = blank_logits(model, prompt, tokens)
+    first = np.array(model.logits(model.blank(prompt))[-1])
     assert found.shape == (3, len(first))
     np.testing.assert_allclose(found[0], first, atol=1e-4)
 
@@ -164,13 +157,13 @@ def test_flags_in_json(picture):
     found = json.loads(
         run("--image", picture, "--method", "none", "--flag", "--check-input", "--json", "--quiet").stdout
     )
-    assert [word["noun"] for word in found["words"] if word.get("flagged")] == ["boat"]
+    assert [word["text"].strip(".,") for word in found["words"] if word["flagged"]] == ["boat"]
     assert found["input_used"] is True
 
 
 def test_an_unused_picture_is_said(picture, monkeypatch):
-    monkeypatch.setattr("lime_mlx.probes.blank.ignored", lambda *_: True)
-    monkeypatch.setattr("lime_mlx.cli.common.UNUSED", 1.1)
+    monkeypatch.setattr("lime_mlx.explanation.ignores_media", lambda *_: True)
+    monkeypatch.setattr("lime_mlx.explanation.UNUSED", 1.1)
     said = run("--image", picture, "--method", "none", "--check-input").stderr
     assert "the same answer to a blank input" in said
     assert "was it used at all?" in run("--image", picture, "--method", "none", "--explain").stderr

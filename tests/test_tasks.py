@@ -5,13 +5,14 @@ import random
 import shutil
 from pathlib import Path
 
+import official
 import pytest
+from official import values
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate import amber, audio, chair, pope
-from lime_mlx.evaluate.chair import Objects
-from lime_mlx.evaluate.tasks import TASKS, parse_task
-from lime_mlx.evaluate.tasks.mme import official
+from lime_mlx.evaluate.scorers import amber, answers
+from lime_mlx.evaluate.scorers.chair import ObjectFinder
+from lime_mlx.evaluate.tasks import TASKS, audio, parse_task
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the benchmarks' own files are not there")
@@ -89,10 +90,6 @@ def records(items, rng: random.Random, texts=ANSWERS) -> list[dict]:
     return json.loads(json.dumps(found))
 
 
-def values(metrics, split: str) -> dict[str, float]:
-    return {metric.name: metric.value for metric in metrics if metric.split == split}
-
-
 @pytest.mark.parametrize(
     ("spec", "split", "medium", "label", "count"),
     [
@@ -135,9 +132,9 @@ def test_pope_figures_are_those_of_its_program(scorer, data):
         record["label"] = rng.choice(("yes", "no"))
     found = values(task.metrics(answered, scorer, {}), "random")
     texts, labels = [r["text"] for r in answered], [r["label"] for r in answered]
-    official = pope.score(texts, labels, {"official": "pope"}.get(scorer, scorer))
-    names = {"accuracy": "accuracy", "F1": "f1", "precision": "precision", "recall": "recall", "yes rate": "yes_ratio"}
-    assert {key: found[key] for key in names} == pytest.approx({key: official[name] for key, name in names.items()})
+    verdicts = answers.verdicts(texts, labels, {"official": "pope"}.get(scorer, scorer))
+    wanted = official.pope(verdicts, labels)
+    assert {key: found[key] for key in wanted} == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("scorer", ["official", "icassp2025"])
@@ -146,19 +143,25 @@ def test_audio_figures_are_those_of_its_programs(scorer, data):
     answered = records(task.items(data) * 25, random.Random(scorer))
     found = values(task.metrics(answered, scorer, {}), "random")
     texts, labels = [r["text"] for r in answered], [r["label"] for r in answered]
-    official = audio.score(texts, labels, {"official": "interspeech2024"}.get(scorer, scorer))
-    for name in ("accuracy", "precision", "recall", "f1"):
-        assert 100 * found["F1" if name == "f1" else name] == pytest.approx(official[name], abs=0.02)
+    verdicts = answers.verdicts(texts, labels, {"official": "interspeech2024"}.get(scorer, scorer))
+    for name, value in official.audio(verdicts, labels).items():
+        assert 100 * found[name] == pytest.approx(value, abs=0.02)
 
 
 def test_audio_score_by_hand():
     texts, labels = ["Yes", "No", "The audio contains a dog", "hm", "No"], ["yes", "no", "no", "no", "yes"]
+    records = [
+        {"id": str(n), "medium": str(n), "split": "random", "text": text, "label": label}
+        for n, (text, label) in enumerate(zip(texts, labels, strict=True))
+    ]
+    metrics = parse_task("audio").metrics(records, "official", {})
     # right: 2 of 5; "no" was said twice, once rightly, and was right three times
-    assert audio.score(texts, labels) == {
-        "n": 5, "accuracy": 40.0, "precision": 50.0, "recall": 33.33, "f1": 40.0, "yes_ratio": 40.0, "unknown": 1,
+    assert {metric.name: round(100 * metric.value, 2) for metric in metrics} == {
+        "accuracy": 40.0, "precision": 50.0, "recall": 33.33, "F1": 40.0, "yes rate": 40.0, "unknown": 20.0,
     }  # fmt: skip
+    assert all(len(metric.ids) == 5 for metric in metrics)
     with pytest.raises(ValueError, match="5 answers for 4 labels"):
-        audio.score(texts, labels[1:])
+        answers.verdicts(texts, labels[1:], "interspeech2024")
 
 
 def test_amber_figures_are_those_of_its_program(data):
@@ -171,14 +174,14 @@ def test_amber_figures_are_those_of_its_program(data):
     said = ("A man under the sky.", "A dog and a tree.", "A person, a puppy.", "Nothing.")
     captions = records(items[:1] * 12, rng, said)
     found = task.metrics([*captions, *answered], "official", material)
-    described = [amber.caption(r["text"], **r["truth"], **material) for r in captions]
+    described = [amber.describe(r["text"], **r["truth"], **material)._asdict() for r in captions]
     generative = values(found, "generative")
-    for name, value in amber.generative(described).items():
+    for name, value in official.amber_generative(described).items():
         assert 100 * generative[name] == pytest.approx(value, abs=0.06)
     texts, labels = [r["text"] for r in answered], [r["label"] for r in answered]
     whole = values(found, "discriminative")
-    for name, value in amber.discriminative(texts, labels).items():
-        assert 100 * whole[name if name == "F1" else name.lower()] == pytest.approx(value, abs=0.12)
+    for name, value in official.amber_discriminative(answers.verdicts(texts, labels, "amber"), labels).items():
+        assert 100 * whole[name] == pytest.approx(value, abs=0.12)
     assert {metric.split for metric in found} == {
         "generative",
         "attribute-state",
@@ -191,8 +194,14 @@ def test_amber_figures_are_those_of_its_program(data):
 def test_amber_discriminative_by_hand():
     texts, labels = ["No", "Yes", "no", "No", "Yes"], ["no", "no", "no", "yes", "yes"]
     # "no" is exact: two said, one right of three; a right yes
-    found = amber.discriminative(texts, labels)
-    assert found == {"Accuracy": 40.0, "Precision": 50.0, "Recall": 33.3, "F1": 40.0}
+    records = [
+        {"id": str(n), "medium": str(n), "split": "existence", "text": text, "label": label}
+        for n, (text, label) in enumerate(zip(texts, labels, strict=True))
+    ]
+    found = values(parse_task("amber").metrics(records, "official", {}), "existence")
+    wanted = {"accuracy": 40.0, "precision": 50.0, "recall": 33.3, "F1": 40.0}
+    assert {name: round(100 * found[name], 1) for name in wanted} == wanted
+    assert official.amber_discriminative(answers.verdicts(texts, labels, "amber"), labels) == wanted
 
 
 def test_mme_score_by_hand(data):
@@ -206,7 +215,7 @@ def test_mme_score_by_hand(data):
     assert found["accuracy"] == pytest.approx(4 / 6) and found["accuracy+"] == pytest.approx(1 / 3)
     assert found["score"] == pytest.approx(100 * (4 / 6 + 1 / 3)) and found["unknown"] == pytest.approx(1 / 6)
     assert values(task.metrics(answered, "ours", {}), "count")["score"] == pytest.approx(100 * (5 / 6 + 2 / 3))
-    assert [official(text) for text in ("YES", "no", "Nope", "a no", "I say yes")] == [
+    assert [answers.mme(text) for text in ("YES", "no", "Nope", "a no", "I say yes")] == [
         "yes",
         "no",
         "no",
@@ -237,15 +246,22 @@ def test_chair_figures_are_those_of_its_score(scorer, data):
     material = task.material(data)
     said = ("A man and a puppy beside a bus.", "Two cars, one car.", "Men with dogs.", "Nothing.")
     answered = records(task.items(data) * 20, rng, said)
-    objects = Objects(material["synonyms"], mode)
+    finder = ObjectFinder(material["synonyms"], mode)
     there = [set(r["truth"].get(mode, r["truth"]["pattern"])) for r in answered]
-    want = chair.score([objects.caption(r["text"]) for r in answered], there)
-    found = values(task.metrics(answered, scorer, material), "all")
-    assert found == pytest.approx({name: want[name.lower()] for name in ("CHAIR_S", "CHAIR_I", "recall", "length")})
+    objects = [finder.find(r["text"]) for r in answered]
+    wrong = [sum(mention.name not in truth for mention in o.mentions) for o, truth in zip(objects, there, strict=True)]
+    covered = [len(o.names & truth) for o, truth in zip(objects, there, strict=True)]
+    want = {
+        "CHAIR_S": sum(count > 0 for count in wrong) / len(objects),
+        "CHAIR_I": sum(wrong) / sum(len(o.mentions) for o in objects),
+        "recall": sum(covered) / sum(map(len, there)),
+        "length": sum(o.length for o in objects) / len(objects),
+    }
+    assert values(task.metrics(answered, scorer, material), "all") == pytest.approx(want)
 
 
 def test_objects_of_a_picture_are_its_categories_and_what_its_captions_name():
-    objects = Objects([line.split(", ") for line in SYNONYMS.split("\n")])
+    objects = ObjectFinder([line.split(", ") for line in SYNONYMS.split("\n")])
     assert objects.ground_truth(["car"], ["Two men walk.", "A puppy."]) == {"car", "person", "dog"}
     assert objects.ground_truth([], ["An empty street."]) == set()
 
@@ -327,7 +343,7 @@ def test_options_out_of_range_name_what_is_valid(spec):
 
 
 def test_every_task_has_ours_first_and_a_medium():
-    assert all(task.scorers[0] == "ours" and task.medium in ("image", "audio") for task in TASKS.values())
+    assert all(next(iter(task.scorers)) == "ours" and task.medium in ("image", "audio") for task in TASKS.values())
 
 
 @real

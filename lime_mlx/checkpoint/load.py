@@ -24,7 +24,7 @@ from lime_mlx.checkpoint.hub import locate
 from lime_mlx.checkpoint.tokenizer import read_template, read_tokenizer
 from lime_mlx.errors import BackendError, CheckpointError, first_line
 from lime_mlx.files import read_json, section
-from lime_mlx.models import family
+from lime_mlx.models import family, tower_type
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.processor import Processor, Settings
@@ -84,7 +84,7 @@ def load_processor(folder: str | os.PathLike[str]) -> Processor:
     folder = Path(folder)
     config = read_config(folder)
     check_supported(config)
-    cls = family(model_type(config))
+    cls = family(model_type(config), tower_type(config))
     settings = _settings(folder)
     with _describing(config):
         media = cls.media(config, settings)
@@ -107,7 +107,7 @@ def _settings(folder: Path) -> Settings:
 def build(config: dict[str, object]) -> Model:
     """The module tree that config.json describes, with no weights in memory. Raises `CheckpointError`."""
     check_supported(config)
-    cls = family(model_type(config))
+    cls = family(model_type(config), tower_type(config))
     with _describing(config):
         model: Model = cls(config)
     return model

@@ -1,31 +1,52 @@
-"""The folder of a run: its settings, and the answers of each cell as JSON lines, of which a kill loses nothing.
+"""The folder of a run: its settings, and the answers of each cell as JSON lines, so that a kill loses nothing.
 
 settings.json; answers/<model>/<method>/<task>.jsonl and, while several processes run, <task>.rank-1.jsonl and so on
 beside it; material/<task>.json, what the scores need beside the answers.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple, TypedDict, cast
+
+from filelock import FileLock, Timeout
 
 from lime_mlx.errors import DataError
+from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.files import write
 
 from .tasks import Item
 
 SETTINGS, ANSWERS, MATERIAL = "settings.json", "answers", "material"
-# Common settings hold for every answer and must not change; where the data are may.
-KEYS = ("common", "models", "methods", "tasks", "data")
+
+
+class TaskSettings(TypedDict):
+    """The number of questions of a task, and their digest."""
+
+    questions: int
+    sha256: str
+
+
+class Settings(TypedDict):
+    """What was run. The keys are those of settings.json.
+
+    common: holds for every answer and must not change. models: the fingerprint of each. data: the folder of data, which
+    may change.
+    """
+
+    common: dict[str, str | int | bool | None]
+    models: dict[str, str]
+    methods: list[str]
+    tasks: dict[str, TaskSettings]
+    data: str | None
 
 
 class Cell(NamedTuple):
-    """Which answers: of a model, by a method, to a task; each as it was specified."""
+    """A model, a method and a task, each as it was specified; answers belong to a cell."""
 
     model: str
     method: str
@@ -33,60 +54,66 @@ class Cell(NamedTuple):
 
 
 class Answers:
-    """The records of one cell, by id. Appended ones are on the disk when `append` returns."""
+    """The records of one cell, by id. An appended record is on the disk when `append` returns.
 
-    def __init__(self, path: Path, rank: int | None = None):
-        self.path, self.own = path, path if rank is None else path.with_suffix(f".rank-{rank}.jsonl")
-        self.records: dict[str, dict] = {}
-        for file in (path, *sorted(path.parent.glob(f"{path.stem}.rank-*.jsonl"))):
-            for record in read(file):
-                self.take(record)
+    rank: of the process, where several run; each appends to a file of its own.
+    """
 
-    def take(self, record: dict) -> None:
-        """Keep a record, unless there is an answer under its id; an answer takes the place of a failure."""
-        known = self.records.get(record["id"])
-        if known is None or "error" in known:
+    def __init__(self, path: Path, rank: int | None = None) -> None:
+        self.path, self.file = path, path if rank is None else path.with_suffix(f".rank-{rank}.jsonl")
+        self.records: dict[str, Record] = {}
+        for file in (path, *self._parts()):
+            for record in read_records(file):
+                self.add(record)
+
+    def _parts(self) -> list[Path]:
+        """The files of single processes."""
+        return sorted(self.path.parent.glob(f"{self.path.stem}.rank-*.jsonl"))
+
+    def add(self, record: Record) -> None:
+        """Take over a record, unless its question has an answer. An answer replaces a failure."""
+        present = self.records.get(record["id"])
+        if present is None or "error" in present:
             self.records[record["id"]] = record
 
     def lacking(self, items: Iterable[Item]) -> list[Item]:
-        """The questions that have no answer yet, or a failure."""
+        """The questions without an answer; a failure is no answer."""
         return [item for item in items if "text" not in self.records.get(item.id, {})]
 
-    def append(self, record: dict) -> None:
-        """Write one record to the end of the own file. A torn line that a kill left there is cut off first."""
-        self.own.parent.mkdir(parents=True, exist_ok=True)
-        with self.own.open("ab+") as file:
-            _cut(file)
+    def append(self, record: Record) -> None:
+        """Write one record to the end of the file. A line that a kill left incomplete is removed first."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab+") as file:
+            _drop_incomplete_line(file)
             start = file.tell()
             try:
                 file.write(json.dumps(record).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(self.own, start)
+                os.truncate(self.file, start)
                 raise
-        self.take(record)
+        self.add(record)
 
     def settle(self, order: Iterable[str]) -> None:
-        """Write all records into one file, in this order of their ids, and remove those of the single processes."""
-        known = [self.records[name] for name in order if name in self.records]
-        parts = list(self.path.parent.glob(f"{self.path.stem}.rank-*.jsonl"))
-        if known and (parts or known != list(read(self.path))):
-            write(self.path, "".join(json.dumps(record) + "\n" for record in known))
+        """Write all records into one file, in this order of their ids, and remove the files of single processes."""
+        records, parts = [self.records[name] for name in order if name in self.records], self._parts()
+        if records and (parts or records != list(read_records(self.path))):
+            write(self.path, "".join(json.dumps(record) + "\n" for record in records))
         for part in parts:
             part.unlink(missing_ok=True)
 
 
-def _cut(file: Any) -> None:
-    """Truncate a file behind its last whole line, and go to its end."""
+def _drop_incomplete_line(file: BinaryIO) -> None:
+    """Truncate a file after its last complete line, and go to its end."""
     size = file.seek(0, os.SEEK_END)
     end = size
     while end:
         start = max(0, end - 4096)
         file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            end = start + found + 1
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
             break
         end = start
     if end < size:
@@ -94,11 +121,11 @@ def _cut(file: Any) -> None:
     file.seek(0, os.SEEK_END)
 
 
-def read(file: Path) -> Iterator[dict]:
-    """The records of a file; a last line without its end was torn by a kill and is left out. Raises `DataError`."""
+def read_records(file: Path) -> Iterator[Record]:
+    """The records of a file, without a last line that a kill left incomplete. Raises `DataError` for a damaged line."""
     if not file.exists():
         return
-    *lines, _torn = file.read_bytes().split(b"\n")
+    *lines, _incomplete = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
@@ -108,88 +135,102 @@ def read(file: Path) -> Iterator[dict]:
             raise DataError(
                 f"{file}:{number}: this line is no answer; delete it, and run the evaluation again."
             ) from None
-        yield record
+        yield cast(Record, record)
 
 
 class Store:
     """A run's folder."""
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
     @contextmanager
     def locked(self, rank: int = 0) -> Iterator[None]:
-        """Refuse a second run of this folder while the first is at work; the lock ends with its process."""
+        """Hold the lock of the folder; it ends with the process. Raises `DataError` while another process holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f".lock-{rank}").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise DataError(
-                    f"Another lime-mlx (process {file.read().strip() or 'unknown'}) is at work in {self.folder}; "
-                    "wait for it, or choose another folder."
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        file = self.folder / f".lock-{rank}"
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise DataError(
+                f"Another lime-mlx (process {file.read_text().strip() or 'unknown'}) is at work in {self.folder}; "
+                "wait for it, or choose another folder."
+            ) from None
+        try:
+            file.write_text(str(os.getpid()))
             yield
+        finally:
+            lock.release()
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """What was run. Raises `DataError` where the folder holds no run."""
         try:
-            settings = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
-            return {name: settings[name] for name in KEYS}
+            stored = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
+            return {
+                "common": stored["common"],
+                "models": stored["models"],
+                "methods": stored["methods"],
+                "tasks": stored["tasks"],
+                "data": stored["data"],
+            }
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(f"{self.folder} holds no evaluation: no {SETTINGS} in it that can be read.") from None
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """Keep the settings; those of an earlier run go on, with further models, methods and tasks.
+    def check(self, settings: Settings) -> None:
+        """Raise `DataError`, with the difference, where answers under these settings would not be comparable."""
+        if not (self.folder / SETTINGS).exists():
+            if (self.folder / ANSWERS).exists():
+                raise DataError(f"{self.folder} has answers but no {SETTINGS}; choose another --output-dir.")
+            return
+        before = self.settings
+        old, new = before["common"], settings["common"]
+        differences = [_changed(name, old.get(name), new.get(name)) for name in old.keys() | new.keys()]
+        differences += _changes("model", before["models"], settings["models"])
+        differences += _changes("task", before["tasks"], settings["tasks"])
+        if any(differences):
+            raise DataError(
+                f"{self.folder} has answers under other settings: {'; '.join(sorted(filter(None, differences)))}. "
+                "Choose another --output-dir, or the same settings."
+            )
 
-        Raises `DataError`, with the difference, where answers would not be comparable.
-        """
+    def begin(self, settings: Settings) -> None:
+        """Keep the settings, after `check`; those of an earlier run stay, with further models, methods and tasks."""
+        self.check(settings)
         if (self.folder / SETTINGS).exists():
             before = self.settings
-            difference = [
-                f"{what} was {_short(old.get(name))} and is {_short(new.get(name))}"
-                for group in ("common", "models", "tasks")
-                for old, new in [(before[group], settings[group])]
-                for name in (old.keys() | new.keys() if group == "common" else old.keys() & new.keys())
-                if old.get(name) != new.get(name)
-                for what in [name if group == "common" else f"{name} ({group[:-1]})"]
-            ]
-            if difference:
-                raise DataError(
-                    f"{self.folder} has answers under other settings: {'; '.join(sorted(difference))}. "
-                    "Choose another --output-dir, or the same settings."
-                )
-            for group in ("models", "tasks"):
-                settings[group] = {**before[group], **settings[group]}
-            settings["data"] = settings["data"] or before["data"]
-            settings["methods"] = list(dict.fromkeys([*before["methods"], *settings["methods"]]))
-        elif (self.folder / ANSWERS).exists():
-            raise DataError(f"{self.folder} has answers but no {SETTINGS}; choose another --output-dir.")
+            settings = {
+                "common": settings["common"],
+                "models": {**before["models"], **settings["models"]},
+                "methods": list(dict.fromkeys([*before["methods"], *settings["methods"]])),
+                "tasks": {**before["tasks"], **settings["tasks"]},
+                "data": settings["data"] or before["data"],
+            }
         write(self.folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
 
-    def keep(self, task: str, material: dict[str, Any]) -> None:
+    def keep(self, task: str, material: Material) -> None:
         """Keep what the scores of a task need."""
         write(self.folder / MATERIAL / f"{slug(task)}.json", json.dumps(material))
 
-    def material(self, task: str) -> dict[str, Any]:
+    def material(self, task: str) -> Material:
+        """What the scores of a task need. Raises `DataError` where it cannot be read."""
         file = self.folder / MATERIAL / f"{slug(task)}.json"
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            material = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise DataError(f"{file} is missing or damaged; run the evaluation once more to write it.") from None
+            material = None
+        if not isinstance(material, dict):
+            raise DataError(f"{file} is missing or damaged; run the evaluation once more to write it.")
+        return material
 
     def answers(self, cell: Cell, rank: int | None = None) -> Answers:
-        """The answers of a cell. rank: of the process, where there are several."""
+        """The answers of a cell. rank: of the process, where several run."""
         model, method, task = map(slug, cell)
         return Answers(self.folder / ANSWERS / model / method / f"{task}.jsonl", rank)
 
     def cells(self) -> Iterator[Cell]:
-        """The cells of the run, whether or not they have answers."""
+        """The cells of the run, with and without answers."""
         settings = self.settings
         for model in settings["models"]:
             for task in settings["tasks"]:
@@ -198,13 +239,22 @@ class Store:
 
 
 def slug(name: str) -> str:
-    """A file name for a spec: readable, and its own also where only other characters differ."""
+    """A file name for a spec: readable, and different for specs that differ only in characters that it replaces."""
     plain = re.sub(r"[^A-Za-z0-9.=-]+", "_", name).strip("._") or "_"
     if plain == name:
         return name
     return f"{plain[-60:]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def _short(value: Any) -> str:
+def _changes(kind: str, old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """The differences of what both have."""
+    return [_changed(f"{name} ({kind})", old[name], new[name]) for name in old.keys() & new.keys()]
+
+
+def _changed(what: str, old: object, new: object) -> str:
+    return "" if old == new else f"{what} was {_short(old)} and is {_short(new)}"
+
+
+def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"

@@ -1,33 +1,36 @@
-"""What the answers of a run say: every figure with its interval, and whether a difference is more than chance."""
+"""The figures of a run's answers, each with its interval, and whether a difference is more than chance."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, isnan
 from statistics import NormalDist
-from typing import Any
-
-import numpy as np
+from typing import NamedTuple
 
 from lime_mlx.errors import DataError
+from lime_mlx.evaluate.records import Record
+from lime_mlx.evaluate.scorers.metrics import SHARE, Metric, running
 
-from .metrics import Metric, Record, running
-from .statistics import holm, interval, mcnemar, paired_bootstrap, questions_needed
-from .store import Cell, Store
+from .statistics import PairedDifference, holm, interval, mcnemar, paired_bootstrap, questions_needed
+from .store import Cell, Settings, Store
 from .tasks import parse_task
 
 LEVEL = 0.05
-# Differences of these are tested; what follows from them, or is no share, is only shown.
+# No difference of these is tested: they follow from the others, or are no shares.
 UNTESTED = ("precision", "unknown")
+# Tables leave these out: they follow from the others.
+ASIDE = ("precision",)
+COSTS = ("time", "memory", "reliance")
+BETTER, WORSE, TOO_FEW, SAME = "better", "worse", "not enough questions to tell", "no difference seen"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """A figure against that of another cell, on the entries that both have.
 
-    difference, low, high: of the ratios, with a 95 % interval by picture; p: McNemar's exact test for answers that are
-    right or wrong, else the randomisation test; corrected: p after Holm, over all comparisons of the task. verdict:
-    "better", "worse", "not enough questions to tell" or "no difference seen"; needed: how many entries would show the
-    difference as it was seen, in four of five runs and among as many comparisons.
+    difference, low, high: of the ratios, with a 95 % interval by picture. p: of McNemar's exact test for answers that
+    are right or wrong, else of the randomisation test. corrected: p after Holm, over all comparisons of the task.
+    verdict: "better", "worse", "not enough questions to tell" or "no difference seen". needed: the number of entries
+    that would show the difference that was seen, in four of five runs and among as many comparisons.
     """
 
     against: Cell
@@ -48,7 +51,7 @@ class Figure:
     metric: Metric
     low: float
     high: float
-    comparison: Comparison | None = None
+    comparison: PairedComparison | None = None
 
     @property
     def value(self) -> float:
@@ -59,41 +62,55 @@ class Figure:
         return len(self.metric.ids)
 
 
+def scorers_of(tasks: Iterable[str]) -> list[str]:
+    """The names of the scorers that at least one of these tasks has, ours first."""
+    return list(dict.fromkeys(name for task in tasks for name in parse_task(task).scorers))
+
+
+def check_scorer(scorer: str, tasks: Iterable[str]) -> None:
+    """Raise `DataError` for a scorer that none of these tasks has."""
+    names = scorers_of(tasks)
+    if scorer not in names:
+        raise DataError(f"No task of this run has the scorer {scorer!r}; choose one of {', '.join(names)}.")
+
+
 def summarise(store: Store, scorer: str = "ours") -> list[Figure]:
-    """The figures of all cells that have answers. `scorer`: "ours", or "official" where a task has that.
+    """The figures of all cells that have answers. A task that lacks this scorer is scored by ours.
 
     Raises `DataError` where the folder has no answers, or for a scorer that no task has.
     """
     settings = store.settings
-    known = {name for task in settings["tasks"] for name in parse_task(task).scorers}
-    if scorer not in known:
-        raise DataError(f"No task of this run has the scorer {scorer!r}; choose one of {', '.join(sorted(known))}.")
-    figures = []
+    check_scorer(scorer, settings["tasks"])
+    figures: list[Figure] = []
     for task in settings["tasks"]:
-        part = []
+        part: list[Figure] = []
         for cell in store.cells():
             if cell.task == task and (records := answered(store, cell)):
-                part += [_figure(cell, metric) for metric in scored(store, task, records, scorer)]
+                part += [_figure(cell, metric) for metric in score(store, task, records, scorer)]
         figures += _compared(part, settings)
     if not figures:
         raise DataError(f"{store.folder} has no answers yet.")
     return figures
 
 
-def answered(store: Store, cell: Cell) -> list[dict]:
+def answered(store: Store, cell: Cell) -> list[Record]:
     """The records of a cell that have an answer."""
     return [record for record in store.answers(cell).records.values() if "text" in record]
 
 
-def scored(store: Store, task: str, records: list[Record], scorer: str) -> list[Metric]:
-    """The metrics of a task, by ours where it does not have this scorer, and what the answers took."""
-    bench = parse_task(task)
-    chosen = scorer if scorer in bench.scorers else bench.scorers[0]
-    return [m for m in (*bench.metrics(records, chosen, store.material(task)), *running(records)) if len(m.ids)]
+def score(store: Store, task: str, records: Sequence[Record], scorer: str) -> list[Metric]:
+    """The metrics of a task's answers, and their time, memory and reliance."""
+    benchmark = parse_task(task)
+    chosen = scorer if scorer in benchmark.scorers else next(iter(benchmark.scorers))
+    metrics = benchmark.metrics(records, chosen, store.material(task))
+    return [metric for metric in (*metrics, *running(records)) if len(metric.ids)]
 
 
-def baseline(cell: Cell, settings: Mapping[str, Any]) -> Cell | None:
-    """What a cell is compared with: plain decoding of the same model; for that, plain decoding of the first model."""
+def baseline(cell: Cell, settings: Settings) -> Cell | None:
+    """The cell that another one is compared with: plain decoding of the same model.
+
+    Plain decoding itself is compared with that of the first model.
+    """
     models, methods = list(settings["models"]), settings["methods"]
     plain = "none" if "none" in methods else methods[0]
     if cell.method != plain:
@@ -101,86 +118,144 @@ def baseline(cell: Cell, settings: Mapping[str, Any]) -> Cell | None:
     return cell._replace(model=models[0]) if cell.model != models[0] else None
 
 
-def rows(figures: Iterable[Figure]) -> list[dict[str, Any]]:
-    """The figures as flat JSON objects; numbers that are not known are null."""
-    found = []
+class FigureRow(NamedTuple):
+    """The figures of one cell in a table, by metric; each of them has n entries."""
+
+    cell: Cell
+    n: int
+    figures: dict[str, Figure]
+
+
+class FigureTable(NamedTuple):
+    """Metrics of one split whose figures have the same n in each cell. costs: they are time, memory or reliance."""
+
+    task: str
+    split: str
+    metrics: list[str]
+    rows: list[FigureRow]
+    costs: bool
+
+
+def figure_tables(figures: Iterable[Figure]) -> list[FigureTable]:
+    """The tables of the figures, as the terminal and the page show them: for each task, what answers say, then costs.
+
+    Metrics that follow from others are left out, and unknown answers where there are none.
+    """
+    by_metric: dict[tuple[str, str, str], list[Figure]] = {}
+    for figure in figures:
+        by_metric.setdefault((figure.cell.task, figure.metric.split, figure.metric.name), []).append(figure)
+    groups: dict[tuple[str, str, bool, frozenset[tuple[Cell, int]]], list[list[Figure]]] = {}
+    for (task, split, name), listed in by_metric.items():
+        if name in ASIDE or (name == "unknown" and not any(figure.value for figure in listed)):
+            continue
+        entries = frozenset((figure.cell, figure.n) for figure in listed)
+        groups.setdefault((task, split, name in COSTS, entries), []).append(listed)
+    tables = [_table(task, split, costs, metrics) for (task, split, costs, _), metrics in groups.items()]
+    order = list(dict.fromkeys(table.task for table in tables))
+    return sorted(tables, key=lambda table: (order.index(table.task), table.costs))
+
+
+def _table(task: str, split: str, costs: bool, metrics: list[list[Figure]]) -> FigureTable:
+    rows: dict[Cell, FigureRow] = {}
+    for figure in (figure for listed in metrics for figure in listed):
+        row = rows.setdefault(figure.cell, FigureRow(figure.cell, figure.n, {}))
+        row.figures[figure.metric.name] = figure
+    return FigureTable(task, split, [listed[0].metric.name for listed in metrics], list(rows.values()), costs)
+
+
+def rows(figures: Iterable[Figure]) -> list[dict[str, object]]:
+    """The figures as flat JSON objects; nan becomes null."""
+    flat = []
     for figure in figures:
         metric = figure.metric
-        row = {**figure.cell._asdict(), "split": metric.split, "metric": metric.name, "unit": metric.unit}
-        row |= {"value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
+        row: dict[str, object] = {**figure.cell._asdict(), "split": metric.split, "metric": metric.name}
+        row |= {"unit": metric.unit, "value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
         if figure.comparison is not None:
-            compared = asdict(figure.comparison)
-            row["comparison"] = {key: _known(value) for key, value in compared.items()}
-        found.append({key: _known(value) for key, value in row.items()})
-    return found
+            row["comparison"] = _without_nan(asdict(figure.comparison))
+        flat.append(_without_nan(row))
+    return flat
 
 
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and isnan(value) else value
+def _without_nan(row: Mapping[str, object]) -> dict[str, object]:
+    return {key: None if isinstance(value, float) and isnan(value) else value for key, value in row.items()}
 
 
 def _figure(cell: Cell, metric: Metric) -> Figure:
     return Figure(cell, metric, *interval(metric.top, metric.bottom, metric.media))
 
 
-def _compared(figures: list[Figure], settings: Mapping[str, Any]) -> list[Figure]:
-    known = {(figure.cell, figure.metric.split, figure.metric.name): figure for figure in figures}
-    pairs = []
-    for figure in figures:
-        other = baseline(figure.cell, settings)
-        first = known.get((other, figure.metric.split, figure.metric.name)) if other else None
-        pairs.append((first if first and _tested(figure.metric) else None, figure))
-    level = LEVEL / max(1, sum(first is not None for first, _ in pairs))
-    found = [compare(first, figure, level) if first else None for first, figure in pairs]
-    corrected = iter(holm([comparison.p for comparison in found if comparison]))
+class _Pair(NamedTuple):
+    figure: Figure
+    first: Figure | None
+
+
+def _compared(figures: list[Figure], settings: Settings) -> list[Figure]:
+    """The figures of one task, with comparisons that are corrected for their number."""
+    pairs = _pairs(figures, settings)
+    level = LEVEL / max(1, sum(pair.first is not None for pair in pairs))
+    comparisons = [compare(pair.first, pair.figure, level) if pair.first else None for pair in pairs]
+    corrected = iter(holm([comparison.p for comparison in comparisons if comparison]))
     return [
-        replace(figure, comparison=_judged(figure, comparison, next(corrected))) if comparison else figure
-        for (_, figure), comparison in zip(pairs, found, strict=True)
+        replace(pair.figure, comparison=_judged(pair.figure, comparison, next(corrected)))
+        if comparison
+        else pair.figure
+        for pair, comparison in zip(pairs, comparisons, strict=True)
     ]
 
 
+def _pairs(figures: list[Figure], settings: Settings) -> list[_Pair]:
+    """Each figure with that of the baseline, where it is tested and there is one."""
+    by_name = {(figure.cell, figure.metric.split, figure.metric.name): figure for figure in figures}
+    pairs = []
+    for figure in figures:
+        other = baseline(figure.cell, settings) if _tested(figure.metric) else None
+        pairs.append(_Pair(figure, by_name.get((other, figure.metric.split, figure.metric.name)) if other else None))
+    return pairs
+
+
 def _tested(metric: Metric) -> bool:
-    return metric.goal != 0 and metric.unit == "%" and metric.name not in UNTESTED
+    return metric.goal != 0 and metric.unit == SHARE and metric.name not in UNTESTED
 
 
-def compare(first: Figure, second: Figure, level: float = LEVEL) -> Comparison | None:
-    """The second figure against the first, on what both were asked; None where that is nothing.
+def compare(first: Figure, second: Figure, level: float = LEVEL) -> PairedComparison | None:
+    """The second figure against the first, on the entries that both have; None where there are none.
 
-    level: of the test for which `needed` is worked out.
+    level: of the test for which `needed` is computed.
     """
     a, b = first.metric, second.metric
-    places = {name: place for place, name in enumerate(a.ids)}
-    both = [(places[name], place) for place, name in enumerate(b.ids) if name in places]
+    index = {name: number for number, name in enumerate(a.ids)}
+    both = [(index[name], number) for number, name in enumerate(b.ids) if name in index]
     if not both:
         return None
     old, new = map(list, zip(*both, strict=True))
-    media = [b.media[place] for place in new]
-    tops = np.asarray(a.top, float)[old], np.asarray(b.top, float)[new]
-    found = paired_bootstrap((tops[0], a.bottom[old]), (tops[1], b.bottom[new]), media)
-    if isnan(found["difference"]):
+    media = [b.media[number] for number in new]
+    before, after = a.top[old], b.top[new]
+    paired = paired_bootstrap((before, a.bottom[old]), (after, b.bottom[new]), media)
+    if isnan(paired.difference):
         return None
     if b.binary:
-        gained, lost = int((tops[1] > tops[0]).sum()), int((tops[1] < tops[0]).sum())
-        p, needed = mcnemar(tops[0] > 0, tops[1] > 0), questions_needed(gained, lost, len(both), alpha=level)
+        gained, lost = int((after > before).sum()), int((after < before).sum())
+        p, needed = mcnemar(before > 0, after > 0), questions_needed(gained, lost, len(both), alpha=level)
     else:
-        p, needed = found["p"], _needed(found, len(both), level)
-    return Comparison(first.cell, found["difference"], found["low"], found["high"], p, needed)
+        p, needed = paired.p, _needed(paired, len(both), level)
+    return PairedComparison(first.cell, paired.difference, paired.low, paired.high, p, needed)
 
 
-def _needed(found: Mapping[str, float], n: int, level: float, power: float = 0.8) -> int | None:
-    """Entries that show the difference seen, by the width of its interval."""
+def _needed(paired: PairedDifference, n: int, level: float, power: float = 0.8) -> int | None:
+    """Entries that would show the difference that was seen, by the width of its interval."""
     normal = NormalDist()
-    error = (found["high"] - found["low"]) / (2 * normal.inv_cdf(0.975))
-    if not found["difference"] or not error:
+    error = (paired.high - paired.low) / (2 * normal.inv_cdf(0.975))
+    if not paired.difference or not error:
         return None
-    reach = (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) * error / abs(found["difference"])
+    reach = (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) * error / abs(paired.difference)
     return max(1, ceil(n * reach**2))
 
 
-def _judged(figure: Figure, found: Comparison, corrected: float) -> Comparison:
+def _judged(figure: Figure, comparison: PairedComparison, corrected: float) -> PairedComparison:
+    """The comparison with its corrected p and its verdict."""
     if corrected < LEVEL:
-        verdict = "better" if found.difference * figure.metric.goal > 0 else "worse"
-        return replace(found, corrected=corrected, verdict=verdict)
-    verdict = "not enough questions to tell" if found.difference else "no difference seen"
-    needed = None if found.needed is None else max(found.needed, figure.n + 1)
-    return replace(found, corrected=corrected, verdict=verdict, needed=needed)
+        verdict = BETTER if comparison.difference * figure.metric.goal > 0 else WORSE
+        return replace(comparison, corrected=corrected, verdict=verdict)
+    verdict = TOO_FEW if comparison.difference else SAME
+    needed = None if comparison.needed is None else max(comparison.needed, figure.n + 1)
+    return replace(comparison, corrected=corrected, verdict=verdict, needed=needed)

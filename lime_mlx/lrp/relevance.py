@@ -1,68 +1,96 @@
 """Relevance of a logit: exact, at the input embeddings, and cached, at the entries of the KV cache."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
-from lime_mlx.cache import Overlay, overlays
+from lime_mlx.cache import NO_DELTA, Delta, Edit, Entries, Overlay, overlays
 from lime_mlx.errors import PromptError
 from lime_mlx.positions import SEQUENCE, Positions
 
 from .rules import Rules
 from .rules import rules as rules_by_name
 
-Process = Callable[[mx.array], mx.array]
+if TYPE_CHECKING:
+    from lime_mlx.models.base import Model
+    from lime_mlx.models.decoder import Decoder
+    from lime_mlx.prompt import Prompt
+
+# Logits (V,) to the scores (V,) that a token is picked by.
+Scoring = Callable[[mx.array], mx.array]
+Target = int | mx.array | None
 
 
 class RelevanceResult(NamedTuple):
-    """One forward with its relevance. Arrays are lazy: what is not looked at is not computed.
+    """One forward with its relevance. Arrays are lazy: what nobody evaluates is not computed.
 
-    logits (V,) float32, before `process`; target () int32, the token explained; relevance (T,) float32, signed;
+    logits (V,) float32, before processors; target () int32, the token explained; relevance (T,) float32, signed;
     entries, every layer's new keys and values; rival () int32, the token whose logit was subtracted, if one was.
     """
 
     logits: mx.array
     target: mx.array
     relevance: mx.array
-    entries: list
+    entries: list[Entries]
     rival: mx.array | None = None
 
 
-def _explained(function, primals: list, size: int, process: Process | None, target, contrast: bool) -> tuple:
-    """Logits (size,) of `function`, the token explained, its rival, and the gradient of its logit for the primals.
+class Explained(NamedTuple):
+    """The logits (V,) of a function, the token explained, its rival, and the gradients of what is explained."""
 
-    `process` decides which token that is; its logit is explained as it was before, as in LIME's official code. With
-    `contrast` what is explained is its margin over the logit of its rival, the best of all other tokens.
+    logits: mx.array
+    target: mx.array
+    rival: mx.array | None
+    gradients: Sequence[mx.array]
+
+
+def _explained(
+    function: Callable[..., mx.array],
+    primals: list[mx.array],
+    size: int,
+    scoring: Scoring | None,
+    target: Target,
+    contrast: bool,
+) -> Explained:
+    """Explain one of the `size` logits of `function` by its gradients for the primals.
+
+    The token of the best score is explained, or `target`. Its logit is explained as it was before the scoring, as in
+    LIME's official code. With `contrast` what is explained is its margin over the logit of its rival, the best of all
+    other tokens.
 
     By `mx.vjp`: what `mx.value_and_grad` returns beside the value passes no gradient on to an enclosing one.
     """
-    chosen = rival = None
+    chosen: list[mx.array | None] = [None, None]
 
-    def outputs(*arrays):
-        nonlocal chosen, rival
+    def outputs(*arrays: mx.array) -> tuple[mx.array, mx.array]:
         logits = function(*arrays)
-        scores = logits if process is None else process(logits)
-        chosen = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
+        scores = logits if scoring is None else scoring(logits)
+        best = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
+        chosen[0] = best
         if not contrast:
-            return logits[chosen], logits
-        others = mx.where(mx.arange(size) == chosen, -mx.inf, scores)
-        rival = mx.stop_gradient(mx.argmax(others))
-        return logits[chosen] - logits[rival], logits
+            return logits[best], logits
+        others = mx.where(mx.arange(size) == best, -mx.inf, scores)
+        rival = chosen[1] = mx.stop_gradient(mx.argmax(others))
+        return logits[best] - logits[rival], logits
 
     (_, logits), gradients = mx.vjp(outputs, primals, [mx.array(1.0), mx.zeros((size,))])
-    return logits, chosen, rival, gradients
+    assert chosen[0] is not None
+    return Explained(logits, chosen[0], chosen[1], gradients)
 
 
 def exact(
-    decoder,
+    decoder: Decoder,
     embeds: mx.array,
     rules: Rules,
-    deltas=None,
-    process: Process | None = None,
-    target=None,
+    deltas: Sequence[Delta] | None = None,
+    scoring: Scoring | None = None,
+    target: Target = None,
     checkpoint: bool = True,
     positions: Positions = SEQUENCE,
     contrast: bool = False,
@@ -70,49 +98,61 @@ def exact(
     """Relevance sum_d e_id * (dz / de)_id of every input embedding; the whole sequence is run.
 
     `embeds` is (1, T, D); `deltas` a pair per layer, each (1, H, T, d) or None. z is the logit, at the last position,
-    of `target` or of the token that would be picked; with `contrast`, its margin over the runner-up's. What
-    `positions` adds to later layers (DeepStack) came from the picture as the embeddings did: its gradient x input
-    counts for the same positions. With `checkpoint`, blocks are run again in the backward pass and memory grows with
-    one block's attention, not with all.
+    of `target` or of the token that would be picked; with `contrast`, its margin over the runner-up's. What `positions`
+    adds to later layers (DeepStack) came from the picture as the embeddings did: its gradient x input counts for the
+    same positions. With `checkpoint`, blocks are run again in the backward pass and memory grows with one block's
+    attention, not with all.
     """
-    deltas = deltas or [(None, None)] * len(decoder.layers)
+    pairs = deltas or [NO_DELTA] * len(decoder.layers)
 
-    def logit(e, *features):
+    def logit(e: mx.array, *features: mx.array) -> mx.array:
         h, added = e, replace(positions, features=features)
-        for index, delta in enumerate(deltas):
+        for index, delta in enumerate(pairs):
             h = _block(decoder, index, delta, rules, checkpoint, positions)(h)
             feature = added.feature(index, 0, h.shape[1])
             h = h if feature is None else h + feature
-        return _top(decoder, h[:, -1], rules)
+        return _last_logits(decoder, h[:, -1], rules)
 
     inputs = [embeds, *positions.features]
-    logits, chosen, rival, gradients = _explained(logit, inputs, decoder.config.vocab_size, process, target, contrast)
-    relevance, *later = (_inner(x, gradient)[0] for x, gradient in zip(inputs, gradients, strict=True))
+    explained = _explained(logit, inputs, decoder.config.vocab_size, scoring, target, contrast)
+    relevance, *later = (_inner(x, slope)[0] for x, slope in zip(inputs, explained.gradients, strict=True))
     for part in later:
         relevance = relevance + mx.pad(part, (0, relevance.shape[0] - part.shape[0]))
-    return RelevanceResult(logits, chosen, relevance, [], rival)
+    return RelevanceResult(explained.logits, explained.target, relevance, [], explained.rival)
 
 
-def _top(decoder, hidden: mx.array, rules: Rules) -> mx.array:
+def _last_logits(decoder: Decoder, hidden: mx.array, rules: Rules) -> mx.array:
     """Logits (V,) of the last position's hidden state (1, D) before the final norm."""
     return decoder.head(decoder.model.norm(hidden, rules), rules)[0]
 
 
-def _block(decoder, index: int, delta: Sequence, rules: Rules, checkpoint: bool, positions: Positions):
+def _block(
+    decoder: Decoder, index: int, delta: Delta, rules: Rules, checkpoint: bool, positions: Positions
+) -> Callable[[mx.array], mx.array]:
     present = [i for i, x in enumerate(delta) if x is not None]
 
-    def run(h, *arrays):
-        pair = [None, None]
-        for i, x in zip(present, arrays, strict=True):
-            pair[i] = x
-        return decoder.block(index, h, Overlay(None, pair), rules=rules, positions=positions)
+    def run(h: mx.array, *arrays: mx.array) -> mx.array:
+        return decoder.block(index, h, Overlay(None, _pair(present, arrays)), rules=rules, positions=positions)
 
-    run = mx.checkpoint(run) if checkpoint else run
-    return lambda h: run(h, *(delta[i] for i in present))
+    chosen = mx.checkpoint(run) if checkpoint else run
+    return lambda h: chosen(h, *(delta[i] for i in present))
+
+
+def _pair(present: Sequence[int], arrays: Sequence[mx.array]) -> Delta:
+    """A delta of the arrays that are `present` in it: 0 is that of the keys, 1 that of the values."""
+    pair: list[mx.array | None] = [None, None]
+    for i, x in zip(present, arrays, strict=True):
+        pair[i] = x
+    return pair
 
 
 def exact_slope(
-    decoder, embeds: mx.array, weights: mx.array, rules: Rules, deltas, positions: Positions = SEQUENCE
+    decoder: Decoder,
+    embeds: mx.array,
+    weights: mx.array,
+    rules: Rules,
+    deltas: Sequence[Delta],
+    positions: Positions = SEQUENCE,
 ) -> tuple[mx.array, mx.array]:
     """sum_i weights_i * relevance_i as one forward pass: its value has the gradient of that sum for the deltas.
 
@@ -126,18 +166,21 @@ def exact_slope(
         feature = positions.feature(index, 0, h.shape[1])
         if feature is not None:
             h, tangent = h + feature, tangent + feature * weights[None, :, None]
-    (logits,), (slope,) = mx.jvp(lambda x: _top(decoder, x, rules), (h[:, -1],), (tangent[:, -1],))
+    (logits,), (slope,) = mx.jvp(lambda x: _last_logits(decoder, x, rules), (h[:, -1],), (tangent[:, -1],))
     return logits, slope
 
 
-def _dual_block(decoder, index: int, delta: Sequence, rules: Rules, positions: Positions):
+def _dual_block(
+    decoder: Decoder, index: int, delta: Delta, rules: Rules, positions: Positions
+) -> Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]:
     present = [i for i, x in enumerate(delta) if x is not None]
 
-    def run(h, tangent, *arrays):
-        pair = [None, None]
-        for i, x in zip(present, arrays, strict=True):
-            pair[i] = x
-        layer = lambda x: decoder.block(index, x, Overlay(None, pair), rules=rules, positions=positions)  # noqa: E731
+    def run(h: mx.array, tangent: mx.array, *arrays: mx.array) -> tuple[mx.array, mx.array]:
+        pair = _pair(present, arrays)
+
+        def layer(x: mx.array) -> mx.array:
+            return decoder.block(index, x, Overlay(None, pair), rules=rules, positions=positions)
+
         (out,), (slope,) = mx.jvp(layer, (h,), (tangent,))
         return out, slope
 
@@ -146,38 +189,40 @@ def _dual_block(decoder, index: int, delta: Sequence, rules: Rules, positions: P
 
 
 def cached(
-    decoder,
-    past: Sequence,
+    decoder: Decoder,
+    past: Sequence[Entries | None],
     embed: mx.array,
     rules: Rules,
-    deltas=None,
-    process: Process | None = None,
-    target=None,
+    deltas: Sequence[Delta] | None = None,
+    scoring: Scoring | None = None,
+    target: Target = None,
     positions: Positions = SEQUENCE,
-    edits: Mapping | None = None,
+    edits: Mapping[int, Edit] | None = None,
     contrast: bool = False,
+    observers: Mapping[int, Callable[[mx.array], None]] | None = None,
 ) -> RelevanceResult:
     """Relevance of the newest token's logit at what it reads: the cached entries and its own embedding.
 
-    `past` is what `KVCache.read` gives: T entries a layer; `embed` is (1, 1, D). R_i = sum over layers of
+    `past` is what `KVCache.entries` gives: T entries a layer; `embed` is (1, 1, D). R_i = sum over layers of
     <K_i, dz/dK_i> + <V_i, dz/dV_i>, with the rule's share for keys and values, and <e, dz/de> for the newest position.
     relevance is (T + 1,). `edits` are those of the attention weights of some layers, as `overlays` takes them;
-    `contrast` is that of `exact`.
+    `contrast` is that of `exact`; `observers` are those of `Decoder.__call__`.
     """
-    position = past[0][0].shape[2] if past[0] is not None else 0
+    start = past[0][0].shape[2] if past[0] is not None else 0
 
-    def logit(keys, values, e):
+    def logit(keys: mx.array, values: mx.array, e: mx.array) -> mx.array:
         memory = overlays(past, deltas, (keys, values), edits)
-        out = decoder.head(decoder(e, memory, position, rules, positions)[0, -1], rules)
-        entries.extend(layer.fresh for layer in memory)
+        out = decoder.head(decoder(e, memory, start, rules, positions, observers)[0, -1], rules)
+        entries.extend(layer.fresh for layer in memory if layer.fresh is not None)
         return out
 
-    entries: list = []
-    gates = [mx.zeros((position,)), mx.zeros((position,))]
-    inputs, size = [*gates, embed], decoder.config.vocab_size
-    logits, chosen, rival, slopes = _explained(logit, inputs, size, process, target, contrast)
-    arrived = rules.key_share * slopes[0] + rules.value_share * slopes[1]
-    return RelevanceResult(logits, chosen, mx.concatenate([arrived, _inner(embed, slopes[2])[0]]), entries, rival)
+    entries: list[Entries] = []
+    inputs, size = [mx.zeros((start,)), mx.zeros((start,)), embed], decoder.config.vocab_size
+    explained = _explained(logit, inputs, size, scoring, target, contrast)
+    keys, values, newest = explained.gradients
+    arrived = rules.key_share * keys + rules.value_share * values
+    relevance = mx.concatenate([arrived, _inner(embed, newest)[0]])
+    return RelevanceResult(explained.logits, explained.target, relevance, entries, explained.rival)
 
 
 def _inner(x: mx.array, gradient: mx.array) -> mx.array:
@@ -185,12 +230,12 @@ def _inner(x: mx.array, gradient: mx.array) -> mx.array:
     return (x.astype(mx.float32) * gradient.astype(mx.float32)).sum(axis=-1)
 
 
-def relevance(model, prompt, rules: str = "attnlrp", target: int | None = None) -> np.ndarray:
+def relevance(model: Model, prompt: Prompt, rules: str = "attnlrp", target: int | None = None) -> NDArray[np.float32]:
     """Exact relevance (T,) float32 of every prompt position for one logit at the last position.
 
     Gradient x input on the merged embeddings under `rules` ("attnlrp", "cplrp", "mlplrp", "plain"); signed, not
     normalised (arXiv 2402.05602). `target` None explains the most likely next token. Raises `MethodError` for unknown
-    rules.
+    rules and `PromptError` for a target that is no token.
     """
     decoder, chosen = model.language_model, rules_by_name(rules)
     if target is not None and not 0 <= target < decoder.config.vocab_size:
@@ -200,29 +245,55 @@ def relevance(model, prompt, rules: str = "attnlrp", target: int | None = None) 
 
 
 class Shares(NamedTuple):
-    """Shares of the absolute relevance, each 0 to 1: picture or sound, rest of the prompt, the model's own words."""
+    """Shares of the absolute relevance, each 0 to 1, that sum to 1: pictures, sounds, rest of the prompt, own text.
 
-    media: float
+    All are 0 where there is no relevance at all.
+    """
+
+    image: float
+    audio: float
     prompt: float
     own: float
 
+    @property
+    def reliance(self) -> float:
+        """The share of pictures and sounds together."""
+        return self.image + self.audio
 
-def shares(relevance, modality: np.ndarray) -> Shares:
-    """Where a token came from. `modality` is (T,) bool over the prompt; `relevance` (T + n,), own tokens last."""
+
+NO_SHARES = Shares(0.0, 0.0, 0.0, 0.0)
+
+
+def shares(relevance: NDArray[np.floating], modalities: Mapping[str, NDArray[np.bool_]]) -> Shares:
+    """Where a token came from.
+
+    relevance (T + n,): of the prompt's positions, then of the n tokens generated before. modalities: for "image" and
+    "audio", where there are such, the prompt's positions of that kind, (T,) bool.
+    """
     size = np.abs(np.asarray(relevance, dtype=np.float64))
     total = size.sum()
     if not total > 0:
-        return Shares(0.0, 0.0, 0.0)
-    asked = size[: len(modality)]
-    return Shares(*(float(part.sum() / total) for part in (asked[modality], asked[~modality], size[len(modality) :])))
+        return NO_SHARES
+    media = np.any(list(modalities.values()), axis=0)
+    of_prompt = size[: len(media)]
+    parts = {kind: of_prompt[positions].sum() / total for kind, positions in modalities.items()}
+    return Shares(
+        float(parts.get("image", 0.0)),
+        float(parts.get("audio", 0.0)),
+        float(of_prompt[~media].sum() / total),
+        float(size[len(media) :].sum() / total),
+    )
 
 
-def reliance(relevance, modality: np.ndarray) -> float:
-    """Share of absolute relevance on the picture or sound: sum over M of |R_i| / sum over all of |R_k|, 0 to 1."""
-    return shares(relevance, modality).media
+def reliance(relevance: NDArray[np.floating], modality: NDArray[np.bool_]) -> float:
+    """Share of absolute relevance on the picture or sound: sum over M of |R_i| / sum over all of |R_k|, 0 to 1.
+
+    relevance (T + n,); modality (T,) bool, the positions M.
+    """
+    return shares(relevance, {"image": modality}).image
 
 
-def grounding(relevance, modality: np.ndarray, inside: np.ndarray) -> float:
+def grounding(relevance: NDArray[np.floating], modality: NDArray[np.bool_], inside: NDArray[np.bool_]) -> float:
     """Share of the positive modality relevance that lies inside the ground truth (a box, an interval), 0 to 1.
 
     `inside` is (|M|,) bool, in the order of the modality positions.

@@ -9,6 +9,7 @@ import math
 
 import mlx.core as mx
 
+from lime_mlx.attention import attend, masked_scores, softmax
 from lime_mlx.errors import MethodError
 
 ERF_SCALE = 1 / math.sqrt(2)
@@ -30,20 +31,6 @@ def divide(x: mx.array, by: float) -> mx.array:
     """`x` to the last bit, with its gradient divided by `by` (uniform rule for a product of `by` factors)."""
     part = x * (1 / by)
     return mx.stop_gradient(x) + (part - mx.stop_gradient(part))
-
-
-def attention_weights(q: mx.array, k: mx.array, scale: float, mask: mx.array | None = None) -> mx.array:
-    """Softmax attention of grouped queries.
-
-    `q` is (B, H, L, d), `k` (B, H or H / G, T, d); returns (B, H / G, G, L, T), G queries to one key head.
-    `mask` is boolean, broadcastable to (L, T).
-    """
-    batch, heads, length, dim = q.shape
-    grouped = (q * scale).reshape(batch, k.shape[1], heads // k.shape[1], length, dim)
-    scores = grouped @ k[:, :, None].swapaxes(-1, -2)
-    if mask is not None:
-        scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
-    return mx.softmax(scores, axis=-1, precise=True)
 
 
 class Rules:
@@ -80,8 +67,7 @@ class Rules:
 
     def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
         """(B, H, L, d) from queries (B, H, L, d) and keys, values (B, H or fewer, T, d)."""
-        weights = attention_weights(q, k, scale, mask)
-        return (weights @ v[:, :, None]).reshape(q.shape[:-1] + v.shape[-1:])
+        return attend(softmax(masked_scores(q, k, scale, mask)), v)
 
 
 class Fused(Rules):
@@ -159,6 +145,7 @@ CP_LRP = CPLRP()
 MLP_LRP = MLPLRP()
 
 _BY_NAME = {chosen.name: chosen for chosen in (ATTN_LRP, CP_LRP, MLP_LRP, GRADIENT)}
+NAMES = tuple(_BY_NAME)
 
 
 def rules(name: str) -> Rules:

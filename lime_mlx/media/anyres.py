@@ -121,6 +121,20 @@ def unpadded_shape(shape: Sequence[int], size: Sequence[int]) -> tuple[int, int]
     return shape[0] - 2 * top, shape[1] - 2 * left
 
 
+def kept_box(size: Sequence[int], target: Sequence[int], shape: Sequence[int]) -> tuple[float, float, float, float]:
+    """What the features that are left of joined tiles cover (left, top, right, bottom), as fractions of the picture.
+
+    size: that of the picture; target: that of the joined tiles in pixels, shape in features, which cover them evenly.
+    The box may be a little larger than the picture: a feature at its edge covers padding too.
+    """
+    ends = []
+    for side, pixels, features, cut in zip(_inside(size, target), target, shape, unpadded(shape, size), strict=True):
+        step, start = pixels / features, (pixels - side) // 2
+        ends.append(((cut * step - start) / side, ((features - cut) * step - start) / side))
+    (top, bottom), (left, right) = ends
+    return left, top, right, bottom
+
+
 def _inside(size: Sequence[int], target: Sequence[int]) -> tuple[int, int]:
     """The largest size of the same shape in `target`."""
     (height, width), (tall, wide) = size, target

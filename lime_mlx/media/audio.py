@@ -51,8 +51,12 @@ class Sound:
         return len(self.samples) / self.rate
 
 
+# What `open_audio` takes.
+AudioSource = str | os.PathLike[str] | bytes | tuple[np.ndarray, int] | Sound
+
+
 def open_audio(
-    source: Source | tuple[np.ndarray, int] | Sound,
+    source: AudioSource,
     rate: int = RATE,
     *,
     max_seconds: float = MAX_SECONDS,

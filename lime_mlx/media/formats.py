@@ -14,6 +14,8 @@ RIFF = {b"WAVE": "sound", b"AVI ": "video", b"WEBP": "picture"}
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 PICTURE_BRANDS = (*HEIC_BRANDS, b"avif", b"avis")
 SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ")
+# Endings of addresses that are sounds; a file is known by its content.
+SOUND_SUFFIXES = frozenset(".wav .mp3 .flac .ogg .oga .opus .m4a .aif .aiff .au .caf".split())
 
 # What to do with another kind of file where a picture or a sound is wanted.
 ADVICE = {

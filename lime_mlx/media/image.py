@@ -52,8 +52,12 @@ _NO_RGB = {"F": "floating-point numbers", "LAB": "LAB colours", "La": "premultip
 _PILLOW_SETTINGS = threading.Lock()
 
 
+# What `open_image` takes.
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
 def open_image(
-    source: str | os.PathLike | bytes | Image.Image | np.ndarray,
+    source: ImageSource,
     *,
     max_pixels: int = MAX_PIXELS,
     stdin: BinaryIO | None = None,

@@ -62,13 +62,12 @@ class Pixels(Preprocessor):
         pixels = np.asarray(image)
         return self.channels(pixels if self.crop is None else _crop(pixels, *self.crop))[None]
 
-    def seen(self, image: Image.Image) -> tuple[float, float, float, float]:
-        """The box (left, top, right, bottom) that the crop leaves, in pixels of the picture; larger than it, maybe."""
+    def box(self, image: Image.Image) -> tuple[float, float, float, float]:
+        """What the crop leaves (left, top, right, bottom), as fractions of the picture; larger than it, maybe."""
         height, width = (image.height, image.width) if self.resize is None else self._target(image.width, image.height)
         tall, wide = self.crop or (height, width)
-        x, y = image.width / width, image.height / height
         left, top = (width - wide) // 2, (height - tall) // 2
-        return left * x, top * y, (left + wide) * x, (top + tall) * y
+        return left / width, top / height, (left + wide) / width, (top + tall) / height
 
     def _target(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) after the resize."""

@@ -4,11 +4,10 @@ import re
 from dataclasses import replace
 
 from lime_mlx.errors import MethodError
-from lime_mlx.methods.base import Forward, Method, Plain, Wrapper
-from lime_mlx.session import Session
 from lime_mlx.spec import parse
 
 from .attention import Heads
+from .base import Forward, Method, Plain, Prepared, Wrapper
 from .contrastive import AAD, M3ID, PAI, VCD, Contrastive
 from .dleaf import DLeaf
 from .kvsmooth import KVSmooth
@@ -33,24 +32,26 @@ def compose(methods: list[Method]) -> Method:
     """One method of several single ones: at most one each that computes the logits, smooths the cache, contrasts."""
     layers: dict[str, Method] = {}
     for method in methods:
-        place = _place(method)
-        if place in layers:
-            first, second = layers[place].name, method.name
-            raise MethodError(f"{first} and {second} do not go together: both {place}.")
-        layers[place] = method
+        layer = _layer(method)
+        if layer in layers:
+            first, second = layers[layer].name, method.name
+            raise MethodError(f"{first} and {second} do not go together: both {layer}.")
+        layers[layer] = method
     if isinstance(layers.get(CONTRAST), PAI) and ATTENTION in layers:
         raise MethodError(f"pai and {layers[ATTENTION].name} do not go together: both {ATTENTION}.")
-    whole = layers.get(ATTENTION, layers[CONTRAST].inner if CONTRAST in layers else None)
-    for place in (CACHE, CONTRAST):
-        if place in layers:
-            whole = layers[place] if whole is None else replace(layers[place], inner=whole)
+    contrast = layers.get(CONTRAST)
+    whole = layers.get(ATTENTION) or (contrast.inner if isinstance(contrast, Wrapper) else None)
+    for layer in (CACHE, CONTRAST):
+        if isinstance(wrapper := layers.get(layer), Wrapper):
+            whole = wrapper if whole is None else replace(wrapper, inner=whole)
+    assert whole is not None
     return whole
 
 
 ATTENTION, CACHE, CONTRAST = "compute the token's attention", "change the cache", "contrast the logits"
 
 
-def _place(method: Method) -> str:
+def _layer(method: Method) -> str:
     if isinstance(method, Contrastive):
         return CONTRAST
     return CACHE if isinstance(method, Wrapper) else ATTENTION
@@ -60,4 +61,4 @@ def _parse_one(spec: str) -> Method:
     return parse(spec, METHODS, "method", MethodError)
 
 
-__all__ = ["METHODS", "Forward", "Method", "Plain", "Session", "compose", "parse_method"]
+__all__ = ["METHODS", "Forward", "Method", "Plain", "Prepared", "compose", "parse_method"]

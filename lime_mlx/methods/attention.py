@@ -1,47 +1,69 @@
-"""Methods that make the newest query look harder at the picture or the sound, before the softmax.
+"""Methods that make the newest query attend more to the picture or the sound, before the softmax.
 
 PAI: Liu et al. 2024, arXiv 2407.21771, the part that changes attention (its guidance is in contrastive.py).
 Heads-guided attention: Jiang et al. 2024, "Devils in Middle Layers", arXiv 2411.16724.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import mlx.core as mx
 
-from lime_mlx.cache import Edit, softmax
-from lime_mlx.methods.base import Plain, check_range, layer_range, needs_media, parse_layers
+from lime_mlx.attention import softmax
+from lime_mlx.cache import Edit
+from lime_mlx.models.base import Model
 from lime_mlx.session import Session
+from lime_mlx.spec import Range
 
-from .dleaf import visible
-
-UNBOUNDED = float("inf")
+from .base import Layers, Method, PlainDecoding, layer_range, needs_media, visible
 
 
 @dataclass(frozen=True)
-class Boost(Plain):
+class Boost(PlainDecoding):
     """Adds to the scores of picture and sound in `layers`; a masked score stays masked."""
+
+    method: str
+    layers: range
+    strength: float
 
     @abstractmethod
     def gain(self, scores: mx.array) -> mx.array:
-        """What is added, of the shape of the scores (1, H, G, 1, T) or broadcastable to it."""
+        """What is added, of the shape of the scores (1, K, G, 1, T) or broadcastable to it."""
 
-    def edits(self, session: Session):
-        needs_media(self.name, session)
-        return dict.fromkeys(layer_range(self.name, self.layers, len(session.decoder.layers)), self.boost(session))
+    def edits(self, session: Session) -> Mapping[int, Edit]:
+        needs_media(self.method, session)
+        return dict.fromkeys(self.layers, self._edit(session))
 
-    def boost(self, session: Session) -> Edit:
-        seen = mx.array(visible(session))
+    def _edit(self, session: Session) -> Edit:
+        media = mx.array(visible(session))
 
-        def boosted(scores):
-            there = seen & (scores > mx.finfo(scores.dtype).min / 2)
-            return softmax(mx.where(there, scores + self.gain(mx.where(there, scores, 0)), scores))
+        def boosted(scores: mx.array) -> mx.array:
+            chosen = media & (scores > mx.finfo(scores.dtype).min / 2)
+            return softmax(mx.where(chosen, scores + self.gain(mx.where(chosen, scores, 0)), scores))
 
         return boosted
 
 
+class HeadsBoost(Boost):
+    """Every head gets the mean of all heads' absolute scores, times the strength."""
+
+    def gain(self, scores: mx.array) -> mx.array:
+        return self.strength * mx.abs(scores).mean(axis=(1, 2), keepdims=True)
+
+
+class PaiBoost(Boost):
+    """Scores grow by their own size, times the strength."""
+
+    def gain(self, scores: mx.array) -> mx.array:
+        return self.strength * mx.abs(scores)
+
+
 @dataclass(frozen=True)
-class Heads(Boost):
+class Heads(Method):
     """`heads:strength=0.5,layers=5-18`: every head gets the mean of all heads' absolute scores.
 
     layers: None takes layers 5 to 18 of 32, scaled to the model's depth.
@@ -49,42 +71,25 @@ class Heads(Boost):
 
     name = "heads"
 
-    strength: float = 0.5
-    layers: str | None = None
+    strength: Annotated[float, Range(0)] | None = None
+    layers: Layers | None = None
 
-    def __post_init__(self):
-        check_range("heads", "strength", self.strength, 0, UNBOUNDED)
-        if self.layers is not None:
-            parse_layers("heads", self.layers)
-
-    def prepare(self, model):
+    def prepare(self, model: Model) -> HeadsBoost:
         count = len(model.language_model.layers)
-        chosen = self.layers or f"{round(5 * count / 32)}-{min(round(18 * count / 32), count - 1)}"
-        layer_range("heads", chosen, count)
-        return Heads(self.strength, chosen)
-
-    def gain(self, scores):
-        return self.strength * mx.abs(scores).mean(axis=(1, 2), keepdims=True)
+        layers = self.layers or f"{round(5 * count / 32)}-{min(round(18 * count / 32), count - 1)}"
+        return HeadsBoost(self.name, layer_range(self.name, layers, count), self.value(model, "strength", 0.5))
 
 
 @dataclass(frozen=True)
-class Look(Boost):
-    """The attention part of PAI: scores grow by `alpha` times their size, from layer 2 on where `layers` is None."""
+class PaiAttention(Method):
+    """The attention part of PAI: scores grow by `alpha` times their size (0.2), by default from layer 2 on."""
 
     name = "pai"
 
-    alpha: float = 0.2
-    layers: str | None = None
+    alpha: float | None = None
+    layers: Layers | None = None
 
-    def __post_init__(self):
-        if self.layers is not None:
-            parse_layers("pai", self.layers)
-
-    def prepare(self, model):
+    def prepare(self, model: Model) -> PaiBoost:
         count = len(model.language_model.layers)
-        chosen = self.layers or f"{min(2, count - 1)}-"
-        layer_range("pai", chosen, count)
-        return Look(self.alpha, chosen)
-
-    def gain(self, scores):
-        return self.alpha * mx.abs(scores)
+        layers = self.layers or f"{min(2, count - 1)}-"
+        return PaiBoost(self.name, layer_range(self.name, layers, count), self.value(model, "alpha", 0.2))

@@ -1,52 +1,102 @@
-"""What a decoding method is: it turns what was said so far into next-token logits."""
+"""What a decoding method is: it turns the answer so far into next-token logits."""
 
-import math
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
+from lime_mlx import spec
 from lime_mlx.cache import Edit
 from lime_mlx.errors import MethodError
+from lime_mlx.models.base import Model
 from lime_mlx.session import Session
+
+T = TypeVar("T")
 
 
 @dataclass
 class Forward:
-    """What a method gives for one token: logits (V,) float32, and relevance (T,) float32 when it was computed."""
+    """What a method gives for one token.
+
+    logits (V,) float32; relevance (T,) float32 where it was computed; trace: what the method recorded, empty where it
+    optimised nothing.
+    """
 
     logits: mx.array
-    relevance: np.ndarray | None = None
-    trace: dict[str, np.ndarray] | None = None
+    relevance: NDArray[np.float32] | None = None
+    trace: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     optimised: bool = False
 
 
-class Method(ABC):
-    """A decoding method. Subclasses are frozen dataclasses whose fields are the options of its spec.
+class Prepared(ABC):
+    """A method made ready for one model: every option has a value."""
 
-    `caches`: it leaves the newest position's entries in the cache.
-    """
-
-    name: ClassVar[str]
-    caches: bool = True
-
-    def prepare(self, model: Any) -> "Method":
-        """The method with the model's own defaults filled in."""
-        return self
+    @property
+    def caches(self) -> bool:
+        """Whether it leaves the newest position's entries in the cache."""
+        return True
 
     @abstractmethod
     def step(self, session: Session) -> Forward:
         """Logits after the newest position; on return the cache holds its entries, if the method keeps one."""
 
 
+class Method(ABC):
+    """A decoding method as a spec names it. Subclasses are frozen dataclasses whose fields are the spec's options.
+
+    old_spellings: from a key, or "key=value", as an earlier version had it to today's.
+    """
+
+    name: ClassVar[str]
+    old_spellings: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        spec.check(self, self.name, MethodError)
+
+    @abstractmethod
+    def prepare(self, model: Model) -> Prepared:
+        """The method for one model. Raises `MethodError` where it does not fit the model."""
+
+    def value(self, model: Model, key: str, published: T) -> T:
+        """An option's value: as the spec says, else the checkpoint's own value, else the published one.
+
+        A checkpoint's own values stand in its config.json as "lime": {"methods": {name: {key: value}}}. Raises
+        `MethodError` for a stored value that is not valid.
+        """
+        given: T | None = getattr(self, key)
+        if given is not None:
+            return given
+        stored = model.config.get("lime")
+        for name in ("methods", self.name):
+            stored = stored.get(name) if isinstance(stored, Mapping) else None
+        if not isinstance(stored, Mapping) or key not in stored:
+            return published
+        value = stored[key]
+        if problem := spec.options(type(self))[key].problem(value):
+            raise MethodError(
+                f"config.json has a value for {self.name} that is not valid: {key} is {value!r}; {problem}"
+            )
+        return cast(T, value)
+
+
 @dataclass(frozen=True)
 class Plain(Method):
-    """Ordinary decoding; with other attention weights in some layers when a subclass gives `edits`."""
+    """`none`: ordinary decoding."""
 
     name = "none"
+
+    def prepare(self, model: Model) -> Prepared:
+        return PlainDecoding()
+
+
+class PlainDecoding(Prepared):
+    """Ordinary decoding; with other attention weights in some layers where a subclass gives `edits`."""
 
     def edits(self, session: Session) -> Mapping[int, Edit]:
         return {}
@@ -56,10 +106,10 @@ class Plain(Method):
         edits = self.edits(session)
         if not session.want_relevance:
             return Forward(session.extend(edits))
-        reading = session.relevance(edits=edits)
-        mx.eval(reading.logits, reading.relevance, reading.entries)
-        session.cache.append(reading.entries)
-        return Forward(reading.logits, np.array(reading.relevance))
+        result = session.relevance(edits=edits)
+        mx.eval(result.logits, result.relevance, result.entries)
+        session.cache.append(result.entries)
+        return Forward(result.logits, np.array(result.relevance))
 
 
 @dataclass(frozen=True)
@@ -68,37 +118,43 @@ class Wrapper(Method):
 
     inner: Method = field(default=Plain(), kw_only=True)
 
-    @property
-    def caches(self) -> bool:
-        return self.inner.caches
+
+class LayersText:
+    """The constraint of an option that names layers: "all", "3", "0-15" (inclusive) or "3-"."""
+
+    def problem(self, value: object) -> str | None:
+        if isinstance(value, str) and _ends(value) is not None:
+            return None
+        return "write all, one layer such as 3, or a range such as 0-15 or 3-."
 
 
-def parse_layers(method: str, text: str) -> tuple[int, int | None]:
-    """First and last layer of "all", "3", "0-15" (inclusive) or "3-"; None is the last one there is."""
-    first, dash, last = ("0", "-", "") if text == "all" else str(text).partition("-")
-    if not first or not all(x.isascii() and x.isdigit() for x in (first, last) if x) or int(last or first) < int(first):
-        raise MethodError(
-            f"{method}: layers is {text!r}; write all, one layer such as 3, or a range such as 0-15 or 3-."
-        )
+Layers = Annotated[str, LayersText()]
+
+
+def _ends(text: str) -> tuple[int, int | None] | None:
+    """First and last layer of a text that names layers; None for the last is the last one there is."""
+    first, dash, last = ("0", "-", "") if text == "all" else text.partition("-")
+    digits = all(x.isascii() and x.isdigit() for x in (first, last) if x)
+    if not first or not digits or int(last or first) < int(first):
+        return None
     return int(first), int(last) if last else None if dash else int(first)
 
 
 def layer_range(method: str, text: str, count: int) -> range:
     """The layers that `text` names, of a model with `count`. Raises `MethodError` for layers it does not have."""
-    first, last = parse_layers(method, text)
-    last = count - 1 if last is None else last
+    first, stated = _ends(text) or (0, None)
+    last = count - 1 if stated is None else stated
     if not first <= last < count:
         raise MethodError(f"{method}: layers is {text!r}, but the model has {count} layers.")
     return range(first, last + 1)
 
 
-def check_range(method: str, key: str, value: float, low: float, high: float) -> None:
-    """Raise `MethodError` unless low <= value <= high; a bound that is infinite is not a value."""
-    if not low <= value <= high or value == math.inf:
-        bound = f"a number of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-        raise MethodError(f"{method}: {key} is {value:g}; it must be {bound}.")
-
-
 def needs_media(method: str, session: Session) -> None:
+    """Raise `MethodError` where the prompt has neither picture nor sound."""
     if not session.modality.any():
         raise MethodError(f"{method} needs a picture or a sound in the prompt; use --method none for text alone.")
+
+
+def visible(session: Session) -> NDArray[np.bool_]:
+    """(T,) bool: which positions up to the newest are picture or sound."""
+    return np.pad(session.modality, (0, session.embeds.shape[1] - len(session.modality)))

@@ -5,72 +5,94 @@ al. 2025, arXiv 2506.07233. PAI's guidance: Liu et al. 2024, arXiv 2407.21771. T
 a cache, of its own.
 """
 
+from __future__ import annotations
+
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import mlx.core as mx
 import numpy as np
 
 from lime_mlx.errors import MethodError
-from lime_mlx.methods.base import Forward, Method, Plain, Wrapper, check_range
+from lime_mlx.models.base import Model
 from lime_mlx.prompt import Prompt
 from lime_mlx.session import Session
+from lime_mlx.spec import Range
 
-from .attention import Look
+from .attention import PaiAttention
+from .base import Forward, Layers, Plain, Prepared, Wrapper
 
-UNBOUNDED = math.inf
-# Log-mel features of silence: (log10(1e-10) + 4) / 4.
-SILENCE = -1.5
 # The forward diffusion of VCD's official code.
 STEPS = 1000
 BETAS = 1 / (1 + np.exp(-np.linspace(-6, 6, STEPS))) * (0.5e-2 - 1e-5) + 1e-5
 
 
+# Scores (V,) from the logits of both branches at the n-th token of the answer, from 1.
+Blend = Callable[[mx.array, mx.array, int], mx.array]
+
+
 @dataclass(frozen=True)
 class Contrastive(Wrapper):
-    """The shared loop; a subclass says what the other branch is asked and how both logits are blended."""
+    """The shared loop; a subclass says what the other branch is asked and how both logits are blended.
 
-    def prepare(self, model) -> Method:
-        return replace(self, inner=self.inner.prepare(model))
+    Options that are None take the checkpoint's own value, else the paper's, which stands in the first line.
+    """
+
+    def prepare(self, model: Model) -> Contrast:
+        return Contrast(self, self.inner.prepare(model), self.blend(model))
 
     @abstractmethod
     def other(self, session: Session) -> Prompt:
         """The prompt of the contrast branch."""
 
     @abstractmethod
-    def blend(self, logits: mx.array, other: mx.array, count: int) -> mx.array:
-        """Scores (V,) from the logits of both branches at the `count`-th token of the answer, from 1."""
+    def blend(self, model: Model) -> Blend:
+        """How the logits of both branches become scores, with the options' values for a model."""
+
+
+@dataclass(frozen=True)
+class Contrast(Prepared):
+    """A contrastive method made ready for a model."""
+
+    method: Contrastive
+    inner: Prepared
+    blend: Blend
+
+    @property
+    def caches(self) -> bool:
+        return self.inner.caches
 
     def step(self, session: Session) -> Forward:
-        branch = session.state.get(self.name)
-        if branch is None:
-            branch = session.state[self.name] = self._open(session)
+        name = self.method.name
+        if name not in session.state:
+            session.state[name] = self._open(session)
+        branch = session.state[name]
+        assert isinstance(branch, Session)
         for token in session.generated[len(branch.generated) :]:
             branch.append(token)
         branch.prefill()
-        other, count, process = branch.extend(), len(session.generated) + 1, session.process
+        other, count = branch.extend(), len(session.generated) + 1
 
         def blended(logits: mx.array) -> mx.array:
             """What the token is picked by; relevance, LIME and its gates are about that token."""
-            scores = self.blend(logits, other, count)
-            return scores if process is None else process(scores)
+            return self.blend(logits, other, count)
 
-        session.process = blended
-        forward = self.inner.step(session)
-        session.process = process
-        return replace(forward, logits=self.blend(forward.logits, other, count))
+        with session.blending(blended):
+            forward = self.inner.step(session)
+        return replace(forward, logits=blended(forward.logits))
 
     def _open(self, session: Session) -> Session:
-        if session.prompt is None or not session.modality.any():
-            raise MethodError(
-                f"{self.name} needs a picture or a sound in the prompt; use --method none for text alone."
-            )
-        spans = session.model.spans(session.prompt)
-        if len({span.kind for span in spans}) > 1 or (pictures := _count(session.prompt)) > 1:
-            given = "pictures and sounds" if len({span.kind for span in spans}) > 1 else f"{pictures} of them"
-            raise MethodError(f"{self.name} contrasts one picture or one sound, but the prompt has {given}.")
-        return Session.open(session.model, self.other(session))
+        name = self.method.name
+        if not session.modality.any():
+            raise MethodError(f"{name} needs a picture or a sound in the prompt; use --method none for text alone.")
+        sources = {(span.kind, span.source) for span in session.model.spans(session.prompt)}
+        if len(sources) > 1:
+            given = "pictures and sounds" if len({kind for kind, _ in sources}) > 1 else f"{len(sources)} of them"
+            raise MethodError(f"{name} contrasts one picture or one sound, but the prompt has {given}.")
+        return Session.open(session.model, self.method.other(session))
 
 
 @dataclass(frozen=True)
@@ -82,26 +104,24 @@ class VCD(Contrastive):
 
     name = "vcd"
 
-    alpha: float = 1.0
-    beta: float = 0.1
-    noise: int = 500
-    seed: int = 0
+    alpha: Annotated[float, Range(0)] | None = None
+    beta: Annotated[float, Range(0, 1)] = 0.1
+    noise: Annotated[int, Range(0, STEPS - 1)] = 500
+    seed: Annotated[int, Range(0)] = 0
 
-    def __post_init__(self):
-        check_range("vcd", "alpha", self.alpha, 0, UNBOUNDED)
-        check_range("vcd", "beta", self.beta, 0, 1)
-        check_range("vcd", "noise", self.noise, 0, STEPS - 1)
-        check_range("vcd", "seed", self.seed, 0, UNBOUNDED)
-
-    def other(self, session):
-        pixels = np.asarray(_only(self.name, session.prompt, "pixel_values"), dtype=np.float32)
+    def other(self, session: Session) -> Prompt:
+        check_kind(self.name, session, "image")
         kept = np.cumprod(1 - BETAS)[self.noise]
-        noise = np.random.default_rng(self.seed).standard_normal(pixels.shape, dtype=np.float32)
-        noised = np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
-        return replace(session.prompt, media={**session.prompt.media, "pixel_values": noised})
 
-    def blend(self, logits, other, count):
-        return plausible((1 + self.alpha) * logits - self.alpha * other, logits, self.beta)
+        def noised(pixels: np.ndarray) -> np.ndarray:
+            noise = np.random.default_rng(self.seed).standard_normal(pixels.shape, dtype=np.float32)
+            return np.float32(np.sqrt(kept)) * pixels + np.float32(np.sqrt(1 - kept)) * noise
+
+        return session.model.changed(session.prompt, "image", noised)
+
+    def blend(self, model: Model) -> Blend:
+        alpha = self.value(model, "alpha", 1.0)
+        return lambda logits, other, _: plausible((1 + alpha) * logits - alpha * other, logits, self.beta)
 
 
 @dataclass(frozen=True)
@@ -110,18 +130,15 @@ class AAD(Contrastive):
 
     name = "aad"
 
-    alpha: float = 0.5
+    alpha: Annotated[float, Range(0)] | None = None
 
-    def __post_init__(self):
-        check_range("aad", "alpha", self.alpha, 0, UNBOUNDED)
+    def other(self, session: Session) -> Prompt:
+        check_kind(self.name, session, "audio")
+        return session.model.blank(session.prompt)
 
-    def other(self, session):
-        features = np.asarray(_only(self.name, session.prompt, "input_features"))
-        silent = np.full_like(features, SILENCE)
-        return replace(session.prompt, media={**session.prompt.media, "input_features": silent})
-
-    def blend(self, logits, other, count):
-        return (1 + self.alpha) * logits - self.alpha * other
+    def blend(self, model: Model) -> Blend:
+        alpha = self.value(model, "alpha", 0.5)
+        return lambda logits, other, _: (1 + alpha) * logits - alpha * other
 
 
 @dataclass(frozen=True)
@@ -134,20 +151,21 @@ class M3ID(Contrastive):
 
     name = "m3id"
 
-    decay: float = 0.02
-    beta: float = 0.1
+    decay: Annotated[float, Range(0)] | None = None
+    beta: Annotated[float, Range(0, 1)] = 0.1
 
-    def __post_init__(self):
-        check_range("m3id", "decay", self.decay, 0, UNBOUNDED)
-        check_range("m3id", "beta", self.beta, 0, 1)
-
-    def other(self, session):
+    def other(self, session: Session) -> Prompt:
         return without_media(session)
 
-    def blend(self, logits, other, count):
-        # (1 - g) / g; the cap keeps a long answer finite.
-        weight = min(math.expm1(min(self.decay * count, 50.0)), 1e6)
-        return plausible(logits + weight * evidence(logits, other), logits, self.beta)
+    def blend(self, model: Model) -> Blend:
+        decay = self.value(model, "decay", 0.02)
+
+        def blended(logits: mx.array, other: mx.array, count: int) -> mx.array:
+            # (1 - g) / g; the cap keeps a long answer finite.
+            weight = min(math.expm1(min(decay * count, 50.0)), 1e6)
+            return plausible(logits + weight * log_ratio(logits, other), logits, self.beta)
+
+        return blended
 
 
 @dataclass(frozen=True)
@@ -161,26 +179,25 @@ class PAI(Contrastive):
 
     name = "pai"
 
-    alpha: float = 0.2
-    guidance: float = 1.1
-    layers: str | None = None
-    beta: float = 0.1
+    alpha: Annotated[float, Range(0)] | None = None
+    guidance: Annotated[float, Range(0)] | None = None
+    layers: Layers | None = None
+    beta: Annotated[float, Range(0, 1)] = 0.1
 
-    def __post_init__(self):
-        check_range("pai", "alpha", self.alpha, 0, UNBOUNDED)
-        check_range("pai", "guidance", self.guidance, 0, UNBOUNDED)
-        check_range("pai", "beta", self.beta, 0, 1)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inner == Plain():
-            object.__setattr__(self, "inner", Look(self.alpha, self.layers))
+            object.__setattr__(self, "inner", PaiAttention(self.alpha, self.layers))
 
-    def other(self, session):
+    def other(self, session: Session) -> Prompt:
         return without_media(session)
 
-    def blend(self, logits, other, count):
-        return plausible(logits + (self.guidance - 1) * evidence(logits, other), logits, self.beta)
+    def blend(self, model: Model) -> Blend:
+        more = self.value(model, "guidance", 1.1) - 1
+        return lambda logits, other, _: plausible(logits + more * log_ratio(logits, other), logits, self.beta)
 
 
-def evidence(logits: mx.array, other: mx.array) -> mx.array:
+def log_ratio(logits: mx.array, other: mx.array) -> mx.array:
     """log p - log p' (V,), to be added to the logits, which are log p but for a constant."""
     return (logits - mx.logsumexp(logits)) - (other - mx.logsumexp(other))
 
@@ -197,17 +214,8 @@ def without_media(session: Session) -> Prompt:
     return Prompt(session.prompt.input_ids[~session.modality])
 
 
-def _only(name: str, prompt: Prompt, key: str):
-    if key not in prompt.media:
-        takes, other = ("picture", "sound") if key == "pixel_values" else ("sound", "picture")
-        raise MethodError(f"{name} contrasts a {takes}, but the prompt has a {other}; choose another method.")
-    return prompt.media[key]
-
-
-def _count(prompt: Prompt) -> int:
-    """Pictures or sounds of a prompt; tiles and crops are of one picture, and Idefics3 does not say of how many."""
-    for key in ("image_grid_thw", "image_sizes", "num_crops", "input_features"):
-        if key in prompt.media:
-            return len(prompt.media[key])
-    pixels = prompt.media.get("pixel_values", ())
-    return 1 if np.ndim(pixels) == 5 else len(pixels)
+def check_kind(name: str, session: Session, kind: str) -> None:
+    """Raises `MethodError` where the prompt has a sound instead of a picture, or the other way round."""
+    if kind not in {span.kind for span in session.model.spans(session.prompt)}:
+        wanted, given = ("picture", "sound") if kind == "image" else ("sound", "picture")
+        raise MethodError(f"{name} contrasts a {wanted}, but the prompt has a {given}; choose another method.")

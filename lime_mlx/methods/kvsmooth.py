@@ -7,104 +7,133 @@ generated token, keys are taken after the rotary embedding, a step's own attenti
 to L - 2.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import mlx.core as mx
 
 from lime_mlx.cache import KVCache
 from lime_mlx.errors import MethodError
-from lime_mlx.methods.base import Forward, Wrapper, check_range, layer_range, parse_layers
+from lime_mlx.models.base import Model
 from lime_mlx.session import Session
+from lime_mlx.spec import Range
+
+from .base import Forward, Layers, Prepared, Wrapper, layer_range
 
 # lam_ref of the paper, by model_type; anything else takes REF.
 REFS = {"llava": 0.9}
 REF = 0.7
-SMOOTH = ("kv", "k", "v")
+CLIP, SMOOTH = 0.2, "kv"
 
 
 @dataclass(frozen=True)
 class KVSmooth(Wrapper):
     """`kvsmooth:key=value,...`.
 
-    ref: the middle of lam; None takes the family's. window: how many entropies the newest is ranked among. clip: how
-    far lam may be from ref. layers: None leaves the first three and the last out. smooth: keys, values or both.
-    normalise: entropies are divided by the logarithm of the row's length. warmup: generated tokens that stay as they
-    are.
+    ref: the middle of lam; clip: how far lam may be from ref; smooth: keys, values or both. None takes the checkpoint's
+    own value, else the paper's for its family. window: how many entropies the newest is ranked among. layers: None
+    leaves the first three and the last out. normalise: entropies are divided by the logarithm of the row's length.
+    warmup: generated tokens that stay as they are.
     """
 
     name = "kvsmooth"
 
-    ref: float | None = None
-    window: int = 15
-    clip: float = 0.2
-    layers: str | None = None
-    smooth: str = "kv"
+    ref: Annotated[float, Range(0, 1)] | None = None
+    window: Annotated[int, Range(1)] = 15
+    clip: Annotated[float, Range(0, 1)] | None = None
+    layers: Layers | None = None
+    smooth: Literal["kv", "k", "v"] | None = None
     normalise: bool = False
-    warmup: int = 0
+    warmup: Annotated[int, Range(0)] = 0
 
-    def __post_init__(self):
-        if self.ref is not None:
-            check_range("kvsmooth", "ref", self.ref, 0, 1)
-        check_range("kvsmooth", "window", self.window, 1, math.inf)
-        check_range("kvsmooth", "clip", self.clip, 0, 1)
-        check_range("kvsmooth", "warmup", self.warmup, 0, math.inf)
-        if self.smooth not in SMOOTH:
-            raise MethodError(f"kvsmooth: smooth is {self.smooth!r}; choose one of {', '.join(SMOOTH)}.")
-        if self.layers is not None:
-            parse_layers("kvsmooth", self.layers)
-
-    def prepare(self, model) -> "KVSmooth":
+    def prepare(self, model: Model) -> Smoothing:
         inner, count = self.inner.prepare(model), len(model.language_model.layers)
         if not inner.caches:
             raise MethodError("kvsmooth changes the cache, which lime:mode=exact does not use; take mode=fast.")
         # A model with fewer than six layers has no middle to speak of.
-        chosen = self.layers or (f"3-{count - 2}" if count > 5 else f"0-{max(0, count - 2)}")
-        layer_range("kvsmooth", chosen, count)
-        ref = REFS.get(model.config.get("model_type"), REF) if self.ref is None else self.ref
-        return KVSmooth(ref, self.window, self.clip, chosen, self.smooth, self.normalise, self.warmup, inner=inner)
+        layers = self.layers or (f"3-{count - 2}" if count > 5 else f"0-{max(0, count - 2)}")
+        return Smoothing(
+            options=self,
+            inner=inner,
+            ref=self.value(model, "ref", REFS.get(model.config.get("model_type", ""), REF)),
+            clip=self.value(model, "clip", CLIP),
+            smooth=self.value(model, "smooth", SMOOTH),
+            layers=layer_range("kvsmooth", layers, count),
+        )
+
+
+@dataclass
+class Entropies:
+    """The entropies (L,) of the smoothed layers' attention rows, one for each token worked on, oldest first."""
+
+    rows: list[mx.array] = field(default_factory=list)
+
+    def fork(self) -> Entropies:
+        return Entropies(list(self.rows))
+
+    def truncate(self, count: int) -> None:
+        del self.rows[max(0, count - 1) :]
+
+
+@dataclass(frozen=True)
+class Smoothing(Prepared):
+    """KVSmooth made ready for a model."""
+
+    options: KVSmooth
+    inner: Prepared
+    ref: float
+    clip: float
+    smooth: str
+    layers: range
 
     def step(self, session: Session) -> Forward:
-        position = session.embeds.shape[1] - 1
+        options, position = self.options, session.embeds.shape[1] - 1
         if position < len(session.modality):  # the prompt's own last position
             return self.inner.step(session)
-        layers = layer_range("kvsmooth", self.layers, len(session.decoder.layers))
-        found: dict[int, mx.array] = {}
-        with session.observing({index: self._watch(found, index) for index in layers}):
+        by_layer: dict[int, mx.array] = {}
+        with session.observing({index: self._keeper(by_layer, index) for index in self.layers}):
             forward = self.inner.step(session)
-        entropies = mx.stack([found[index] for index in layers])
-        queue = session.state[self.name] = [*session.state.get(self.name, ()), entropies][-self.window :]
-        rank = (mx.stack(queue) < entropies).sum(axis=0) / self.window
+        entropies = mx.stack([by_layer[index] for index in self.layers])
+        history = session.state.setdefault(options.name, Entropies())
+        assert isinstance(history, Entropies)
+        history.rows.append(entropies)
+        rank = (mx.stack(history.rows[-options.window :]) < entropies).sum(axis=0) / options.window
         lam = mx.clip(rank, self.ref - self.clip, self.ref + self.clip)
-        if len(session.generated) > self.warmup:
-            self._smooth(session.cache, position, dict(zip(layers, lam, strict=True)))
+        if len(session.generated) > options.warmup:
+            self._smooth(session.cache, position, dict(zip(self.layers, lam, strict=True)))
         return forward
 
-    def _watch(self, found: dict[int, mx.array], index: int):
+    def _keeper(self, by_layer: dict[int, mx.array], index: int) -> Callable[[mx.array], None]:
         """Keeps the entropy of the first row that a layer shows: the undisturbed one."""
 
-        def watch(weights: mx.array) -> None:
-            if index not in found:
+        def keep(weights: mx.array) -> None:
+            if index not in by_layer:
                 row = weights.astype(mx.float32)
                 entropy = -(row * mx.log(mx.maximum(row, 1e-12))).sum(axis=-1).mean()
-                found[index] = entropy / math.log(weights.shape[-1]) if self.normalise else entropy
+                by_layer[index] = entropy / math.log(weights.shape[-1]) if self.options.normalise else entropy
 
-        return watch
+        return keep
 
-    def _smooth(self, cache: KVCache, position: int, lam: dict[int, mx.array]) -> None:
+    def _smooth(self, cache: KVCache, position: int, lam: Mapping[int, mx.array]) -> None:
         """Overwrite the entries at `position` of the layers that have a lam."""
-        smoothed = {
+        smoothed: dict[int, Sequence[mx.array | None]] = {
             index: [
-                self._mixed(entries, position, share) if which in self.smooth else None
+                _mixed(entries, position, share) if which in self.smooth else None
                 for entries, which in zip(cache[index].entries(), "kv", strict=True)
             ]
             for index, share in lam.items()
         }
         # On their way before the buffer is written to: one that is still to be read would be copied.
         mx.async_eval(smoothed)
-        for index, pair in smoothed.items():
-            cache[index].overwrite(position, *pair)
+        for index, (k, v) in smoothed.items():
+            cache[index].overwrite(position, k, v)
 
-    def _mixed(self, entries: mx.array, position: int, lam: mx.array) -> mx.array:
-        old, new = entries[:, :, position - 1 : position], entries[:, :, position : position + 1]
-        return ((1 - lam) * new + lam * old).astype(new.dtype)
+
+def _mixed(entries: mx.array, position: int, lam: mx.array) -> mx.array:
+    """The entry (1, K, 1, d) at a position, drawn by lam toward the one before it."""
+    old, new = entries[:, :, position - 1 : position], entries[:, :, position : position + 1]
+    return ((1 - lam) * new + lam * old).astype(new.dtype)

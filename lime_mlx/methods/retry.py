@@ -1,4 +1,6 @@
-"""A second try for words that the detector doubts: the same place of the answer once more, with exact LIME."""
+"""A second try for words that the detector flags: the same token of the answer once more, with exact LIME."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
@@ -6,46 +8,61 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.errors import MethodError
-from lime_mlx.methods.base import Forward, Method, Wrapper
+from lime_mlx.models.base import Model
 from lime_mlx.session import Session
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
 
+from .base import Forward, Method, Prepared, Wrapper
 from .lime import Lime
 
 
 @dataclass(frozen=True)
 class Retry(Wrapper):
-    """What `inner` would say next is taken back before it is said, if it names something and is doubted.
+    """The token that `inner` would give next is tried again if it names something and is flagged.
 
-    The second try is kept when it is doubted less. Needs a model that was calibrated.
+    The second try is kept when its p_unsupported is lower. Needs a model that was calibrated.
     """
 
     name = "retry"
 
     again: Method = field(default=Lime(mode="exact", gate=1.0, words="all"), kw_only=True)
 
-    def prepare(self, model) -> "Retry":
-        if Detector.from_config(model.config) is None:
+    def prepare(self, model: Model) -> PreparedRetry:
+        detector = Detector.from_config(model.config)
+        if detector is None:
             raise MethodError(
                 "Words can be tried again only with a model that was calibrated: lime-mlx evaluate --calibrate."
             )
-        return replace(self, inner=self.inner.prepare(model), again=self.again.prepare(model))
+        return PreparedRetry(self.inner.prepare(model), self.again.prepare(model), detector)
+
+
+@dataclass(frozen=True)
+class PreparedRetry(Prepared):
+    """The second try made ready for a model."""
+
+    inner: Prepared
+    again: Prepared
+    detector: Detector
+
+    @property
+    def caches(self) -> bool:
+        return self.inner.caches
 
     def step(self, session: Session) -> Forward:
-        detector, wanted = Detector.from_config(session.model.config), session.want_relevance
-        session.want_relevance = True
-        first = self.inner.step(session)
-        if (doubt := self._doubt(session, first, detector)) >= detector.threshold:
+        wanted, session.want_relevance = session.want_relevance, True
+        forward = self.inner.step(session)
+        if (p_unsupported := self._p_unsupported(session, forward)) >= self.detector.threshold:
             second = self.again.step(session)
-            first = second if self._doubt(session, second, detector) < doubt else first
+            forward = second if self._p_unsupported(session, second) < p_unsupported else forward
         session.want_relevance = wanted
-        return first if wanted else replace(first, relevance=None)
+        return forward if wanted else replace(forward, relevance=None)
 
-    def _doubt(self, session: Session, forward: Forward, detector: Detector) -> float:
+    def _p_unsupported(self, session: Session, forward: Forward) -> float:
         """Of the token that would be picked; 0 of one that names nothing."""
         token = int(mx.argmax(session.scores(forward.logits)))
         if session.content is not None and not session.content[token]:
             return 0.0
-        found = from_relevance(forward.relevance, session.modality)
-        return detector.p_unsupported({**found, **from_logits(np.array(forward.logits), token)})
+        assert forward.relevance is not None
+        statistics = from_relevance(forward.relevance, session.modality)
+        return self.detector.p_unsupported(statistics | from_logits(np.array(forward.logits), token))

@@ -3,40 +3,31 @@
 Paper: Gemma Team 2025, "Gemma 3 Technical Report" (arXiv 2503.19786).
 """
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from PIL import Image
 
 from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.files import Json
 from lime_mlx.media.crops import Crops, crops_text
-from lime_mlx.models.towers.siglip import SiglipConfig, SiglipTower
 from lime_mlx.positions import Positions
-from lime_mlx.processor import Medium
-from lime_mlx.prompt import Prompt, Span, runs
+from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
+from lime_mlx.prompt import WHOLE, Box, Grid, Part, Prompt, runs
 
-from .base import Inputs, Model, media_array, merge
-from .decoder import Decoder, DecoderConfig
+from .base import Inputs, Model, Renames, media_array, shape_of
+from .config import DecoderConfig, check_type, token_id
+from .decoder import Decoder
 from .layers import RMSNorm
+from .towers.siglip import SiglipConfig, SiglipTower
 
-IMAGE_TOKEN, BEGIN_TOKEN, TOKENS = 262144, 255999, 256
-TURNS = (
-    "{{ bos_token }}{% set told = namespace(system='') %}"
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{% for part in message['content'] %}"
-    "{% set told.system = told.system + part['text'] + '\n\n' %}{% endfor %}"
-    "{% else %}<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
-    "{{ told.system }}{% set told.system = '' %}"
-    "{% for part in message['content'] %}"
-    "{{ '<start_of_image>' if part['type'] == 'image' else part['text'] | trim }}{% endfor %}<end_of_turn>\n"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
+TOKENS = 256
 
 
 class VisionTower(nn.Module):
-    def __init__(self, config: SiglipConfig):
+    def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.vision_model = SiglipTower(config)
 
@@ -44,13 +35,13 @@ class VisionTower(nn.Module):
 class Projector(nn.Module):
     """Means of neighbouring patches, normed, times a matrix (vision, text)."""
 
-    def __init__(self, config: SiglipConfig, side: int, width: int):
+    def __init__(self, config: SiglipConfig, side: int, width: int) -> None:
         super().__init__()
         self.edge, self.side = config.edge, side
         self.mm_input_projection_weight = mx.zeros((config.hidden_size, width))
         self.mm_soft_emb_norm = RMSNorm(config.hidden_size, config.layer_norm_eps, plus_one=True)
 
-    def __call__(self, x):
+    def __call__(self, x: mx.array) -> mx.array:
         pool = self.edge // self.side
         count, _, width = x.shape
         grid = x.reshape(count, self.edge, self.edge, width)[:, : pool * self.side, : pool * self.side]
@@ -59,7 +50,7 @@ class Projector(nn.Module):
 
 
 class Gemma3(Model):
-    renames = (
+    renames: Renames = (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
@@ -67,39 +58,52 @@ class Gemma3(Model):
     )
     published_head = True
     drop = (*Model.drop, "vision_model.head.", "vision_tower.head.")  # pools for a task of SigLIP's own
-    chat_template = TURNS
+    chat_template = "gemma3"
     framed = True
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: Json) -> None:
         super().__init__(config)
         vision, text = vision_config(config), DecoderConfig.from_dict(self.text(config))
-        side = tokens_of(config)[1]
-        self.image_token = image_token(config)
         self.vision_tower = VisionTower(vision)
-        self.multi_modal_projector = Projector(vision, side, text.hidden_size)
+        self.multi_modal_projector = Projector(vision, tokens_of(config)[1], text.hidden_size)
         self.language_model = Decoder(text)
 
     @classmethod
-    def text(cls, config):
+    def text(cls, config: Json) -> Json:
         """As transformers: the head is tied by the root of config.json, and soft caps are not used with pictures."""
-        own = {"model_type": "gemma3_text", **(config.get("text_config") or {})}
+        text = {"model_type": "gemma3_text", **(config.get("text_config") or {})}
         tied = config.get("tie_word_embeddings")
-        return {**own, "final_logit_softcapping": None, "tie_word_embeddings": True if tied is None else tied}
+        return {**text, "final_logit_softcapping": None, "tie_word_embeddings": True if tied is None else tied}
 
     @classmethod
-    def media(cls, config, settings):
-        cut = Crops.from_dict(settings.image, vision_config(config).image_size)
-        tokens, _ = tokens_of(config)
+    def tokens(cls, config: Json) -> dict[str, int]:
+        return {"image": token_id(config, ("image_token_index", "image_token_id"), 262144, "image")}
 
-        def prepare(images):
+    @classmethod
+    def media(cls, config: Json, settings: Settings) -> Sequence[AnyMedium]:
+        vision, (tokens, _) = vision_config(config), tokens_of(config)
+        cut = Crops.from_dict(settings.image, vision.image_size)
+
+        def crops(image: Image.Image, source: int) -> list[Part]:
+            boxes = cut.boxes(*image.size)
+            width, height = image.size
+            fractions = [(a / width, b / height, c / width, d / height) for a, b, c, d in boxes]
+            return [Part(tokens, source, pooled_grid(config, box)) for box in [WHOLE, *fractions]]
+
+        def prepare(images: Sequence[Image.Image]) -> Prepared:
             arrays = cut(images)
-            return arrays, [crops_text(int(crops), tokens) for crops in arrays["num_crops"]]
+            parts = [part for source, image in enumerate(images) for part in crops(image, source)]
+            return Prepared(arrays, [crops_text(int(count), tokens) for count in arrays["num_crops"]], parts)
 
-        begin = config.get("boi_token_index")
-        return [Medium("image", BEGIN_TOKEN if begin is None else begin, prepare)]
+        return [Medium("image", token_id(config, ("boi_token_index",), 255999, "begin-of-image"), prepare)]
 
-    def sanitize(self, weights):
-        return self.vision_tower.vision_model.sanitize(super().sanitize(weights), "vision_tower.vision_model.")
+    def parts(self, kind: str, media: Mapping[str, object]) -> Sequence[Part]:
+        """The crops of a picture are known, but not where they lie on it."""
+        count, *_ = shape_of(media.get("pixel_values")) or (0,)
+        tokens, whole = tokens_of(self.config)[0], pooled_grid(self.config)
+        crops = np.asarray(media.get("num_crops", np.zeros(count, dtype=int))).ravel().tolist()
+        grids = [(source, grid) for source, more in enumerate(crops) for grid in [whole, *[None] * more]]
+        return [Part(tokens, source, grid) for source, grid in grids]
 
     def features(self, pixels: mx.array) -> mx.array:
         """Projected picture features (N, tokens, D) of pixels (N, 3, S, S)."""
@@ -108,16 +112,9 @@ class Gemma3(Model):
             raise PromptError(f"pixel_values must have shape (N, 3, {size}, {size}), got {tuple(pixels.shape)}.")
         return self.multi_modal_projector(self.vision_tower.vision_model(pixels))
 
-    def embed(self, prompt: Prompt) -> mx.array:
-        here = prompt.input_ids == self.image_token
-        if here.any() and "pixel_values" not in prompt.media:
-            raise PromptError("The prompt has a place for a picture, but no picture was given.")
-        # The vocabulary may end before the image token.
-        embeds = self.language_model.embed(self.ids(replace(prompt, input_ids=np.where(here, 0, prompt.input_ids))))
-        if "pixel_values" not in prompt.media:
-            return embeds
+    def pictures(self, prompt: Prompt) -> mx.array:
         pixels = media_array(prompt.media["pixel_values"], self.vision_tower.vision_model.dtype)
-        return merge(embeds, self.features(pixels).flatten(0, 1), np.flatnonzero(here), "image")
+        return self.features(pixels).flatten(0, 1)
 
     def inputs(self, prompt: Prompt) -> Inputs:
         blocks = np.zeros(len(prompt), dtype=np.int32)
@@ -125,21 +122,14 @@ class Gemma3(Model):
             blocks[span.start : span.stop] = number
         return Inputs(self.embed(prompt), Positions(blocks=blocks))
 
-    def spans(self, prompt: Prompt) -> tuple[Span, ...]:
-        if prompt.spans is not None:
-            return tuple(prompt.spans)
-        return runs(prompt.input_ids, self.image_token, "image")
 
-
-def vision_config(config: dict[str, Any]) -> SiglipConfig:
+def vision_config(config: Json) -> SiglipConfig:
     vision = config.get("vision_config") or {}
-    kind = vision.get("model_type", "siglip_vision_model")
-    if kind != "siglip_vision_model":
-        raise CheckpointError(f"This gemma3 checkpoint has a {kind!r} tower; only siglip_vision_model is supported.")
+    check_type(config, "tower", vision.get("model_type", "siglip_vision_model"), ["siglip_vision_model"])
     return SiglipConfig.from_dict(vision)
 
 
-def tokens_of(config: dict[str, Any]) -> tuple[int, int]:
+def tokens_of(config: Json) -> tuple[int, int]:
     """Tokens of a picture, and along one side of it. Raises `CheckpointError` where the patches cannot be pooled so."""
     count = config.get("mm_tokens_per_image") or TOKENS
     side, edge = int(count**0.5), vision_config(config).edge
@@ -148,6 +138,8 @@ def tokens_of(config: dict[str, Any]) -> tuple[int, int]:
     return count, side
 
 
-def image_token(config: dict[str, Any]) -> int:
-    ids = (config.get("image_token_index"), config.get("image_token_id"), IMAGE_TOKEN)
-    return next(token for token in ids if token is not None)
+def pooled_grid(config: Json, box: Box = WHOLE) -> Grid:
+    """How the tokens of a picture, or of a crop, lie on it; patches at the right and at the bottom may be left out."""
+    vision, (_, side) = vision_config(config), tokens_of(config)
+    pooled = vision.edge // side * side / vision.edge
+    return Grid.square(side, box, vision.covered * pooled)

@@ -3,37 +3,33 @@
 Papers: Laurencon et al. 2024 (arXiv 2408.12637); Marafioti et al. 2025, "SmolVLM" (arXiv 2504.05299).
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.files import Json
 from lime_mlx.media.splits import Splits, splits_text
-from lime_mlx.models.towers.siglip import SiglipConfig, SiglipTower
-from lime_mlx.processor import Medium
-from lime_mlx.prompt import Prompt, Span, runs
+from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
+from lime_mlx.prompt import WHOLE, Grid, Part, Prompt
 
-from .base import Model, media_array, merge
-from .decoder import Decoder, DecoderConfig
+from .base import Model, Renames, media_array
+from .config import TEXTS, DecoderConfig, check_type, token_id
+from .decoder import Decoder
 from .layers import linear
+from .towers.siglip import SiglipConfig, SiglipTower
 
-TEXTS = ("llama", "mistral", "qwen2", "qwen3")
-IMAGE_TOKEN = 128257
 # What transformers assumes of the tower and the text when config.json leaves them out.
 VISION = {"hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 TEXT = {"model_type": "llama", "rms_norm_eps": 1e-5}
-TURNS = (
-    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}:"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n"
-    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
-)
 
 
 class Projection(nn.Module):
-    def __init__(self, features: int, width: int):
+    def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(features, width, bias=False)
 
@@ -41,12 +37,12 @@ class Projection(nn.Module):
 class Connector(nn.Module):
     """Pixel shuffle: squares of `scale` x `scale` patches become one, `scale` ** 2 times as wide."""
 
-    def __init__(self, scale: int, features: int, width: int):
+    def __init__(self, scale: int, features: int, width: int) -> None:
         super().__init__()
         self.scale = scale
         self.modality_projection = Projection(features * scale**2, width)
 
-    def __call__(self, x):
+    def __call__(self, x: mx.array) -> mx.array:
         count, patches, width = x.shape
         edge, scale = round(patches**0.5), self.scale
         x = x.reshape(count, edge // scale, scale, edge // scale, scale, width).swapaxes(2, 3)
@@ -54,7 +50,7 @@ class Connector(nn.Module):
 
 
 class Idefics3(Model):
-    renames = (
+    renames: Renames = (
         (r"^model\.text_model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^model\.(vision_model|connector)\.", r"\1."),
@@ -62,52 +58,56 @@ class Idefics3(Model):
     )
     published_head = True
     published = ((r"^language_model\.model\.", "language_model."),)
-    chat_template = TURNS
+    chat_template = "idefics3"
+    # Squares of zeros only fill up; in every sum of the tower this level is 0 as well.
+    blanks = {"image": 1e-30}
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: Json) -> None:
         super().__init__(config)
         text, vision = DecoderConfig.from_dict(self.text(config)), vision_config(config)
-        if text.model_type not in TEXTS:
-            raise CheckpointError(
-                f"This {config['model_type']} checkpoint has a {text.model_type!r} text part; "
-                f"supported: {', '.join(TEXTS)}."
-            )
-        scale = tokens_of(config)[1]
-        self.image_token = image_token(config)
+        check_type(config, "text part", text.model_type, TEXTS)
         self.vision_model = SiglipTower(vision)
-        self.connector = Connector(scale, vision.hidden_size, text.hidden_size)
+        self.connector = Connector(tokens_of(config)[1], vision.hidden_size, text.hidden_size)
         self.language_model = Decoder(text)
 
     @classmethod
-    def text(cls, config):
+    def text(cls, config: Json) -> Json:
         """The head is tied where the root of config.json says so."""
         given = config.get("text_config")
-        own = TEXT if given is None else {"model_type": "llama", **given}
-        return {**own, "tie_word_embeddings": config.get("tie_word_embeddings", False)}
+        text = TEXT if given is None else {"model_type": "llama", **given}
+        return {**text, "tie_word_embeddings": config.get("tie_word_embeddings", False)}
 
     @classmethod
-    def media(cls, config, settings):
-        cut, size = Splits.from_dict(settings.image), vision_config(config).image_size
-        if cut.side != size:
+    def tokens(cls, config: Json) -> dict[str, int]:
+        return {"image": token_id(config, ("image_token_id",), 128257, "image")}
+
+    @classmethod
+    def media(cls, config: Json, settings: Settings) -> Sequence[AnyMedium]:
+        cut, vision = Splits.from_dict(settings.image), vision_config(config)
+        if cut.side != (size := vision.image_size):
             raise CheckpointError(
                 f"preprocessor_config.json cuts squares of {cut.side}, but the vision tower takes {size} x {size}."
             )
-        tokens, _ = tokens_of(config)
+        tokens, scale = tokens_of(config)
 
-        def prepare(images):
-            return cut(images), [splits_text(*cut.grid(image), tokens) for image in images]
+        def squares(image: Image.Image, source: int) -> list[Part]:
+            rows, columns = cut.grid(image)
+            cells = [(x, y) for y in range(rows) for x in range(columns)]
+            boxes = [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for x, y in cells]
+            grids = [Grid.square(vision.edge // scale, box, vision.covered) for box in [*boxes, WHOLE]]
+            return [Part(tokens, source, grid) for grid in grids]
 
-        return [Medium("image", image_token(config), prepare)]
+        def prepare(images: Sequence[Image.Image]) -> Prepared:
+            parts = [part for source, image in enumerate(images) for part in squares(image, source)]
+            return Prepared(cut(images), [splits_text(*cut.grid(image), tokens) for image in images], parts)
 
-    def sanitize(self, weights):
-        return self.vision_model.sanitize(super().sanitize(weights), "vision_model.")
+        return [Medium("image", cls.tokens(config)["image"], prepare)]
 
-    def features(self, pixels: mx.array, patches: np.ndarray) -> mx.array:
+    def features(self, pixels: mx.array, patches: NDArray[np.bool_]) -> mx.array:
         """Projected features (N, tokens, D) of squares (N, 3, S, S); patches (N, S / patch, S / patch) are picture."""
         return self.connector(self.vision_model(pixels, patches))
 
     def pictures(self, prompt: Prompt) -> mx.array:
-        """What stands in the places of the prompt's pictures, (places, D)."""
         pixels = np.asarray(prompt.media["pixel_values"], dtype=np.float32)
         size, side = pixels.shape[-1], self.vision_model.config.patch_size
         edge = size // side
@@ -124,35 +124,14 @@ class Idefics3(Model):
         pictures = media_array(pixels[0][real], self.vision_model.dtype)
         return self.features(pictures, cells.astype(bool).any(axis=(2, 4))).flatten(0, 1)
 
-    def embed(self, prompt: Prompt) -> mx.array:
-        ids = self.ids(prompt)
-        places = np.flatnonzero(prompt.input_ids == self.image_token)
-        embeds = self.language_model.embed(ids)
-        if "pixel_values" not in prompt.media:
-            if places.size:
-                raise PromptError("The prompt has a place for a picture, but no picture was given.")
-            return embeds
-        return merge(embeds, self.pictures(prompt), places, "image")
 
-    def spans(self, prompt: Prompt) -> tuple[Span, ...]:
-        """One for each square of a picture."""
-        if prompt.spans is not None:
-            return tuple(prompt.spans)
-        return runs(prompt.input_ids, self.image_token, "image")
-
-
-def vision_config(config: dict[str, Any]) -> SiglipConfig:
+def vision_config(config: Json) -> SiglipConfig:
     return SiglipConfig.from_dict({**VISION, **(config.get("vision_config") or {})})
 
 
-def tokens_of(config: dict[str, Any]) -> tuple[int, int]:
+def tokens_of(config: Json) -> tuple[int, int]:
     """Tokens of a square, and how many patches along one side make one token."""
     scale, edge = config.get("scale_factor") or 2, vision_config(config).edge
     if edge % scale:
         raise CheckpointError(f"scale_factor is {scale}, which does not divide {edge} patches.")
     return (edge // scale) ** 2, scale
-
-
-def image_token(config: dict[str, Any]) -> int:
-    token = config.get("image_token_id")
-    return IMAGE_TOKEN if token is None else token

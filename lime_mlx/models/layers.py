@@ -3,7 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from lime_mlx.lrp.rules import PLAIN, Rules
+from lime_mlx.errors import CheckpointError
+from lime_mlx.lrp.rules import PLAIN, RATIOS, Rules
 
 # Rows from which, on the CPU, unpacking a quantised matrix once beats multiplying it packed.
 UNPACK_ROWS = 8
@@ -12,7 +13,8 @@ UNPACK_ROWS = 8
 def linear(layer: nn.Module, x: mx.array) -> mx.array:
     """`layer(x)` for an `nn.Linear` or `nn.QuantizedLinear`, whichever way is fast on this device."""
     if not isinstance(layer, nn.QuantizedLinear) or not _unpack(x):
-        return layer(x)
+        y: mx.array = layer(x)
+        return y
     y = x @ unpacked(layer, x.dtype).T
     return y + layer.bias if "bias" in layer else y
 
@@ -34,10 +36,32 @@ def _unpack(x: mx.array) -> bool:
     return x.size >= UNPACK_ROWS * x.shape[-1] and mx.default_device() == mx.cpu
 
 
+def check_activation(kind: str, where: str = "config.json") -> None:
+    """Raises `CheckpointError` for an activation that is not built."""
+    if kind not in RATIOS:
+        raise CheckpointError(f"{where} asks for the activation {kind!r}; supported: {', '.join(sorted(RATIOS))}.")
+
+
+def channels_last(weights: dict[str, mx.array], name: str, stored: tuple[int, ...]) -> dict[str, mx.array]:
+    """The weights with the kernel `name` in MLX's layout; `stored` is its shape behind the first axis in PyTorch's."""
+    kernel = weights.get(name)
+    if kernel is None or kernel.shape[1:] != stored:
+        return weights
+    return {**weights, name: mx.moveaxis(kernel, 1, -1)}
+
+
+class Tower(nn.Module):
+    """What makes features of pictures or sounds."""
+
+    def sanitize(self, weights: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
+        """The weights of this tower, whose names begin with `prefix`, in MLX's layouts, from any they are stored in."""
+        return weights
+
+
 class RMSNorm(nn.Module):
     """`plus_one`: the weight is stored without the 1 that is added to it (Gemma)."""
 
-    def __init__(self, dims: int, eps: float, plus_one: bool = False):
+    def __init__(self, dims: int, eps: float, plus_one: bool = False) -> None:
         super().__init__()
         self.weight = mx.zeros((dims,)) if plus_one else mx.ones((dims,))
         self.eps, self.plus_one = eps, plus_one
@@ -47,7 +71,7 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    def __init__(self, dims: int, eps: float):
+    def __init__(self, dims: int, eps: float) -> None:
         super().__init__()
         self.weight = mx.ones((dims,))
         self.bias = mx.zeros((dims,))

@@ -3,67 +3,65 @@
 Liu et al. 2024, "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge".
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from lime_mlx.errors import CheckpointError, PromptError
-from lime_mlx.media.anyres import RESOLUTIONS, AnyResolution, best_resolution, resolutions, unpadded
-from lime_mlx.models.towers.clip import ClipConfig
-from lime_mlx.processor import Medium
-from lime_mlx.prompt import Prompt
+from lime_mlx.files import Json
+from lime_mlx.media.anyres import RESOLUTIONS, AnyResolution, best_resolution, kept_box, resolutions, unpadded
+from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
+from lime_mlx.prompt import Grid, Part, Prompt
 
-from .base import media_array
-from .llava import Llava, image_token, tower_config
-
-MISTRAL = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}[INST] {% endif %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-    "{% if message['role'] == 'user' %} [/INST]{% else %}\n{% endif %}{% endfor %}"
-)
+from .base import Renames, bundled_template, media_array
+from .llava import Llava, tower_config
 
 
 class LlavaNext(Llava):
-    renames = ((r"^model\.image_newline$", "image_newline"), *Llava.renames)
+    renames: Renames = ((r"^model\.image_newline$", "image_newline"), *Llava.renames)
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: Json) -> None:
         super().__init__(config)
-        if self.strategy != "default":
+        if self.class_tokens:
             raise CheckpointError(
-                f"vision_feature_select_strategy is {self.strategy!r}, but the rows of a llava_next picture have no "
-                "place for a class token; only default is supported."
+                "vision_feature_select_strategy is 'full', but the rows of a llava_next picture have no place for a "
+                "class token; only default is supported."
             )
         self._tiling = Tiling(config)
         self.image_newline = mx.zeros((self.language_model.config.hidden_size,))
 
     @classmethod
-    def text(cls, config):
+    def text(cls, config: Json) -> Json:
         """The head is tied where the root of config.json says so: transformers does not look in `text_config`."""
         return {**super().text(config), "tie_word_embeddings": config.get("tie_word_embeddings", False)}
 
     @classmethod
-    def template(cls, config):
-        return MISTRAL if cls.text(config).get("model_type") == "mistral" else super().template(config)
+    def template(cls, config: Json) -> str | None:
+        mistral = cls.text(config).get("model_type") == "mistral"
+        return bundled_template("mistral") if mistral else super().template(config)
 
     @classmethod
-    def media(cls, config, settings):
+    def media(cls, config: Json, settings: Settings) -> Sequence[AnyMedium]:
         tiling = Tiling(config)
         # The model reads the tiles by config.json, so they are cut by it, whatever preprocessor_config.json offers.
         cut = AnyResolution.from_dict({**settings.image, "image_grid_pinpoints": tiling.resolutions}, tiling.side)
 
-        def prepare(images):
-            return cut(images), [cut.tokens((image.height, image.width), tiling.edge) for image in images]
+        def prepare(images: Sequence[Image.Image]) -> Prepared:
+            return Prepared(cut(images), [cut.tokens((image.height, image.width), tiling.edge) for image in images])
 
-        return [Medium("image", image_token(config), prepare)]
+        return [Medium("image", cls.tokens(config)["image"], prepare)]
+
+    def parts(self, kind: str, media: Mapping[str, object]) -> Sequence[Part]:
+        sizes = image_sizes(media)
+        return [part for i, size in enumerate(sizes or ()) for part in self._tiling.parts(size, i)]
 
     def pictures(self, prompt: Prompt) -> mx.array:
-        sizes = np.asarray(prompt.media.get("image_sizes", ()))
-        if sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all():
+        sizes = image_sizes(prompt.media)
+        if sizes is None:
             raise PromptError("image_sizes must say the height and width in pixels of each picture, shape (N, 2).")
-        sizes = sizes.tolist()
         counts = [1 + rows * columns for rows, columns in map(self._tiling.grid, sizes)]
         pixels = media_array(prompt.media["pixel_values"], self.vision_tower.dtype)
         if pixels.ndim == 5 and len(pixels) == len(sizes) and pixels.shape[1] >= max(counts):
@@ -75,18 +73,18 @@ class LlavaNext(Llava):
             )
         features = self.features(pixels).flatten(0, 1)
         rows = mx.concatenate([features, self.image_newline[None].astype(features.dtype)])
-        starts = np.cumsum([0, *counts[:-1]]) * self.vision_tower.config.patches
-        places = [self._tiling.places(size) for size in sizes]
-        order = [np.where(each < 0, len(features), start + each) for start, each in zip(starts, places, strict=True)]
+        starts = np.cumsum([0, *counts[:-1]]) * self._tiling.edge**2
+        orders = [self._tiling.order(size) for size in sizes]
+        order = [np.where(each < 0, len(features), start + each) for start, each in zip(starts, orders, strict=True)]
         return rows[mx.array(np.concatenate(order))]
 
 
 class Tiling:
     """The tiles of a picture, `side` pixels and `edge` features long, as config.json says."""
 
-    def __init__(self, config: dict[str, Any]):
-        tower, offered = ClipConfig.from_dict(tower_config(config)), config.get("image_grid_pinpoints")
-        self.side, self.edge = tower.image_size, tower.image_size // tower.patch_size
+    def __init__(self, config: Json) -> None:
+        self._tower, offered = tower_config(config), config.get("image_grid_pinpoints")
+        self.side, self.edge = self._tower.image_size, self._tower.edge
         self.resolutions = resolutions(RESOLUTIONS if offered is None else offered, self.side)
 
     def grid(self, size: Sequence[int]) -> tuple[int, int]:
@@ -94,8 +92,8 @@ class Tiling:
         height, width = best_resolution(size, self.resolutions)
         return height // self.side, width // self.side
 
-    def places(self, size: Sequence[int]) -> np.ndarray:
-        """What stands where for a picture (height, width): numbers of its tiles' features, -1 for a line end."""
+    def order(self, size: Sequence[int]) -> NDArray[np.intp]:
+        """The features of a picture (height, width) in the order of the prompt: their numbers, -1 for a line end."""
         (rows, columns), edge = self.grid(size), self.edge
         base = edge * edge
         tiled = np.arange(base, base * (1 + rows * columns)).reshape(rows, columns, edge, edge)
@@ -103,3 +101,22 @@ class Tiling:
         top, left = unpadded(whole.shape, size)
         kept = whole[top : len(whole) - top, left : whole.shape[1] - left]
         return np.concatenate([np.arange(base), np.pad(kept, [(0, 0), (0, 1)], constant_values=-1).ravel()])
+
+    def parts(self, size: Sequence[int], source: int) -> list[Part]:
+        """The whole picture, and the rows of the joined tiles, each with its line end, if any row is left."""
+        shape = tuple(count * self.edge for count in self.grid(size))
+        top, left = unpadded(shape, size)
+        box = kept_box(size, best_resolution(size, self.resolutions), shape)
+        rows, columns = shape[0] - 2 * top, shape[1] - 2 * left
+        tiles = Grid(rows, columns, row_end=1, box=box)
+        parts = [Part(self.edge**2, source, Grid.square(self.edge, covered=self._tower.covered))]
+        return parts + [Part(len(tiles), source, tiles if columns else None)] * bool(len(tiles))
+
+
+def image_sizes(media: Mapping[str, object]) -> list[list[int]] | None:
+    """Height and width of each picture, or None where they are not given so."""
+    sizes = np.asarray(media.get("image_sizes", ()))
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all():
+        return None
+    pairs: list[list[int]] = sizes.tolist()
+    return pairs

@@ -3,34 +3,33 @@
 Paper: Xu et al. 2025, "Qwen2.5-Omni Technical Report" (arXiv 2503.20215).
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.errors import CheckpointError
+from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.media.mel import Mel
-from lime_mlx.models.towers.whisper import EPS, Block, WhisperConfig, laid_out, positions, sinusoids
-from lime_mlx.prompt import Prompt, Span, runs
+from lime_mlx.processor import AnyMedium, Settings
+from lime_mlx.prompt import Part, Prompt
 
-from .base import Inputs, media_array, merge
-from .layers import LayerNorm, linear
+from .base import Renames, Weights, media_array
+from .layers import LayerNorm, Tower, linear
 from .qwen2_5_vl import Qwen25VL
-from .qwen2_audio import audio_token, frames, hearing
+from .qwen2_audio import audio_token, frames, hearing, sound_parts
+from .towers.whisper import EPS, Block, WhisperConfig, laid_out, positions, sinusoids
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 POSITIONS_PER_SECOND = 25
-CHATML = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_bos|><|IMAGE|><|vision_eos|>"
-    "{% elif part['type'] == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class OmniAudioConfig(WhisperConfig):
     output_dim: int = 3584
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Json) -> Self:
         kind = values.get("model_type", "qwen2_5_omni_audio_encoder")
         if kind != "qwen2_5_omni_audio_encoder":
             raise CheckpointError(f"The sound tower is {kind!r}; only qwen2_5_omni_audio_encoder is supported.")
@@ -54,10 +53,10 @@ class OmniAudioConfig(WhisperConfig):
         return config
 
 
-class AudioTower(nn.Module):
+class AudioTower(Tower):
     """Whisper's layers on windows of a sound, each with positions of its own."""
 
-    def __init__(self, config: OmniAudioConfig):
+    def __init__(self, config: OmniAudioConfig) -> None:
         super().__init__()
         self.config = config
         self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, 3, padding=1)
@@ -81,17 +80,20 @@ class AudioTower(nn.Module):
         mask = (mx.arange(h.shape[1]) < mx.array(valid)[:, None])[:, None, None]
         for layer in self.layers:
             h = layer(h, mask)
-        rows, found = iter(zip(h, valid.tolist(), strict=True)), []
+        rows, features = iter(zip(h, valid.tolist(), strict=True)), []
         for sound in sounds:
             count = -(-sound.shape[1] // window)
             states = mx.concatenate([row[:length] for row, length in (next(rows) for _ in range(count))])
             pairs = states[: states.shape[0] // 2 * 2].reshape(-1, 2, states.shape[1])
-            found.append(pairs.mean(axis=1))
-        return linear(self.proj, self.ln_post(mx.concatenate(found)))
+            features.append(pairs.mean(axis=1))
+        return linear(self.proj, self.ln_post(mx.concatenate(features)))
+
+    def sanitize(self, weights: Weights, prefix: str) -> Weights:
+        return laid_out(weights, prefix, self.config)
 
 
 class Qwen25Omni(Qwen25VL):
-    renames = (
+    renames: Renames = (
         (r"^thinker\.", ""),
         (r"^model\.(audio_tower|visual)\.", r"\1."),
         *Qwen25VL.renames[:2],
@@ -100,9 +102,9 @@ class Qwen25Omni(Qwen25VL):
     )
     drop = (*Qwen25VL.drop, "talker.", "token2wav.", "audio_bos_eos_token")
     published = ((r"^", "thinker."),)
-    chat_template = CHATML
+    chat_template = "qwen2_5_omni"
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: Json) -> None:
         inner = thinker(config)
         super().__init__(inner)
         self._config = config
@@ -113,22 +115,29 @@ class Qwen25Omni(Qwen25VL):
                 f"but the text part takes {width}."
             )
         self.step = step(inner)
-        self.audio_token = audio_token(inner)
         self.audio_tower = AudioTower(audio)
 
     @classmethod
-    def text(cls, config):
+    def text(cls, config: Json) -> Json:
         inner = thinker(config)
         return {**super().text(inner), "tie_word_embeddings": inner.get("tie_word_embeddings", False)}
 
     @classmethod
-    def media(cls, config, settings):
+    def tokens(cls, config: Json) -> dict[str, int]:
+        inner = thinker(config)
+        return {**super().tokens(inner), "audio": audio_token(inner)}
+
+    @classmethod
+    def media(cls, config: Json, settings: Settings) -> Sequence[AnyMedium]:
         inner = thinker(config)
         mel = Mel.from_dict({"feature_size": hearing_config(inner).num_mel_bins, **settings.audio})
         return [*super().media(inner, settings), hearing(audio_token(inner), mel)]
 
-    def sanitize(self, weights):
-        weights = laid_out(super().sanitize(weights), "audio_tower.", self.audio_tower.config)
+    def parts(self, kind: str, media: Mapping[str, object]) -> Sequence[Part]:
+        return sound_parts(media) if kind == "audio" else super().parts(kind, media)
+
+    def sanitize(self, weights: Weights) -> Weights:
+        weights = super().sanitize(weights)
         for index in range(len(self.vision_tower.blocks)):
             path = f"vision_tower.blocks.{index}.attn"
             for kind in ("weight", "bias", "scales", "biases"):
@@ -137,29 +146,17 @@ class Qwen25Omni(Qwen25VL):
                     weights[f"{path}.qkv.{kind}"] = mx.concatenate([weights.pop(name) for name in parts])
         return weights
 
-    def inputs(self, prompt: Prompt) -> Inputs:
-        inputs = super().inputs(prompt)
-        places = np.flatnonzero(prompt.input_ids == self.audio_token)
-        if prompt.media.get("input_features") is None:
-            if places.size:
-                raise PromptError("The prompt has a place for a sound, but no sound was given.")
-            return inputs
-        return inputs._replace(embeds=merge(inputs.embeds, self.audio_tower(self.sounds(prompt)), places, "audio"))
+    def sounds(self, prompt: Prompt) -> mx.array:
+        return self.audio_tower(self.spectra(prompt))
 
-    def sounds(self, prompt: Prompt) -> list[mx.array]:
+    def spectra(self, prompt: Prompt) -> list[mx.array]:
         """The mel frames (bins, frames) of each sound, without what fills them up."""
         mel, mask = frames(prompt.media, self.audio_tower.config.num_mel_bins)
         dtype = self.audio_tower.conv1.weight.dtype
-        return [media_array(sound[:, seen], dtype) for sound, seen in zip(mel, mask, strict=True)]
-
-    def spans(self, prompt: Prompt) -> tuple[Span, ...]:
-        if prompt.spans is not None:
-            return tuple(prompt.spans)
-        found = super().spans(prompt) + runs(prompt.input_ids, self.audio_token, "audio")
-        return tuple(sorted(found, key=lambda span: span.start))
+        return [media_array(sound[:, real], dtype) for sound, real in zip(mel, mask, strict=True)]
 
 
-def thinker(config: dict[str, Any]) -> dict[str, Any]:
+def thinker(config: Json) -> Json:
     """The thinker's part of a whole config.json, under the names that Qwen2.5-VL has for the same things."""
     inner = config.get("thinker_config") or config
     image = inner.get("image_token_id")
@@ -167,14 +164,14 @@ def thinker(config: dict[str, Any]) -> dict[str, Any]:
     return {**inner, "model_type": "qwen2_5_omni", "image_token_id": image}
 
 
-def hearing_config(inner: dict[str, Any]) -> OmniAudioConfig:
+def hearing_config(inner: Json) -> OmniAudioConfig:
     return OmniAudioConfig.from_dict(inner.get("audio_config") or {})
 
 
-def step(inner: dict[str, Any]) -> int:
+def step(inner: Json) -> int:
     """Positions between two frames of a picture, which count as a second apart."""
-    found = inner.get("position_id_per_seconds")
-    found = POSITIONS_PER_SECOND if found is None else found
-    if not isinstance(found, int) or found < 1:
-        raise CheckpointError(f"position_id_per_seconds of config.json is {found!r}; a number from 1 on is needed.")
-    return found
+    count = inner.get("position_id_per_seconds")
+    count = POSITIONS_PER_SECOND if count is None else count
+    if not isinstance(count, int) or count < 1:
+        raise CheckpointError(f"position_id_per_seconds of config.json is {count!r}; a number from 1 on is needed.")
+    return count

@@ -6,15 +6,17 @@ Paper: Bai et al. 2025, "Qwen2.5-VL Technical Report" (arXiv 2502.13923).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.errors import CheckpointError
-from lime_mlx.lrp.rules import PLAIN
-from lime_mlx.models.towers.qwen_vision import Merger, Segments, Tower, VisionConfig, frames, turns
+from lime_mlx.lrp.rules import PLAIN, Rules
 
 from . import decoder
 from .layers import RMSNorm
 from .qwen_vl import QwenVL
+from .towers.qwen_vision import Merger, QwenTower, Segments, VisionConfig, frames, rope_angles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +34,11 @@ class Qwen25Config(VisionConfig):
 
 
 class MLP(decoder.MLP):
-    def __call__(self, x):
-        return super().__call__(x, PLAIN)
+    def __call__(self, x: mx.array, rules: Rules = PLAIN) -> mx.array:
+        return super().__call__(x, rules)
 
 
-def windows(grids: np.ndarray, config: Qwen25Config) -> Segments:
+def windows(grids: NDArray[np.intp], config: Qwen25Config) -> Segments:
     """Every window of every frame on its own; those at the right and at the bottom are what is left."""
     numbers, first = [], 0
     for time, rows, columns in grids:
@@ -48,10 +50,11 @@ def windows(grids: np.ndarray, config: Qwen25Config) -> Segments:
     return Segments(np.repeat(np.concatenate(numbers), config.window))
 
 
-class Qwen25Tower(Tower):
+class Qwen25Tower(QwenTower):
     config_class = Qwen25Config
+    config: Qwen25Config
 
-    def __init__(self, config: Qwen25Config):
+    def __init__(self, config: Qwen25Config) -> None:
         if config.side < 1:
             raise CheckpointError(
                 f"window_size of vision_config is {config.window_size}, less than the "
@@ -60,11 +63,11 @@ class Qwen25Tower(Tower):
         super().__init__(config, RMSNorm, MLP)
         self.merger = Merger(config, RMSNorm)
 
-    def __call__(self, pixels, grids):
-        h, turn = self.patch_embed(pixels), turns(grids, self.config)
+    def __call__(self, pixels: mx.array, grids: NDArray[np.intp]) -> list[mx.array]:
+        h, angles = self.patch_embed(pixels), rope_angles(grids, self.config)
         whole, parts = frames(grids), windows(grids, self.config)
         for index, block in enumerate(self.blocks):
-            h = block(h, turn, whole if index in self.config.fullatt_block_indexes else parts)
+            h = block(h, angles, whole if index in self.config.fullatt_block_indexes else parts)
         return [self.merger(h)]
 
 

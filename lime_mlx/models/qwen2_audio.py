@@ -4,43 +4,33 @@ Paper: Chu et al. 2024, "Qwen2-Audio Technical Report" (arXiv 2407.10759).
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.errors import CheckpointError, MediaError, PromptError
+from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound, open_audio
 from lime_mlx.media.mel import Mel
-from lime_mlx.models.towers.whisper import WhisperConfig, WhisperTower, pooled, positions
-from lime_mlx.processor import Medium, Settings
-from lime_mlx.prompt import Prompt, Span, runs
+from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
+from lime_mlx.prompt import Part, Prompt
 
-from .base import Model, media_array, merge
-from .decoder import Decoder, DecoderConfig
+from .base import Model, media_array, shape_of
+from .config import TEXTS, DecoderConfig, check_type, token_id
+from .decoder import Decoder
 from .layers import linear
-
-TEXTS = ("llama", "mistral", "qwen2", "qwen3")
-AUDIO_TOKEN = 151646
-CHATML = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "{% set sounds = namespace(count=0) %}"
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% for part in message['content'] %}{% if part['type'] == 'audio' %}{% set sounds.count = sounds.count + 1 %}"
-    "Audio {{ sounds.count }}: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+from .towers.whisper import WhisperConfig, WhisperTower, pooled, positions
 
 
 class Projector(nn.Module):
-    def __init__(self, features: int, width: int):
+    def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(features, width)
 
-    def __call__(self, x):
+    def __call__(self, x: mx.array) -> mx.array:
         return linear(self.linear, x)
 
 
@@ -50,33 +40,33 @@ class Qwen2Audio(Model):
         (r"^lm_head\.", "language_model.lm_head."),
         (r"^model\.(audio_tower|multi_modal_projector)\.", r"\1."),
     )
-    chat_template = CHATML
+    chat_template = "qwen2_audio"
     framed = True
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: Json) -> None:
         super().__init__(config)
         audio = audio_config(config)
         # A head of its own whenever the weights have one, as in transformers 5: `tie_word_embeddings` alone ties none.
         text = DecoderConfig.from_dict({**self.text(config), "tie_word_embeddings": False})
-        if text.model_type not in TEXTS:
-            raise CheckpointError(
-                f"This qwen2_audio checkpoint has a {text.model_type!r} text part; supported: {', '.join(TEXTS)}."
-            )
-        self.audio_token = audio_token(config)
+        check_type(config, "text part", text.model_type, TEXTS)
         self.audio_tower = WhisperTower(audio)
         self.multi_modal_projector = Projector(audio.d_model, text.hidden_size)
         self.language_model = Decoder(text)
 
     @classmethod
-    def text(cls, config):
+    def text(cls, config: Json) -> Json:
         return {"model_type": "qwen2", **(config.get("text_config") or {})}
 
     @classmethod
-    def media(cls, config, settings):
+    def tokens(cls, config: Json) -> dict[str, int]:
+        return {"audio": audio_token(config)}
+
+    @classmethod
+    def media(cls, config: Json, settings: Settings) -> Sequence[AnyMedium]:
         return [hearing(audio_token(config), spectrogram(config, settings))]
 
-    def sanitize(self, weights):
-        return self.audio_tower.sanitize(super().sanitize(weights), "audio_tower.")
+    def parts(self, kind: str, media: Mapping[str, object]) -> Sequence[Part]:
+        return sound_parts(media)
 
     def features(self, mel: mx.array, valid: mx.array) -> mx.array:
         """Projected features (N, T, D) of mel (N, bins, frames), of which the first `valid` (N,) frames are sound.
@@ -87,7 +77,6 @@ class Qwen2Audio(Model):
         return self.multi_modal_projector(self.audio_tower(mel, valid))
 
     def sounds(self, prompt: Prompt) -> mx.array:
-        """What stands in the places of the prompt's sounds, (places, D)."""
         mel, mask = frames(prompt.media, self.audio_tower.config.num_mel_bins, self.audio_tower.config.frames)
         valid = mask.sum(axis=1).astype(np.int32)
         counts = pooled(valid)
@@ -95,56 +84,51 @@ class Qwen2Audio(Model):
         features = self.features(media_array(mel, self.audio_tower.dtype), mx.array(valid))
         return mx.concatenate([feature[:count] for feature, count in zip(features, counts.tolist(), strict=True)])
 
-    def embed(self, prompt: Prompt) -> mx.array:
-        ids = self.ids(prompt)
-        places = np.flatnonzero(prompt.input_ids == self.audio_token)
-        embeds = self.language_model.embed(ids)
-        if "input_features" not in prompt.media:
-            if places.size:
-                raise PromptError("The prompt has a place for a sound, but no sound was given.")
-            return embeds
-        return merge(embeds, self.sounds(prompt), places, "audio")
 
-    def spans(self, prompt: Prompt) -> tuple[Span, ...]:
-        if prompt.spans is not None:
-            return tuple(prompt.spans)
-        return runs(prompt.input_ids, self.audio_token, "audio")
-
-
-def audio_config(config: dict[str, Any]) -> WhisperConfig:
+def audio_config(config: Json) -> WhisperConfig:
     audio = config.get("audio_config") or {}
-    kind = audio.get("model_type", "qwen2_audio_encoder")
-    if kind != "qwen2_audio_encoder":
-        raise CheckpointError(
-            f"This qwen2_audio checkpoint has a {kind!r} tower; only qwen2_audio_encoder is supported."
-        )
+    check_type(config, "tower", audio.get("model_type", "qwen2_audio_encoder"), ["qwen2_audio_encoder"])
     return WhisperConfig.from_dict(audio)
 
 
-def spectrogram(config: dict[str, Any], settings: Settings) -> Mel:
+def spectrogram(config: Json, settings: Settings) -> Mel:
     tower = audio_config(config)
     mel = Mel.from_dict({"feature_size": tower.num_mel_bins, **settings.audio})
-    found, wanted = (mel.n_mels, mel.n_samples // mel.hop_length), (tower.num_mel_bins, tower.frames)
-    if found != wanted:
+    given, wanted = (mel.n_mels, mel.n_samples // mel.hop_length), (tower.num_mel_bins, tower.frames)
+    if given != wanted:
         raise CheckpointError(
-            f"preprocessor_config.json makes {found[0]} bands and {found[1]} frames of a sound, "
+            f"preprocessor_config.json makes {given[0]} bands and {given[1]} frames of a sound, "
             f"but the model of config.json takes {wanted[0]} and {wanted[1]}."
         )
     return mel
 
 
-def hearing(token: int, mel: Mel) -> Medium:
+def hearing(token: int, mel: Mel) -> Medium[Sound]:
     """How sounds are taken of which the tower makes one feature of each four frames."""
+    seconds = 4 * mel.hop_length / mel.rate
 
-    def prepare(sounds):
-        heard = [mel(samples(sound, mel)) for sound in sounds]
-        features, masks = (np.stack(arrays) for arrays in zip(*heard, strict=True))
-        return {"input_features": features, "feature_attention_mask": masks}, pooled(masks.sum(axis=1)).tolist()
+    def prepare(sounds: Sequence[Sound]) -> Prepared:
+        spectra = [mel(samples(sound, mel)) for sound in sounds]
+        features, masks = (np.stack(arrays) for arrays in zip(*spectra, strict=True))
+        arrays = {"input_features": features, "feature_attention_mask": masks}
+        return Prepared(arrays, pooled(masks.sum(axis=1)).tolist(), sound_parts(arrays, seconds))
 
-    return Medium("audio", token, prepare, 4 * mel.hop_length / mel.rate)
+    return Medium("audio", token, prepare)
 
 
-def frames(media: Mapping[str, Any], bins: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def sound_parts(media: Mapping[str, object], seconds: float | None = None) -> list[Part]:
+    """One for each sound of a prompt; seconds: the time that one position stands for."""
+    shape = shape_of(media.get("input_features"))
+    if len(shape) != 3:
+        return []
+    mask = np.asarray(media.get("feature_attention_mask", np.ones((shape[0], shape[2]))))
+    counts = pooled(mask.astype(bool).sum(axis=-1)).ravel().tolist()
+    return [Part(count, source, seconds=seconds) for source, count in enumerate(counts)]
+
+
+def frames(
+    media: Mapping[str, object], bins: int, most: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Mel frames (N, bins, frames) of a prompt's sounds, and which of them are sound, (N, frames) bool."""
     mel = np.asarray(media["input_features"])
     if mel.ndim != 3 or mel.shape[1] != bins or not 0 < mel.shape[2] <= (most or mel.shape[2]):
@@ -160,7 +144,7 @@ def frames(media: Mapping[str, Any], bins: int, most: int | None = None) -> tupl
     return mel, mask
 
 
-def samples(sound: Sound, mel: Mel) -> np.ndarray:
+def samples(sound: Sound, mel: Mel) -> NDArray[np.float32]:
     """Samples (N,) at the rate of `mel`, and no more of them than it hears."""
     if sound.seconds > mel.seconds:
         raise MediaError(
@@ -170,9 +154,5 @@ def samples(sound: Sound, mel: Mel) -> np.ndarray:
     return open_audio(sound, mel.rate).samples
 
 
-def audio_token(config: dict[str, Any]) -> int:
-    ids = (config.get("audio_token_id"), config.get("audio_token_index"), AUDIO_TOKEN)
-    token = next(token for token in ids if token is not None)
-    if not isinstance(token, int) or token < 0:
-        raise CheckpointError(f"The audio token of config.json is {token!r}, which is no token id.")
-    return token
+def audio_token(config: Json) -> int:
+    return token_id(config, ("audio_token_id", "audio_token_index"), 151646, "audio")

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.lrp.rules import PLAIN
-from lime_mlx.models.towers.qwen_vision import EPS, Tower, VisionConfig, frames, places, turns
 
 from .layers import LayerNorm, linear
 from .qwen_vl import QwenVL
+from .towers.qwen_vision import EPS, QwenTower, VisionConfig, cells_of, frames, rope_angles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +36,40 @@ class Qwen3Config(VisionConfig):
 class Perceptron(nn.Module):
     """Two layers, `sizes` (in, hidden, out)."""
 
-    def __init__(self, sizes: tuple[int, int, int], activation: str):
+    def __init__(self, sizes: tuple[int, int, int], activation: str) -> None:
         super().__init__()
         self.activation = activation
         self.linear_fc1 = nn.Linear(*sizes[:2])
         self.linear_fc2 = nn.Linear(*sizes[1:])
 
-    def __call__(self, x):
+    def __call__(self, x: mx.array) -> mx.array:
         return linear(self.linear_fc2, PLAIN.activation(linear(self.linear_fc1, x), self.activation))
 
 
 class MLP(Perceptron):
-    def __init__(self, config: Qwen3Config):
+    def __init__(self, config: Qwen3Config) -> None:
         super().__init__((config.hidden_size, config.intermediate_size, config.hidden_size), config.hidden_act)
 
 
 class Merger(Perceptron):
     """The patches of a window to one token, normalised one by one or all together."""
 
-    def __init__(self, config: Qwen3Config, together: bool):
+    def __init__(self, config: Qwen3Config, together: bool) -> None:
         self.width = config.window * config.hidden_size
         super().__init__((self.width, self.width, config.out_hidden_size), "gelu")
         self.together = together
         self.norm = LayerNorm(self.width if together else config.hidden_size, EPS)
 
-    def __call__(self, h):
+    def __call__(self, h: mx.array) -> mx.array:
         windows = (-1, self.width)
         return super().__call__(self.norm(h.reshape(windows)) if self.together else self.norm(h).reshape(windows))
 
 
-def corners(grids: np.ndarray, config: Qwen3Config) -> tuple[np.ndarray, np.ndarray]:
+def corners(grids: NDArray[np.intp], config: Qwen3Config) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Cells (N, 4) of the grid of learned positions around every patch, and their weights; corner lies on corner."""
     side = math.isqrt(config.num_position_embeddings)
     ends = np.repeat(grids[:, 1:], grids.prod(axis=1), axis=0).T - 1
-    where = places(grids, config.spatial_merge_size) * (side - 1) / np.maximum(ends, 1)
+    where = cells_of(grids, config.spatial_merge_size) * (side - 1) / np.maximum(ends, 1)
     low = where.astype(np.int64)
     near = np.stack([low, np.minimum(low + 1, side - 1)], axis=-1)
     share = np.stack([1 - (where - low), where - low], axis=-1)
@@ -77,23 +78,24 @@ def corners(grids: np.ndarray, config: Qwen3Config) -> tuple[np.ndarray, np.ndar
     return cells.reshape(-1, 4), (down[:, :, None] * across[:, None]).reshape(-1, 4)
 
 
-class Qwen3Tower(Tower):
+class Qwen3Tower(QwenTower):
     config_class = Qwen3Config
+    config: Qwen3Config
 
-    def __init__(self, config: Qwen3Config):
+    def __init__(self, config: Qwen3Config) -> None:
         super().__init__(config, LayerNorm, MLP, bias=True)
         self.pos_embed = nn.Embedding(config.num_position_embeddings, config.hidden_size)
         self.merger = Merger(config, together=False)
         self.deepstack_merger_list = [Merger(config, together=True) for _ in config.deepstack_visual_indexes]
 
-    def __call__(self, pixels, grids):
+    def __call__(self, pixels: mx.array, grids: NDArray[np.intp]) -> list[mx.array]:
         cells, weights = corners(grids, self.config)
         learned = (self.pos_embed(mx.array(cells)) * mx.array(weights.astype(np.float32))[..., None]).sum(axis=1)
         h = self.patch_embed(pixels)
-        h, turn, segments = h + learned.astype(h.dtype), turns(grids, self.config), frames(grids)
+        h, angles, segments = h + learned.astype(h.dtype), rope_angles(grids, self.config), frames(grids)
         indexes, later = list(self.config.deepstack_visual_indexes), []
         for index, block in enumerate(self.blocks):
-            h = block(h, turn, segments)
+            h = block(h, angles, segments)
             if index in indexes:
                 later.append(self.deepstack_merger_list[indexes.index(index)](h))
         return [self.merger(h), *later]

@@ -1,30 +1,26 @@
-"""What Qwen2-VL, Qwen2.5-VL and Qwen3-VL share outside the tower: places, positions and names of the weights."""
+"""What Qwen2-VL, Qwen2.5-VL and Qwen3-VL share outside the tower: positions of pictures, and names of weights."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.files import Json
 from lime_mlx.media.patches import Patches
-from lime_mlx.models.towers.qwen_vision import Tower, VisionConfig
 from lime_mlx.positions import Positions
-from lime_mlx.processor import Medium
-from lime_mlx.prompt import Prompt, Span, runs
+from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
+from lime_mlx.prompt import Grid, Part, Prompt
 
-from .base import Inputs, Model, media_array, merge
-from .decoder import Decoder, DecoderConfig
+from .base import Inputs, Model, Renames, media_array, merge
+from .config import DecoderConfig, token_id
+from .decoder import Decoder
+from .towers.qwen_vision import QwenTower, VisionConfig
 
-IMAGE_PAD = 151655
 VIDEO = ("pixel_values_videos", "video_grid_thw")
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 class QwenVL(Model):
@@ -33,21 +29,21 @@ class QwenVL(Model):
     step: see `coordinates`.
     """
 
-    renames = (
+    renames: Renames = (
         (r"^model\.language_model\.", "language_model.model."),
         (r"^(model\.)?visual\.", "vision_tower."),
         (r"^model\.", "language_model.model."),
         (r"^lm_head\.", "language_model.lm_head."),
     )
     framed = True
-    chat_template = CHATML
+    chat_template = "qwen_vl"
 
-    tower: type[Tower]
+    tower: ClassVar[type[QwenTower]]
     step: int | None = None
-    sections = (16, 24, 24)
-    interleaved = False
+    sections: ClassVar[Sequence[int]] = (16, 24, 24)
+    interleaved: ClassVar[bool] = False
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: Json) -> None:
         super().__init__(config)
         vision, text = self.vision(config), DecoderConfig.from_dict(self.text(config))
         if vision.out_hidden_size != text.hidden_size:
@@ -55,16 +51,15 @@ class QwenVL(Model):
                 f"The vision tower of config.json gives features of width {vision.out_hidden_size}, "
                 f"but the text part takes {text.hidden_size}."
             )
-        self.image_token = image_token(config)
         self.vision_tower = self.tower(vision)
         self.language_model = Decoder(text)
 
     @classmethod
-    def vision(cls, config: dict[str, Any]) -> VisionConfig:
+    def vision(cls, config: Json) -> VisionConfig:
         return cls.tower.config_class.from_dict(config.get("vision_config") or {})
 
     @classmethod
-    def text(cls, config):
+    def text(cls, config: Json) -> Json:
         """`text_config`, or the whole where it is flat; what a family always does stands in neither."""
         text = super().text(config)
         rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
@@ -76,7 +71,11 @@ class QwenVL(Model):
         }
 
     @classmethod
-    def media(cls, config, settings):
+    def tokens(cls, config: Json) -> dict[str, int]:
+        return {"image": token_id(config, ("image_token_id",), 151655, "image")}
+
+    @classmethod
+    def media(cls, config: Json, settings: Settings) -> Sequence[AnyMedium]:
         vision, given = cls.vision(config), {k: v for k, v in settings.image.items() if v is not None}
         sizes = {
             "patch_size": vision.patch_size,
@@ -90,40 +89,41 @@ class QwenVL(Model):
                     f"{key} is {given[key]} in preprocessor_config.json, but the vision tower takes {size}."
                 )
 
-        def prepare(images):
+        def prepare(images: Sequence[Image.Image]) -> Prepared:
             arrays = patches(images)
-            return arrays, patches.tokens(arrays["image_grid_thw"])
+            return Prepared(arrays, patches.tokens(arrays["image_grid_thw"]))
 
-        return [Medium("image", image_token(config), prepare)]
+        return [Medium("image", cls.tokens(config)["image"], prepare)]
 
-    def sanitize(self, weights):
-        weights = super().sanitize(weights)
-        name, config = "vision_tower.patch_embed.proj.weight", self.vision_tower.config
-        kernel = weights.get(name)
-        if kernel is not None and kernel.shape[1:] == (config.in_channels, *config.kernel):
-            weights[name] = kernel.transpose(0, 2, 3, 4, 1)
-        return weights
+    def parts(self, kind: str, media: Mapping[str, object]) -> Sequence[Part]:
+        grids, merge = np.asarray(media.get("image_grid_thw", ())), self.vision_tower.config.spatial_merge_size
+        if grids.ndim != 2 or grids.shape[1] != 3:
+            return ()
+        shapes = [(time, rows // merge, columns // merge) for time, rows, columns in grids.tolist()]
+        return [
+            Part(time * rows * columns, source, Grid(rows, columns) if time == 1 else None)
+            for source, (time, rows, columns) in enumerate(shapes)
+        ]
 
-    def inputs(self, prompt: Prompt) -> Inputs:
+    def embed(self, prompt: Prompt, features: Mapping[str, mx.array] | None = None) -> mx.array:
         if any(prompt.media.get(key) is not None for key in VIDEO):
             raise PromptError("Videos are not supported; give pictures instead.")
-        ids, embeds = prompt.input_ids, self.language_model.embed(self.ids(prompt))
-        positions = np.flatnonzero(ids == self.image_token)
+        return super().embed(prompt, features)
+
+    def inputs(self, prompt: Prompt) -> Inputs:
         if prompt.media.get("pixel_values") is None:
-            if positions.size:
-                raise PromptError("The prompt has a place for a picture, but no picture was given.")
-            return Inputs(embeds)
-        pixels, grids = self.pictures(prompt.media)
+            return Inputs(self.embed(prompt))
+        ids, (pixels, grids) = prompt.input_ids, self.patches(prompt.media)
         features, *later = self.vision_tower(pixels, grids)
-        embeds = merge(embeds, features, positions, "image")
+        embeds, positions = self.embed(prompt, {"image": features}), np.flatnonzero(ids == self.image_token)
         added = [merge(mx.zeros_like(embeds), feature, positions, "image") for feature in later]
         tokens = grids // (1, self.vision_tower.config.spatial_merge_size, self.vision_tower.config.spatial_merge_size)
         return Inputs(embeds, Positions(coordinates(ids, self.image_token, tokens, self.step), features=added))
 
-    def embed(self, prompt: Prompt) -> mx.array:
-        return self.inputs(prompt).embeds
+    def pictures(self, prompt: Prompt) -> mx.array:
+        return self.vision_tower(*self.patches(prompt.media))[0]
 
-    def pictures(self, media: Mapping[str, Any]) -> tuple[mx.array, np.ndarray]:
+    def patches(self, media: Mapping[str, object]) -> tuple[mx.array, NDArray[np.intp]]:
         """Patches and grids of a prompt, if they fit each other and the tower."""
         config, grids = self.vision_tower.config, np.asarray(media.get("image_grid_thw", ()))
         rows = grids.ndim == 2 and grids.shape[1] == 3 and grids.dtype.kind in "iu" and (grids > 0).all()
@@ -138,39 +138,28 @@ class QwenVL(Model):
             raise PromptError(f"pixel_values must have shape {wanted} by image_grid_thw, got {pixels.shape}.")
         return pixels, grids
 
-    def spans(self, prompt: Prompt) -> tuple[Span, ...]:
-        if prompt.spans is not None:
-            return tuple(prompt.spans)
-        return runs(prompt.input_ids, self.image_token, "image")
 
-
-def coordinates(ids: np.ndarray, token: int, grids: np.ndarray, step: int | None = None) -> np.ndarray:
+def coordinates(
+    ids: NDArray[np.int32], token: int, grids: NDArray[np.intp], step: int | None = None
+) -> NDArray[np.intp]:
     """M-RoPE positions (3, T): text moves on in all three; a picture of `grids` (time, rows, columns) is a box of them.
 
     What follows a picture starts behind its longer side. With `step`, as far as its frames stand apart in time, it
     starts behind the last of them, too (TMRoPE). Raises `PromptError` where `token` does not stand so often in
     a row as a picture needs.
     """
-    places, found, stop, position = np.flatnonzero(ids == token), [], 0, 0
+    rest, pieces, stop, position = np.flatnonzero(ids == token), [], 0, 0
     for grid in grids:
         count = grid.prod()
-        here, places = places[:count], places[count:]
-        if len(here) < count or here[-1] - here[0] != count - 1:
-            raise PromptError(f"A picture needs {count} image tokens in a row, one for each of its places.")
-        behind = position + here[0] - stop
+        picture, rest = rest[:count], rest[count:]
+        if len(picture) < count or picture[-1] - picture[0] != count - 1:
+            raise PromptError(f"A picture needs {count} image tokens in a row, one for each of its cells.")
+        behind = position + picture[0] - stop
         box = np.indices(grid).reshape(3, -1) * [[1 if step is None else step], [1], [1]]
-        found += [_count(position, behind), box + behind]
-        stop, position = here[-1] + 1, behind + (max(grid[1:]) if step is None else box.max() + 1)
-    return np.concatenate([*found, _count(position, position + len(ids) - stop)], axis=1)
+        pieces += [_count(position, behind), box + behind]
+        stop, position = picture[-1] + 1, behind + (max(grid[1:]) if step is None else box.max() + 1)
+    return np.concatenate([*pieces, _count(position, position + len(ids) - stop)], axis=1)
 
 
-def _count(start: int, stop: int) -> np.ndarray:
+def _count(start: int, stop: int) -> NDArray[np.intp]:
     return np.tile(np.arange(start, stop), (3, 1))
-
-
-def image_token(config: dict[str, Any]) -> int:
-    token = config.get("image_token_id")
-    token = IMAGE_PAD if token is None else token
-    if not isinstance(token, int) or token < 0:
-        raise CheckpointError(f"The image_token_id of config.json is {token!r}, which is no token id.")
-    return token

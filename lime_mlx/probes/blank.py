@@ -1,50 +1,40 @@
-"""What else speaks for a token: the attention behind it, and what the model says to a blank input.
+"""What a model says when it sees or hears nothing.
 
-Sources: attention rollout, Abnar and Zuidema 2020, arXiv 2005.00928; the contrast with a blank input is the pointwise
-mutual information of token and picture, as in M3ID, arXiv 2403.14003; LIAE and IAF, D-LEAF, arXiv 2509.07864.
+The contrast with a blank input is the pointwise mutual information of token and picture, as in M3ID, arXiv 2403.14003.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lime_mlx.methods import Session
+from lime_mlx.models.base import Model
 from lime_mlx.prompt import Prompt
+from lime_mlx.session import Session
 from lime_mlx.support.statistics import log_softmax
 
-# Log-mel features of silence, (log10(1e-10) + 4) / 4; pixels are normalised around 0.
-BLANKS = {"pixel_values": 0.0, "input_features": -1.5}
 
-
-def blank(prompt: Prompt) -> Prompt:
-    """The prompt with an even picture, or silence, of the same size."""
-    media = {
-        name: np.full_like(np.asarray(value), BLANKS[name]) if name in BLANKS else value
-        for name, value in prompt.media.items()
-    }
-    return replace(prompt, media=media)
-
-
-def blanked(model: Any, prompt: Prompt, tokens: Sequence[int]) -> np.ndarray:
+def blank_logits(model: Model, prompt: Prompt, tokens: Sequence[int]) -> NDArray[np.float32]:
     """Logits (N, V) that the model gives at each token of an answer when the picture or sound is blank."""
-    session = _answered(model, blank(prompt), tokens)
+    session = answered(model, model.blank(prompt), tokens)
     hidden = session.decoder(session.embeds, positions=session.positions)[:, len(prompt) - 1 : -1]
     return np.array(session.decoder.head(hidden)[0])
 
 
-def ignored(model: Any, prompt: Prompt, tokens: Sequence[int]) -> bool:
+def ignores_media(model: Model, prompt: Prompt, tokens: Sequence[int]) -> bool:
     """Whether the greedy answer `tokens` would be the same without the picture or sound: one more prefill."""
-    return blanked(model, prompt, tokens).argmax(axis=-1).tolist() == list(tokens)
+    return blank_logits(model, prompt, tokens).argmax(axis=-1).tolist() == list(tokens)
 
 
-def contrast(logits: np.ndarray, without: np.ndarray, token: int) -> float:
-    """log p(token | picture) - log p(token | blank), in nats."""
-    return float(log_softmax(logits)[token] - log_softmax(without)[token])
+def contrast(logits: NDArray[np.float32], blank: NDArray[np.float32], token: int) -> float:
+    """log p(token | picture) - log p(token | blank), in nats, from logits (V,) of both."""
+    return float(log_softmax(logits)[token] - log_softmax(blank)[token])
 
 
-def _answered(model: Any, prompt: Prompt, tokens: Sequence[int]) -> Session:
+def answered(model: Model, prompt: Prompt, tokens: Sequence[int]) -> Session:
+    """A session behind the answer `tokens`."""
     session = Session.open(model, prompt)
     for token in tokens:
         session.append(token)

@@ -1,30 +1,44 @@
 """Figures of one answer: where each word came from in the picture or the sound, and D-LEAF's two diagnostics."""
 
+from __future__ import annotations
+
 import base64
 import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.errors import LimeError
 from lime_mlx.files import write_bytes
 from lime_mlx.render.svg import LIGHT, drawing
+from lime_mlx.words import Word
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+    from matplotlib.gridspec import SubplotSpec
+
     from lime_mlx.probes.attention import Focus
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
 DOTS = 160
 COLUMNS, SHARES = 5, 2.2
 LONGEST = 1024  # pixels of a picture under a map
-PARTS = (("media", "series1"), ("prompt", "series0"), ("own text", "line"))
-PUNCTUATION = ".,;:!?()\"'"
+# What each share is called, and its colour; a share that no word has is drawn only where it always is.
+PARTS = {
+    "image": ("picture", "series1"),
+    "audio": ("sound", "series3"),
+    "prompt": ("prompt", "series0"),
+    "own": ("own text", "line"),
+}
+ALWAYS = ("prompt", "own")
 
 
 class Panel(NamedTuple):
@@ -32,20 +46,15 @@ class Panel(NamedTuple):
 
     width: float
     height: float
-    draw: Callable[[Any], None]
+    draw: Callable[[SubFigure], None]
 
 
 @dataclass(frozen=True)
-class Told:
-    """A word to draw. shares: of the input, the prompt and the own text; flagged: without support.
+class WordMap:
+    """A word to draw, and its relevance over the picture (rows, columns) or the sound (n,), where it has one."""
 
-    heat: relevance at the positions of the picture (rows, columns) or of the sound (n,), for words that name something.
-    """
-
-    text: str
-    shares: Sequence[float] | None = None
-    flagged: bool = False
-    heat: np.ndarray | None = None
+    word: Word
+    map: NDArray[np.float32] | None = None
 
 
 def check(path: Path) -> None:
@@ -58,79 +67,86 @@ def check(path: Path) -> None:
         pass
 
 
-def picture(image: Image.Image, box: Sequence[float], words: Sequence[Told], medium: str = "picture") -> Panel:
-    """The picture, a map for each word that names something, and the shares of all words.
-
-    box: left, top, right, bottom of what the positions stand for, in pixels of the image.
-    """
-    named = [word for word in words if word.heat is not None]
+def picture(image: Image.Image, words: Sequence[WordMap], medium: str = "picture") -> Panel:
+    """The picture, a map for each word that has one, and the shares of all words. A map covers the whole picture."""
+    mapped = [entry for entry in words if entry.map is not None]
     image = image.convert("RGB")
     scale = min(1.0, LONGEST / max(image.size))
-    image = image.resize([max(1, round(side * scale)) for side in image.size])
-    left, top, right, bottom = (scale * side for side in box)
-    rows = math.ceil((1 + len(named)) / COLUMNS)
-    columns = math.ceil((1 + len(named)) / rows)
-    strongest = max((float(word.heat.max()) for word in named), default=0.0)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    image = image.resize((width, height))
+    rows = math.ceil((1 + len(mapped)) / COLUMNS)
+    columns = math.ceil((1 + len(mapped)) / rows)
+    strongest = max((float(entry.map.max()) for entry in mapped if entry.map is not None), default=0.0)
 
-    def draw(grid: Any) -> None:
-        for place in range(rows * columns):
-            axis = grid.figure.add_subplot(grid[place // columns, place % columns])
+    def draw(grid: SubplotSpec) -> None:
+        for cell in range(rows * columns):
+            axis = grid.figure.add_subplot(grid[cell // columns, cell % columns])
             axis.set_axis_off()
-            if place > len(named):
+            if cell > len(mapped):
                 continue
-            axis.imshow(image, extent=(0, image.width, image.height, 0))
-            axis.set_title(medium if not place else _label(named[place - 1]), **_title(place and named[place - 1]))
-            if place:
-                heat = np.maximum(named[place - 1].heat, 0) / max(strongest, 1e-12)
-                veil = np.zeros((*heat.shape, 4))
-                veil[..., 3] = 0.82 * (1 - np.sqrt(heat))
-                axis.imshow(veil, extent=(left, right, bottom, top), interpolation="bilinear")
-            axis.set(xlim=(0, image.width), ylim=(image.height, 0))
+            axis.imshow(image, extent=(0, width, height, 0))
+            if cell:
+                entry = mapped[cell - 1]
+                axis.set_title(_label(entry.word), **_title(entry.word))
+                axis.imshow(_veil(entry.map, strongest), extent=(0, width, height, 0), interpolation="bilinear")
+            else:
+                axis.set_title(medium, fontsize=9, color=LIGHT["ink"])
+            axis.set(xlim=(0, width), ylim=(height, 0))
 
-    return _sheet(rows, columns, 2.0, min(3.5, 2.0 * image.height / image.width), words, medium, draw)
+    return _sheet(rows, columns, 2.0, min(3.5, 2.0 * height / width), words, draw)
 
 
-def sound(words: Sequence[Told], seconds: float, events: Sequence[tuple[float, float] | None]) -> Panel:
-    """For each word that names something, its relevance over the sound, and the shares of all words.
+def _veil(relevance: NDArray[np.float32], strongest: float) -> NDArray[np.float64]:
+    """A black image (rows, columns, 4) that hides what has little relevance, in a map of which `strongest` is white."""
+    visible = np.maximum(relevance, 0) / max(strongest, 1e-12)
+    veil = np.zeros((*visible.shape, 4))
+    veil[..., 3] = 0.82 * (1 - np.sqrt(visible))
+    return veil
 
-    seconds: of one position; events: when each of them was heard, marked by a line.
+
+def sound(words: Sequence[WordMap], seconds: float, intervals: Sequence[tuple[float, float] | None]) -> Panel:
+    """For each word that has a map, its relevance over the sound, and the shares of all words.
+
+    seconds: of one position; intervals: when each of them was heard, marked by a line.
     """
-    named = [word for word in words if word.heat is not None]
+    mapped = [entry for entry in words if entry.map is not None]
 
-    def draw(grid: Any) -> None:
+    def draw(grid: SubplotSpec) -> None:
         axis = grid.figure.add_subplot(grid[0, 0])
-        if named:
-            heat = np.stack([np.maximum(word.heat, 0) for word in named])
-            heat /= np.maximum(heat.max(axis=1, keepdims=True), 1e-12)
-            axis.imshow(heat, aspect="auto", cmap="Blues", extent=(0, heat.shape[1] * seconds, len(named), 0), vmax=1.2)
-            for place, when in enumerate(events):
-                if when:
-                    axis.plot(when, [place + 0.92] * 2, color=LIGHT["bad"], linewidth=2, solid_capstyle="butt")
-            axis.set_yticks(np.arange(len(named)) + 0.5, [_label(word) for word in named])
-            for tick, word in zip(axis.get_yticklabels(), named, strict=True):
-                tick.set_color(LIGHT["bad"] if word.flagged else LIGHT["ink"])
+        if mapped:
+            rows = np.stack([np.maximum(entry.map, 0) for entry in mapped])
+            rows /= np.maximum(rows.max(axis=1, keepdims=True), 1e-12)
+            axis.imshow(
+                rows, aspect="auto", cmap="Blues", extent=(0, rows.shape[1] * seconds, len(mapped), 0), vmax=1.2
+            )
+            for row, interval in enumerate(intervals):
+                if interval:
+                    axis.plot(interval, [row + 0.92] * 2, color=LIGHT["bad"], linewidth=2, solid_capstyle="butt")
+            axis.set_yticks(np.arange(len(mapped)) + 0.5, [_label(entry.word) for entry in mapped])
+            for tick, entry in zip(axis.get_yticklabels(), mapped, strict=True):
+                tick.set_color(LIGHT["bad"] if entry.word.flagged else LIGHT["ink"])
         axis.set_xlabel("seconds; the line is the shortest time with half of the relevance")
         axis.grid(False)
 
-    return _sheet(1, 1, 9.0, 0.32 * max(1, len(named)) + 0.3, words, "sound", draw)
+    return _sheet(1, 1, 9.0, 0.32 * max(1, len(mapped)) + 0.3, words, draw)
 
 
-def plain(words: Sequence[Told], medium: str) -> Panel:
+def plain(words: Sequence[WordMap]) -> Panel:
     """The shares alone, where no map can be drawn."""
     width = max(4.0, 0.55 * len(words) + 1.5)
-    return Panel(width, 2.4, lambda figure: _shares(figure.add_subplot(), words, medium))
+    return Panel(width, 2.4, lambda figure: _shares(figure.add_subplot(), words))
 
 
-def diagnosis(words: Sequence[str], found: "Sequence[Focus]") -> Panel:
+def diagnosis(words: Sequence[str], focuses: Sequence[Focus]) -> Panel:
     """LIAE of every word and layer, and IAF of every layer and head, its mean over the words."""
-    liae = np.stack([focus.liae for focus in found], axis=1)
-    iaf = np.mean([focus.iaf for focus in found], axis=0)
+    liae = np.stack([focus.liae for focus in focuses], axis=1)
+    iaf = np.mean([focus.iaf for focus in focuses], axis=0)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: SubFigure) -> None:
         left, right = figure.subplots(1, 2, width_ratios=[max(len(words), 3), max(iaf.shape[1], 3)])
         for axis, values, title in ((left, liae, "LIAE"), (right, iaf, "IAF, mean of the words")):
-            drawn = axis.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest")
-            figure.colorbar(drawn, ax=axis, fraction=0.05)
+            shown = axis.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest")
+            figure.colorbar(shown, ax=axis, fraction=0.05)
             axis.set_title(title, fontsize=9, loc="left", color=LIGHT["ink"])
             axis.set_yticks(range(0, len(values), max(1, len(values) // 16)))
             axis.set_ylabel("layer")
@@ -172,37 +188,42 @@ def _rendered(panels: Sequence[Panel], form: str) -> bytes:
 
 
 def _sheet(
-    rows: int, columns: int, width: float, height: float, words: Sequence[Told], medium: str, maps: Callable
+    rows: int,
+    columns: int,
+    width: float,
+    height: float,
+    words: Sequence[WordMap],
+    maps: Callable[[SubplotSpec], None],
 ) -> Panel:
     """Maps, drawn into a grid of cells of this size, and the shares of all words below them."""
     above = rows * (height + 0.3)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: SubFigure) -> None:
         outer = figure.add_gridspec(2, 1, height_ratios=[above, SHARES])
         maps(outer[0].subgridspec(rows, columns))
-        _shares(figure.add_subplot(outer[1]), words, medium)
+        _shares(figure.add_subplot(outer[1]), words)
 
     return Panel(max(columns * width + 0.4, 0.55 * len(words) + 1.5), above + SHARES, draw)
 
 
-def _shares(axis: Any, words: Sequence[Told], medium: str) -> None:
+def _shares(axis: Axes, words: Sequence[WordMap]) -> None:
     """Stacked bars: how much of each word came from where."""
-    places, below = np.arange(len(words)), np.zeros(len(words))
-    for part, (name, colour) in enumerate(PARTS):
-        sizes = np.array([100 * word.shares[part] if word.shares else 0.0 for word in words])
-        axis.bar(places, sizes, bottom=below, color=LIGHT[colour], width=0.8, label=medium if name == "media" else name)
+    columns, below = np.arange(len(words)), np.zeros(len(words))
+    for name, (label, colour) in PARTS.items():
+        sizes = np.array([100 * getattr(entry.word.shares, name, 0.0) for entry in words])
+        if sizes.any() or name in ALWAYS:
+            axis.bar(columns, sizes, bottom=below, color=LIGHT[colour], width=0.8, label=label)
         below += sizes
-    axis.set_xticks(places, [_label(word) for word in words], rotation=45, ha="right", rotation_mode="anchor")
-    for tick, word in zip(axis.get_xticklabels(), words, strict=True):
-        tick.set_color(LIGHT["bad"] if word.flagged else LIGHT["ink"])
+    axis.set_xticks(columns, [_label(entry.word) for entry in words], rotation=45, ha="right", rotation_mode="anchor")
+    for tick, entry in zip(axis.get_xticklabels(), words, strict=True):
+        tick.set_color(LIGHT["bad"] if entry.word.flagged else LIGHT["ink"])
     axis.set(ylim=(0, 100), ylabel="share in %", xlim=(-0.6, max(len(words), 1) - 0.4))
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
 
 
-def _label(word: Told) -> str:
-    bare = word.text.strip(PUNCTUATION) or word.text
-    return f"{bare} ?" if word.flagged else bare
+def _label(word: Word) -> str:
+    return f"{word.name or word.text.strip()}{' ?' if word.flagged else ''}"
 
 
-def _title(word: Told | int) -> dict[str, Any]:
-    return {"fontsize": 9, "color": LIGHT["bad"] if word and word.flagged else LIGHT["ink"]}
+def _title(word: Word) -> dict[str, object]:
+    return {"fontsize": 9, "color": LIGHT["bad"] if word.flagged else LIGHT["ink"]}

@@ -1,47 +1,54 @@
-"""The plots of a run. Rows and points are labelled where they stand; colours are methods, shapes are models."""
+"""The plots of a run. Rows and points have their labels beside them; colours are methods, shapes are models."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import isnan
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from lime_mlx.evaluate.statistics import paired_bootstrap
-from lime_mlx.evaluate.store import Cell
+from lime_mlx.evaluate.store import Cell, Settings
 from lime_mlx.evaluate.summary import Figure, baseline
 from lime_mlx.render.svg import LIGHT, SERIES, inline
 
-from .results import CAPTIONS, COVERAGE, HALLUCINATION, QUESTIONS, Names, Result, Share, clipped
-from .verdicts import points
+from .conclusions import points
+from .results import CAPTIONS, COVERAGE, HALLUCINATION, QUESTIONS, Errors, Names, Records, Share, TaskResult, clipped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 WIDTH, ROW, LETTER = 3.75, 0.24, 0.07  # inches
 SHAPES = "os^DvPX"
 # Columns of a title, and of a label beside a plot.
 TITLE, LABEL = 36, 25
 BINS = 24
-SCORES = ("accuracy", "F1")
+# The scores of one plot: name, how far its points are moved up, shape, whether they are filled.
+SCORES = (("accuracy", -0.17, "o", True), ("F1", 0.17, "D", False))
+Floats = NDArray[np.float64]
+ByName = dict[tuple[Cell, str], Figure]
 
 
 class Section(NamedTuple):
-    """Charts that are read together; note: how."""
+    """Charts that belong together. note: how to read them."""
 
     title: str
     note: str
     charts: list[Markup]
 
 
-class Look:
+class CellStyles:
     """The colour, shape and name of each cell of a task."""
 
-    def __init__(self, result: Result, settings: Mapping[str, Any], names: Names):
+    def __init__(self, result: TaskResult, settings: Settings, names: Names) -> None:
         self.names, self.cells = names, list(result.answers)
         self.models = list(dict.fromkeys(cell.model for cell in self.cells))
-        methods = list(settings["methods"])
         plain = (baseline(self.cells[0], settings) or self.cells[0]).method
-        order = [plain, *(method for method in methods if method != plain)]
+        order = [plain, *(method for method in settings["methods"] if method != plain)]
         self.colours = {
-            method: SERIES[place and 1 + (place - 1) % (len(SERIES) - 1)] for place, method in enumerate(order)
+            method: SERIES[number and 1 + (number - 1) % (len(SERIES) - 1)] for number, method in enumerate(order)
         }
 
     def colour(self, cell: Cell) -> str:
@@ -54,41 +61,41 @@ class Look:
         return self.names.of(cell, len(self.models) > 1)
 
     def rows(self, cells: Sequence[Cell]) -> list[Cell | str]:
-        """The cells by model, the name of each model before its cells where there are several."""
+        """The cells by model. Where there are several models, the name of each stands before its cells."""
         if len(self.models) < 2:
             return list(cells)
         listed: list[Cell | str] = []
         for model in self.models:
-            own = [cell for cell in cells if cell.model == model]
-            listed += [self.names.models[model], *own] if own else []
+            part = [cell for cell in cells if cell.model == model]
+            listed += [self.names.models[model], *part] if part else []
         return listed
 
 
-def sections(result: Result, look: Look, name: str) -> list[Section]:
-    """All plots of a task; name: its own on the page."""
-    found = []
-    if splits := result.splits(*SCORES):
-        charts = [scores(result, look, split, f"{name}-s{place}") for place, split in enumerate(splits)]
+def sections(result: TaskResult, styles: CellStyles, name: str) -> list[Section]:
+    """All plots of a task. name: unique on the page."""
+    listed = []
+    if splits := result.splits(*(score for score, *_ in SCORES)):
+        charts = [scores(result, styles, split, f"{name}-s{number}") for number, split in enumerate(splits)]
         note = "Filled: accuracy. Open: F1. Lines: 95 % intervals by picture or sound."
-        found.append(Section("Accuracy and F1", note, charts))
-    if charts := list(_against(result, look, name)):
+        listed.append(Section("Accuracy and F1", note, charts))
+    if charts := [*_against_coverage(result, styles, name), *_against_costs(result, styles, name)]:
         note = "Lines: 95 % intervals by picture or sound. Labels stand in the order of their points."
-        found.append(Section("Hallucination, and what it costs", note, charts))
-    charts = [
-        reliance(result, look, kind, f"{name}-r{place}") for place, kind in enumerate(_relied(result)) if len(kind)
-    ]
-    if charts:
+        listed.append(Section("Hallucination, and what it costs", note, charts))
+    kinds = [kind for kind in (QUESTIONS, CAPTIONS) if kind in result.errors]
+    histograms = [Histograms(kind, rows) for kind in kinds if (rows := _histogram_rows(result, kind))]
+    if histograms:
+        charts = [reliance(part, styles, f"{name}-r{number}") for number, part in enumerate(histograms)]
         note = (
-            "How much of an answer came from the picture or sound, the mean of its tokens. Up: right answers (captions "
-            "with nothing made up). Down: wrong ones. Bars are shares of each; ticks are means. At the right, mean of "
-            "right less mean of wrong in points, with its 95 % interval by picture: where that is far from 0, reliance "
-            "tells right from wrong."
+            "How much of an answer came from the picture or sound: the mean of its tokens. Up: right answers, and "
+            "captions without invented objects. Down: wrong ones. Bars are shares of each; ticks are means. At the "
+            "right: the mean of right answers less that of wrong ones, in points, with its 95 % interval by picture. "
+            "Where that is far from 0, reliance tells right from wrong."
         )
-        found.append(Section("Reliance of right and wrong answers", note, charts))
-    return found
+        listed.append(Section("Reliance of right and wrong answers", note, charts))
+    return listed
 
 
-def _canvas(height: float, left: float, right: float, top: float = 0.34, bottom: float = 0.42) -> tuple[Any, Any]:
+def _canvas(height: float, left: float, right: float, top: float = 0.34, bottom: float = 0.42) -> "tuple[Canvas, Axes]":
     """A figure and its axes; all in inches."""
     from matplotlib.figure import Figure
 
@@ -97,17 +104,19 @@ def _canvas(height: float, left: float, right: float, top: float = 0.34, bottom:
     return figure, figure.add_axes(box)
 
 
-def _title(figure: Any, text: str, beside: str = "", below: str = "") -> None:
+def _title(figure: "Canvas", text: str, beside: str = "", below: str = "") -> None:
     height = figure.get_size_inches()[1]
     figure.text(0.06 / WIDTH, 1 - 0.06 / height, clipped(text, TITLE), weight="bold", va="top")
     figure.text(1 - 0.06 / WIDTH, 1 - 0.06 / height, beside, color=LIGHT["muted"], va="top", ha="right")
     figure.text(0.06 / WIDTH, 1 - 0.24 / height, below, color=LIGHT["muted"], va="top")
 
 
-def _listed(axes: Any, rows: Sequence[Cell | str], look: Look) -> None:
-    """Rows from top to bottom, their names at the left."""
+def _label_rows(axes: "Axes", rows: Sequence[Cell | str], styles: CellStyles) -> None:
+    """Place rows from top to bottom, with their names at the left."""
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(range(len(rows)), ["" if isinstance(row, str) else look.names.methods[row.method] for row in rows])
+    axes.set_yticks(
+        range(len(rows)), ["" if isinstance(row, str) else styles.names.methods[row.method] for row in rows]
+    )
     for label in axes.get_yticklabels():
         label.set(color=LIGHT["ink"])
     left = -axes.get_position().x0 / axes.get_position().width + 0.02
@@ -118,106 +127,130 @@ def _listed(axes: Any, rows: Sequence[Cell | str], look: Look) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _gutter(rows: Sequence[Cell | str], look: Look) -> float:
+def _gutter(rows: Sequence[Cell | str], styles: CellStyles) -> float:
     """Inches for the names of methods."""
-    return 0.14 + LETTER * max(len(look.names.methods[row.method]) for row in rows if not isinstance(row, str))
+    return 0.14 + LETTER * max(len(styles.names.methods[row.method]) for row in rows if not isinstance(row, str))
 
 
-def scores(result: Result, look: Look, split: str, name: str) -> Markup:
+def scores(result: TaskResult, styles: CellStyles, split: str, name: str) -> Markup:
     """Accuracy and F1 of one split."""
-    figures = {(f.cell, f.metric.name): f for f in result.figures if f.metric.split == split}
-    rows = look.rows([cell for cell in look.cells if any((cell, score) in figures for score in SCORES)])
-    figure, axes = _canvas(0.76 + ROW * len(rows) * 1.15, _gutter(rows, look), 0.16)
-    count = max(f.n for (_, score), f in figures.items() if score in SCORES)
-    _title(figure, split, f"{count:,} questions")
+    figures = _by_name(result, split)
+    cells = [cell for cell in styles.cells if any((cell, score) in figures for score, *_ in SCORES)]
+    rows = styles.rows(cells)
+    canvas, axes = _canvas(0.76 + ROW * len(rows) * 1.15, _gutter(rows, styles), 0.16)
+    drawn = [figure for (_, metric), figure in figures.items() if metric in [score for score, *_ in SCORES]]
+    _title(canvas, split, f"{max(figure.n for figure in drawn):,} questions")
     for y, row in enumerate(rows):
-        for score, shift, shape, filled in (("accuracy", -0.17, "o", True), ("F1", 0.17, "D", False)):
-            if not isinstance(row, str) and (row, score) in figures:
-                found, colour = figures[row, score], look.colour(row)
-                axes.plot([100 * found.low, 100 * found.high], [y + shift] * 2, color=colour, lw=1.3)
-                face = colour if filled else LIGHT["paper"]
-                axes.plot(100 * found.value, y + shift, shape, ms=4.2, color=colour, mfc=face, mew=1.1, zorder=3)
-    _listed(axes, rows, look)
-    every = [bound for f in result.figures if f.metric.name in SCORES for bound in (f.low, f.high) if bound == bound]
-    low, high = 100 * min(every), 100 * max(every)
-    margin = max(0.5, 0.04 * (high - low))
-    axes.set_xlim(low - margin, high + margin)
+        for score, shift, shape, filled in SCORES:
+            if not isinstance(row, str) and (figure := figures.get((row, score))):
+                _interval(axes, figure, y + shift, shape, styles.colour(row), filled)
+    _label_rows(axes, rows, styles)
+    axes.set_xlim(*_limits(result))
     axes.set_xlabel("%")
-    return inline(figure, name, f"Accuracy and F1 with 95 % intervals, {split}")
+    return inline(canvas, name, f"Accuracy and F1 with 95 % intervals, {split}")
+
+
+def _by_name(result: TaskResult, split: str) -> ByName:
+    return {(figure.cell, figure.metric.name): figure for figure in result.figures if figure.metric.split == split}
+
+
+def _interval(axes: "Axes", figure: Figure, y: float, shape: str, colour: str, filled: bool) -> None:
+    axes.plot([100 * figure.low, 100 * figure.high], [y, y], color=colour, lw=1.3)
+    face = colour if filled else LIGHT["paper"]
+    axes.plot(100 * figure.value, y, shape, ms=4.2, color=colour, mfc=face, mew=1.1, zorder=3)
+
+
+def _limits(result: TaskResult) -> tuple[float, float]:
+    """The ends of the axis of scores, the same for all splits."""
+    names = [score for score, *_ in SCORES]
+    figures = [figure for figure in result.figures if figure.metric.name in names]
+    bounds = [bound for figure in figures for bound in (figure.low, figure.high) if not isnan(bound)]
+    low, high = 100 * min(bounds), 100 * max(bounds)
+    margin = max(0.5, 0.04 * (high - low))
+    return low - margin, high + margin
 
 
 class Point(NamedTuple):
+    """A cell in a plot of two figures."""
+
     cell: Cell
     x: Share
     y: Share
 
 
-def _against(result: Result, look: Look, name: str) -> Iterator[Markup]:
-    for place, split in enumerate(result.splits(*HALLUCINATION)):
-        figures = {(f.cell, f.metric.name): f for f in result.figures if f.metric.split == split}
-        pick = lambda cell, known, figures=figures: next(  # noqa: E731
-            (figures[cell, score] for score in known if (cell, score) in figures), None
-        )
-        pairs = [(cell, pick(cell, COVERAGE), pick(cell, HALLUCINATION)) for cell in look.cells]
-        known = [(cell, x, y) for cell, x, y in pairs if x and y and not isnan(x.value + y.value)]
-        if known:
-            points = [Point(cell, _share(x, 100), _share(y, 100)) for cell, x, y in known]
-            found, cover = known[0][2].metric.name, known[0][1].metric.name
-            title = f"{found} against {cover}"
-            yield scatter(points, look, f"{name}-c{place}", title, f"{cover}, %, more is better", found)
+def _against_coverage(result: TaskResult, styles: CellStyles, name: str) -> Iterator[Markup]:
+    """Hallucination against the objects that are found, for each split."""
+    for number, split in enumerate(result.splits(*HALLUCINATION)):
+        figures = _by_name(result, split)
+        pairs = [(cell, _first(figures, cell, COVERAGE), _first(figures, cell, HALLUCINATION)) for cell in styles.cells]
+        complete = [(cell, x, y) for cell, x, y in pairs if x and y and not isnan(x.value + y.value)]
+        if complete:
+            points = [Point(cell, _share(x, 100), _share(y, 100)) for cell, x, y in complete]
+            cover, rate = (figure.metric.name for figure in complete[0][1:])
+            title, across = f"{rate} against {cover}", f"{cover}, %, more is better"
+            yield scatter(points, styles, f"{name}-c{number}", title, across, rate)
+
+
+def _first(figures: ByName, cell: Cell, names: Sequence[str]) -> Figure | None:
+    """The first of these figures that a cell has."""
+    return next((figures[cell, name] for name in names if (cell, name) in figures), None)
+
+
+def _against_costs(result: TaskResult, styles: CellStyles, name: str) -> Iterator[Markup]:
+    """Hallucination against time and memory."""
     rate = result.rate
     for metric, what in (("time", "time per token"), ("memory", "memory")):
-        figures = {cell: result.figure(cell, metric) for cell in result.hallucination}
-        known = {cell: figure for cell, figure in figures.items() if figure}
-        unit, factor = result.scale(next(iter(known.values())).metric.unit) if known else ("", 1.0)
-        points = [
-            Point(cell, _share(figure, factor), Share(*(100 * number for number in result.hallucination[cell])))
-            for cell, figure in known.items()
-        ]
-        if points:
+        pairs = [(cell, result.figure(cell, metric)) for cell in result.hallucination]
+        measured = [(cell, figure) for cell, figure in pairs if figure]
+        if measured and rate:
+            unit, factor = result.scale(measured[0][1].metric.unit)
+            points = [
+                Point(cell, _share(figure, factor), Share(*(100 * number for number in result.hallucination[cell])))
+                for cell, figure in measured
+            ]
             across = f"{metric}, {unit}, less is better"
-            yield scatter(points, look, f"{name}-{metric}", f"{rate} against {what}", across, rate)
+            yield scatter(points, styles, f"{name}-{metric}", f"{rate} against {what}", across, rate)
 
 
 def _share(figure: Figure, factor: float) -> Share:
     return Share(factor * figure.value, factor * figure.low, factor * figure.high)
 
 
-def scatter(points: Sequence[Point], look: Look, name: str, title: str, across: str, rate: str) -> Markup:
-    """Points with both intervals; their names at the right, in the order of the points, where these are not too long.
+def scatter(points: Sequence[Point], styles: CellStyles, name: str, title: str, across: str, rate: str) -> Markup:
+    """Points with both intervals, and their names at the right, in the order of the points.
 
-    Else the methods are, and under the plot which shape is which model.
+    Where the names are long, only the methods are at the right, and the shapes of the models are under the plot.
     """
     from matplotlib.lines import Line2D
 
-    labels, key = [look.name(point.cell) for point in points], []
+    labels, models = [styles.name(point.cell) for point in points], list[str]()
     if max(map(len, labels)) > LABEL:
-        labels, key = [look.names.methods[point.cell.method] for point in points], look.models
-    right, below = 0.34 + LETTER * max(map(len, labels)), 0.42 + 0.17 * len(key)
+        labels, models = [styles.names.methods[point.cell.method] for point in points], styles.models
+    right, below = 0.34 + LETTER * max(map(len, labels)), 0.42 + 0.17 * len(models)
     inside = max(1.85, 0.15 * len(points))
     figure, axes = _canvas(0.52 + inside + below, 0.4, right, 0.52, below)
     _title(figure, title, below=f"{rate}, %, less is better")
-    for place, model in enumerate(key):
-        x, y = 0.08 / WIDTH, (below - 0.5 - 0.17 * place) / (0.52 + inside + below)
-        shape = SHAPES[place % len(SHAPES)]
+    for number, model in enumerate(models):
+        x, y = 0.08 / WIDTH, (below - 0.5 - 0.17 * number) / (0.52 + inside + below)
+        shape = SHAPES[number % len(SHAPES)]
         figure.add_artist(Line2D([x], [y], marker=shape, color=LIGHT["muted"], ms=4, mew=0))
-        figure.text(x + 0.1 / WIDTH, y, look.names.models[model], va="center_baseline", color=LIGHT["muted"])
+        figure.text(x + 0.1 / WIDTH, y, styles.names.models[model], va="center_baseline", color=LIGHT["muted"])
     values = [point.x.value for point in points]
     if min(values) > 0 and max(values) > 5 * min(values):
         _logarithmic(axes, values)
     for point in points:
-        colour = look.colour(point.cell)
+        colour = styles.colour(point.cell)
         axes.plot([point.x.low, point.x.high], [point.y.value] * 2, color=colour, lw=1, alpha=0.75)
         axes.plot([point.x.value] * 2, [point.y.low, point.y.high], color=colour, lw=1, alpha=0.75)
-        edge = {"ms": 5.5, "mec": LIGHT["paper"], "mew": 0.6}
-        axes.plot(point.x.value, point.y.value, look.shape(point.cell), color=colour, **edge)
+        shape, paper = styles.shape(point.cell), LIGHT["paper"]
+        axes.plot(point.x.value, point.y.value, shape, color=colour, ms=5.5, mec=paper, mew=0.6)
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if axes.get_ylim()[0] < 2 else None)
     axes.set_xlabel(across)
-    _beside(axes, points, labels, look, 0.15 / inside)
+    _beside(axes, points, labels, styles, 0.15 / inside)
     return inline(figure, name, title)
 
 
-def _logarithmic(axes: Any, values: Sequence[float]) -> None:
+def _logarithmic(axes: "Axes", values: Sequence[float]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -226,22 +259,22 @@ def _logarithmic(axes: Any, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _beside(axes: Any, points: Sequence[Point], labels: Sequence[str], look: Look, gap: float) -> None:
-    """Names at the right of the axes as near to the height of their points as there is room, with a line to each."""
+def _beside(axes: "Axes", points: Sequence[Point], labels: Sequence[str], styles: CellStyles, gap: float) -> None:
+    """Write names at the right, as near to the height of their points as there is room, with a line to each."""
     low, high = axes.get_ylim()
     heights = [(point.y.value - low) / (high - low) for point in points]
     order = sorted(range(len(points)), key=lambda i: heights[i])
-    places: list[float] = []
+    levels: list[float] = []
     for i in order:
-        places.append(max(heights[i], places[-1] + gap) if places else heights[i])
+        levels.append(max(heights[i], levels[-1] + gap) if levels else heights[i])
     top = 1.0
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], top)
-        top = places[i] - gap
+    for i in reversed(range(len(levels))):
+        levels[i] = min(levels[i], top)
+        top = levels[i] - gap
     blend = axes.get_yaxis_transform()
-    for i, place in zip(order, places, strict=True):
-        point, y = points[i], low + place * (high - low)
-        colour = look.colour(point.cell)
+    for i, level in zip(order, levels, strict=True):
+        point, y = points[i], low + level * (high - low)
+        colour = styles.colour(point.cell)
         axes.annotate(
             "",
             xy=(point.x.value, point.y.value),
@@ -250,71 +283,73 @@ def _beside(axes: Any, points: Sequence[Point], labels: Sequence[str], look: Loo
             textcoords=blend,
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.55, "shrinkA": 0, "shrinkB": 3},
         )
-        axes.plot(1.05, y, look.shape(point.cell), color=colour, ms=4, mew=0, transform=blend, clip_on=False)
+        axes.plot(1.05, y, styles.shape(point.cell), color=colour, ms=4, mew=0, transform=blend, clip_on=False)
         axes.text(1.085, y, labels[i], transform=blend, va="center_baseline", color=LIGHT["ink"])
 
 
-class Relied(NamedTuple):
-    """Reliance of the answers of one kind, of each cell: of right ones, of wrong ones, and the difference of means."""
+class Histograms(NamedTuple):
+    """The reliance of answers of one kind: for each cell, of right ones, of wrong ones, and how the means differ."""
 
     kind: str
-    rows: dict[Cell, tuple[np.ndarray, np.ndarray, str]]
+    rows: dict[Cell, tuple[Floats, Floats, str]]
 
 
-def _relied(result: Result) -> list[Relied]:
-    found = []
-    for kind in (QUESTIONS, CAPTIONS):
-        rows = {}
-        for cell, counted in result.errors.get(kind, {}).items():
-            known = []
-            for name, (top, _) in counted.items():
-                record = result.answers[cell][name]
-                tokens = [value for value in record.get("reliance") or () if value is not None]
-                if tokens:
-                    known.append((float(np.mean(tokens)), top > 0, record["medium"]))
-            if known:
-                values, wrong, media = map(np.array, zip(*known, strict=True))
-                rows[cell] = values[~wrong], values[wrong], _difference(values, wrong, media)
-        if rows:
-            found.append(Relied(kind, rows))
-    return found
+def _histogram_rows(result: TaskResult, kind: str) -> dict[Cell, tuple[Floats, Floats, str]]:
+    rows = {}
+    for cell, errors in result.errors[kind].items():
+        entries = _reliance_of(result.answers[cell], errors)
+        if entries:
+            values, wrong, media = (np.array(column) for column in zip(*entries, strict=True))
+            rows[cell] = values[~wrong], values[wrong], _difference(values, wrong, media)
+    return rows
 
 
-def _difference(values: np.ndarray, wrong: np.ndarray, media: np.ndarray) -> str:
-    weight = wrong.astype(float)
-    found = paired_bootstrap((values * weight, weight), (values * (1 - weight), 1 - weight), media.tolist())
-    if np.isnan(found["difference"]):
+def _reliance_of(answers: Records, errors: dict[str, Errors]) -> list[tuple[float, bool, str]]:
+    """The mean reliance of each answer that has one, whether it is wrong, and its picture or sound."""
+    entries = []
+    for name, error in errors.items():
+        record = answers[name]
+        tokens = [value for value in record.get("reliance") or () if value is not None]
+        if tokens:
+            entries.append((float(np.mean(tokens)), error.wrong > 0, record["medium"]))
+    return entries
+
+
+def _difference(values: Floats, wrong: NDArray[np.bool_], media: NDArray[np.str_]) -> str:
+    weight = wrong.astype(np.float64)
+    paired = paired_bootstrap((values * weight, weight), (values * (1 - weight), 1 - weight), media.tolist())
+    if np.isnan(paired.difference):
         return "none right" if wrong.all() else "none wrong"
-    return points(*(found[key] for key in ("difference", "low", "high"))).replace(" points", "")
+    return points(paired.difference, paired.low, paired.high).replace(" points", "")
 
 
-def reliance(result: Result, look: Look, relied: Relied, name: str) -> Markup:
+def reliance(part: Histograms, styles: CellStyles, name: str) -> Markup:
     """Histograms of right answers upwards, of wrong ones downwards."""
-    rows = look.rows(list(relied.rows))
-    figure, axes = _canvas(0.76 + 1.9 * ROW * len(rows), _gutter(rows, look), 1.42)
-    _title(figure, {QUESTIONS: "yes or no", CAPTIONS: "captions"}[relied.kind], "right less wrong")
-    every = np.concatenate([part for row in relied.rows.values() for part in row[:2]])
+    rows = styles.rows(list(part.rows))
+    figure, axes = _canvas(0.76 + 1.9 * ROW * len(rows), _gutter(rows, styles), 1.42)
+    _title(figure, {QUESTIONS: "yes or no", CAPTIONS: "captions"}[part.kind], "right less wrong")
+    every = np.concatenate([values for row in part.rows.values() for values in row[:2]])
     edges = np.linspace(min(0, every.min()), max(every.max(), 1e-6), BINS + 1)
     shares = {
-        cell: [np.histogram(part, edges)[0] / max(1, len(part)) for part in row[:2]]
-        for cell, row in relied.rows.items()
+        cell: [np.histogram(values, edges)[0] / max(1, len(values)) for values in row[:2]]
+        for cell, row in part.rows.items()
     }
     tallest = max(share.max() for pair in shares.values() for share in pair) or 1
     blend = axes.get_yaxis_transform()
     for y, row in enumerate(rows):
         if isinstance(row, str):
             continue
-        right, wrong, difference = relied.rows[row]
-        for part, share, sign, colour in ((right, shares[row][0], -1, "good"), (wrong, shares[row][1], 1, "bad")):
-            if len(part):
+        right, wrong, difference = part.rows[row]
+        for values, share, sign, colour in ((right, shares[row][0], -1, "good"), (wrong, shares[row][1], 1, "bad")):
+            if len(values):
                 heights = 0.42 * sign * share / tallest
                 axes.stairs(y + heights, 100 * edges, baseline=y, fill=True, color=LIGHT[colour], alpha=0.75, lw=0)
-                axes.plot([100 * part.mean()] * 2, [y, y + 0.46 * sign], color=LIGHT["ink"], lw=1)
+                axes.plot([100 * values.mean()] * 2, [y, y + 0.46 * sign], color=LIGHT["ink"], lw=1)
         axes.axhline(y, color=LIGHT["line"], lw=0.6)
         axes.text(1.03, y - 0.17, difference, transform=blend, va="center")
         counts = f"{len(right):,} right, {len(wrong):,} wrong"
         axes.text(1.03, y + 0.21, counts, transform=blend, va="center", color=LIGHT["muted"], size=7)
-    _listed(axes, rows, look)
+    _label_rows(axes, rows, styles)
     axes.set_xlim(100 * edges[0], 100 * edges[-1])
     axes.set_xlabel("reliance, %")
-    return inline(figure, name, f"Reliance of right and wrong answers, {relied.kind}")
+    return inline(figure, name, f"Reliance of right and wrong answers, {part.kind}")

@@ -6,23 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.store import Cell
-from lime_mlx.media.audio import Sound, open_audio
-from lime_mlx.media.image import open_image
+from lime_mlx.media.audio import Sound
 
-from .results import CAPTIONS, QUESTIONS, Names, Result
+from .results import CAPTIONS, QUESTIONS, Names, TaskResult
 
-EXHIBITS, ASKED = 8, 4
+# Pictures on the page, and questions about each.
+EXHIBITS, SHOWN = 8, 4
 PIXELS, QUALITY = 360, 80
 SECONDS, PEAKS = 12, 120
 
 
-class Said(NamedTuple):
-    """An answer, in (word, whether others lack it); by: who gave it; verdict: how it was read."""
+class GivenAnswer(NamedTuple):
+    """An answer as words, each with whether another answer lacks it. by: its cells. verdict: what is wrong, if any."""
 
     words: list[tuple[str, bool]]
     by: str
@@ -30,21 +32,21 @@ class Said(NamedTuple):
     wrong: bool
 
 
-class Asked(NamedTuple):
-    """truth: what would have been right, as far as it is known."""
+class ExhibitQuestion(NamedTuple):
+    """A question and its answers. truth: what would have been right, as far as it is known."""
 
     prompt: str
     split: str
     truth: str
-    answers: list[Said]
+    answers: list[GivenAnswer]
 
 
 @dataclass
 class Exhibit:
-    """A picture or sound; problem: why it cannot be shown. wave: peaks from 0 to 1."""
+    """A picture or sound. more: questions that are not shown. problem: why it cannot be shown. wave: peaks, 0 to 1."""
 
     medium: str
-    asked: list[Asked]
+    questions: list[ExhibitQuestion]
     more: int
     picture: str = ""
     sound: str = ""
@@ -60,64 +62,84 @@ class Gallery(NamedTuple):
     total: int
 
 
-def gallery(result: Result, names: Names, data: Path | None) -> Gallery:
-    """Pictures in the order of how much more some cells had wrong than others, over all questions about them."""
-    several = len({cell.model for cell in result.answers}) > 1
-    spread: dict[str, dict[str, tuple[float, int]]] = {}
-    media = {name: record["medium"] for known in result.answers.values() for name, record in known.items()}
+class Spread(NamedTuple):
+    """How much the cells disagree: the most less the least that was wrong, and the number of different answers."""
+
+    wrong: float
+    texts: int
+
+
+def gallery(result: TaskResult, names: Names, data: Path | None) -> Gallery:
+    """The pictures or sounds on which some cells had more wrong than others; the largest differences come first."""
+    media = {name: record["medium"] for by_id in result.answers.values() for name, record in by_id.items()}
+    spreads = _spreads(result, media)
+
+    def total(medium: str) -> tuple[float, int]:
+        return -sum(part.wrong for part in spreads[medium].values()), -sum(p.texts for p in spreads[medium].values())
+
+    ranked = sorted(spreads, key=total)[:EXHIBITS]
+    exhibits = [_with_medium(_exhibit(result, names, medium, spreads[medium]), result, data) for medium in ranked]
+    return Gallery(exhibits, len(spreads), len(set(media.values())))
+
+
+def _spreads(result: TaskResult, media: Mapping[str, str]) -> dict[str, dict[str, Spread]]:
+    """The disagreement on each question, by picture or sound; without the questions that all had equally right."""
+    spreads: dict[str, dict[str, Spread]] = {}
     for kind in (CAPTIONS, QUESTIONS):
         cells = result.errors.get(kind, {})
-        for name in dict.fromkeys(name for counted in cells.values() for name in counted):
-            wrong = [counted[name][0] for counted in cells.values() if name in counted]
-            texts = {result.answers[cell][name]["text"] for cell, counted in cells.items() if name in counted}
+        for name in dict.fromkeys(name for errors in cells.values() for name in errors):
+            wrong = [errors[name].wrong for errors in cells.values() if name in errors]
+            texts = {result.answers[cell][name]["text"] for cell, errors in cells.items() if name in errors}
             if max(wrong) > min(wrong):
-                spread.setdefault(media[name], {})[name] = (max(wrong) - min(wrong), len(texts))
-    ranked = sorted(spread, key=lambda medium: [-sum(column) for column in zip(*spread[medium].values(), strict=True)])
-    exhibits = []
-    for medium in ranked[:EXHIBITS]:
-        order = sorted(spread[medium], key=lambda name: [-amount for amount in spread[medium][name]])
-        prompts: dict[str, Asked] = {}
-        for name in order:
-            asked = _asked(result, name, names, several)
-            prompts.setdefault(asked.prompt, asked)
-        asked = list(prompts.values())
-        exhibits.append(_with_medium(Exhibit(medium, asked[:ASKED], len(asked[ASKED:])), result, data))
-    return Gallery(exhibits, len(spread), len(set(media.values())))
+                spreads.setdefault(media[name], {})[name] = Spread(max(wrong) - min(wrong), len(texts))
+    return spreads
 
 
-def _asked(result: Result, name: str, names: Names, several: bool) -> Asked:
-    given: dict[str, list[Cell]] = {}
-    for cell, known in result.answers.items():
-        if name in known:
-            given.setdefault(known[name]["text"], []).append(cell)
-    record = next(known[name] for known in result.answers.values() if name in known)
+def _exhibit(result: TaskResult, names: Names, medium: str, spreads: Mapping[str, Spread]) -> Exhibit:
+    """The questions about one picture or sound; of those with the same words only the first."""
+    with_model = len({cell.model for cell in result.answers}) > 1
+    order = sorted(spreads, key=lambda name: (-spreads[name].wrong, -spreads[name].texts))
+    by_prompt: dict[str, ExhibitQuestion] = {}
+    for name in order:
+        question = _question(result, name, names, with_model)
+        by_prompt.setdefault(question.prompt, question)
+    questions = list(by_prompt.values())
+    return Exhibit(medium, questions[:SHOWN], len(questions[SHOWN:]))
+
+
+def _question(result: TaskResult, name: str, names: Names, with_model: bool) -> ExhibitQuestion:
+    by_text: dict[str, list[Cell]] = {}
+    for cell, by_id in result.answers.items():
+        if name in by_id:
+            by_text.setdefault(by_id[name]["text"], []).append(cell)
+    record = next(by_id[name] for by_id in result.answers.values() if name in by_id)
     answers = []
-    for words, (_, cells) in zip(marked(list(given)), given.items(), strict=True):
-        verdict, wrong = _read(result, cells[0], name)
-        answers.append(Said(words, names.all(cells, several), verdict, wrong))
-    return Asked(record["prompt"], record["split"], _truth(record), answers)
+    for words, (_, cells) in zip(marked(list(by_text)), by_text.items(), strict=True):
+        verdict, wrong = _verdict(result, cells[0], name)
+        answers.append(GivenAnswer(words, names.all(cells, with_model), verdict, wrong))
+    return ExhibitQuestion(record["prompt"], record["split"], _truth(record), answers)
 
 
-def _read(result: Result, cell: Cell, name: str) -> tuple[str, bool]:
-    for kind in (CAPTIONS, QUESTIONS):
-        top, bottom = result.errors.get(kind, {}).get(cell, {}).get(name, (None, None))
-        if top is not None and kind == QUESTIONS:
-            return ("wrong" if top else "right"), bool(top)
-        if top is not None:
-            return f"{top:g} of {bottom:g} objects made up" if top else "nothing made up", bool(top)
+def _verdict(result: TaskResult, cell: Cell, name: str) -> tuple[str, bool]:
+    """What is wrong with an answer, in words, and whether something is."""
+    if errors := result.errors.get(CAPTIONS, {}).get(cell, {}).get(name):
+        text = f"{errors.wrong:g} of {errors.total:g} objects made up" if errors.wrong else "nothing made up"
+        return text, bool(errors.wrong)
+    if errors := result.errors.get(QUESTIONS, {}).get(cell, {}).get(name):
+        return ("wrong" if errors.wrong else "right"), bool(errors.wrong)
     return "", False
 
 
-def _truth(record: Mapping[str, Any]) -> str:
+def _truth(record: Record) -> str:
     if record["label"]:
         return f"right: {record['label']}"
     truth = record["truth"]
     plain = isinstance(truth, list) and truth and all(isinstance(part, str) for part in truth)
-    return f"in it: {', '.join(truth)}" if plain else ""
+    return f"in it: {', '.join(truth)}" if plain and truth else ""
 
 
 def marked(texts: Sequence[str]) -> list[list[tuple[str, bool]]]:
-    """The words of each text, and whether any of the other texts lacks them."""
+    """The words of each text, each with whether another of the texts lacks it."""
     sets = [{_plain(word) for word in text.split()} for text in texts]
     common = set.intersection(*sets) if sets else set()
     return [[(word, _plain(word) not in common) for word in text.split()] or [("(nothing)", True)] for text in texts]
@@ -127,20 +149,20 @@ def _plain(word: str) -> str:
     return re.sub(r"\W+", "", word).casefold() or word
 
 
-def _with_medium(exhibit: Exhibit, result: Result, data: Path | None) -> Exhibit:
+def _with_medium(exhibit: Exhibit, result: TaskResult, data: Path | None) -> Exhibit:
+    """The exhibit with its picture or sound, or with the reason why that cannot be shown."""
     try:
-        source = result.bench.source(data, exhibit.medium)
-        if result.bench.medium == "image":
-            exhibit.picture = picture(open_image(source))
-        else:
-            heard = open_audio(source)
-            exhibit.wave, exhibit.sound = peaks(heard), sound(heard)
+        media = result.benchmark.opened(data, exhibit.medium)
+        for image in media.get("images", ()):
+            exhibit.picture = picture(image)
+        for opened in media.get("audio", ()):
+            exhibit.wave, exhibit.sound = peaks(opened), sound(opened)
     except Exception as error:  # the answers are worth showing without it
         exhibit.problem = " ".join(str(error).split()) or type(error).__name__
     return exhibit
 
 
-def picture(image: Any) -> str:
+def picture(image: Image.Image) -> str:
     """A small JPEG as a data URI."""
     small, file = image.copy(), BytesIO()
     small.thumbnail((PIXELS, PIXELS))
@@ -148,18 +170,18 @@ def picture(image: Any) -> str:
     return _uri("image/jpeg", file)
 
 
-def sound(heard: Sound) -> str:
+def sound(opened: Sound) -> str:
     """The first seconds as MP3, as a data URI."""
     import soundfile
 
     file = BytesIO()
-    soundfile.write(file, heard.samples[: SECONDS * heard.rate], heard.rate, format="MP3")
+    soundfile.write(file, opened.samples[: SECONDS * opened.rate], opened.rate, format="MP3")
     return _uri("audio/mpeg", file)
 
 
-def peaks(heard: Sound) -> list[float]:
-    """The loudest sample of each of a number of equal parts of the same seconds, the loudest of all as 1."""
-    parts = np.array_split(np.abs(heard.samples[: SECONDS * heard.rate]), PEAKS)
+def peaks(opened: Sound) -> list[float]:
+    """The loudest sample of each of `PEAKS` equal parts of the same seconds, relative to the loudest of all."""
+    parts = np.array_split(np.abs(opened.samples[: SECONDS * opened.rate]), PEAKS)
     heights = np.array([part.max() if part.size else 0.0 for part in parts])
     return [round(float(height), 3) for height in heights / (heights.max() or 1)]
 

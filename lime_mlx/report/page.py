@@ -1,34 +1,36 @@
-"""The page of a run, written at once."""
+"""The page of a run, written as one file."""
 
 import platform
 import shlex
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lime_mlx._version import __version__
-from lime_mlx.evaluate.store import Store
+from lime_mlx.evaluate.store import Settings, Store
 from lime_mlx.files import write
 from lime_mlx.render.svg import COLOURS, TEMPLATES, drawing
 
-from .charts import Look, Section, sections
+from .charts import CellStyles, Section, sections
+from .conclusions import Group, Table, groups, lowest, score_tables
 from .gallery import Gallery, gallery
-from .results import Names, Result, data_folder, remarks, results
-from .verdicts import Group, Table, groups, lowest, tables
+from .results import Names, TaskResult, data_folder, remarks, results
 
 
 class Part(NamedTuple):
-    """What the page says about one task."""
+    """What the page says about one task.
 
-    result: Result
+    titles: the column titles of metrics, with their units. prompts: the first question of each split.
+    """
+
+    result: TaskResult
     scorer: str
     groups: list[Group]
     lowest: str | None
     tables: list[Table]
-    heads: dict[str, str]
+    titles: dict[str, str]
     sections: list[Section]
     gallery: Gallery
     prompts: dict[str, str]
@@ -43,8 +45,8 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
     settings = store.settings
     names, path = Names(settings), Path(output or store.folder / "report.html")
     with drawing():
-        found = results(store, scorer)
-        parts = [_part(result, settings, names, scorer, f"t{place}") for place, result in enumerate(found)]
+        by_task = results(store, scorer)
+        parts = [_part(result, settings, names, scorer, f"t{number}") for number, result in enumerate(by_task)]
     environment = Environment(
         loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
         autoescape=True,
@@ -55,7 +57,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
     text = environment.get_template("page.html").render(
         name=store.folder.resolve().name,
         parts=parts,
-        remarks=remarks(found, settings, names),
+        remarks=remarks(by_task, settings, names),
         settings=settings,
         names=names,
         colours=COLOURS,
@@ -66,30 +68,34 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
     return path
 
 
-def _part(result: Result, settings: Mapping[str, Any], names: Names, scorer: str, name: str) -> Part:
-    known = result.bench.scorers
+def _part(result: TaskResult, settings: Settings, names: Names, scorer: str, name: str) -> Part:
+    scorers = list(result.benchmark.scorers)
     units = {figure.metric.name: result.scale(figure.metric.unit)[0] for figure in result.figures}
-    answers = [record for known in (*result.answers.values(), *result.failed.values()) for record in known.values()]
+    records = [record for by_id in (*result.answers.values(), *result.failed.values()) for record in by_id.values()]
     return Part(
         result,
-        scorer if scorer in known else known[0],
+        scorer if scorer in scorers else scorers[0],
         groups(result, names),
         lowest(result, names),
-        tables(result, names),
+        score_tables(result, names),
         {metric: f"{metric}, {unit}" for metric, unit in units.items()},
-        sections(result, Look(result, settings, names), name) if result.answers else [],
+        sections(result, CellStyles(result, settings, names), name) if result.answers else [],
         gallery(result, names, data_folder(settings)),
-        {record["split"]: record["prompt"] for record in reversed(answers)},
+        {record["split"]: record["prompt"] for record in reversed(records)},
     )
 
 
-def _commands(folder: Path, settings: Mapping[str, Any], scorer: str) -> list[str]:
-    """What makes the run and this page again."""
+def _commands(folder: Path, settings: Settings, scorer: str) -> list[str]:
+    """The commands that make the run and this page again."""
     common = settings["common"]
     words = ["lime-mlx", "evaluate"]
-    for option in ("task", "model", "method"):
-        for spec in settings[f"{option}s"]:
-            words += [f"--{option}", spec]
+    for option, specs in (
+        ("--task", settings["tasks"]),
+        ("--model", settings["models"]),
+        ("--method", settings["methods"]),
+    ):
+        for spec in specs:
+            words += [option, spec]
     for option, value in (("data", settings["data"]), ("limit", common.get("limit")), ("seed", common.get("seed"))):
         words += [f"--{option}", str(value)] if value is not None else []
     words += [] if common.get("reliance", True) else ["--no-reliance"]
@@ -101,6 +107,6 @@ def _commands(folder: Path, settings: Mapping[str, Any], scorer: str) -> list[st
 
 
 def _versions() -> dict[str, str]:
-    """What wrote the page."""
+    """The programs that wrote the page."""
     packages = {name: version(name) for name in ("mlx", "numpy", "matplotlib")}
     return {"lime-mlx": __version__, **packages, "Python": platform.python_version(), "on": platform.platform()}

@@ -1,8 +1,7 @@
-"""Two built-in worlds with known content, drawn pictures and synthesised sounds: what is said, and how to score it."""
+"""Two built-in worlds with known content: drawn pictures and synthesised sounds, and what is said about them."""
 
 from .habits import REGIMES, World
 from .language import ANSWERS, PROMPTS, SOUND_PROMPTS, Question, answer, caption, questions
-from .score import bootstrap, chair, mentions, named, yes_no
 from .soundscape import SOUNDS, SoundEvent, SoundScene, make_sound, perform, write_wav
 from .world import COMPANION, KINDS, PAIRS, PICTURES, SETTINGS, Object, Scene, broken, make_scene
 
@@ -24,16 +23,11 @@ __all__ = [
     "SoundScene",
     "World",
     "answer",
-    "bootstrap",
     "broken",
     "caption",
-    "chair",
     "make_scene",
     "make_sound",
-    "mentions",
-    "named",
     "perform",
     "questions",
     "write_wav",
-    "yes_no",
 ]

@@ -53,8 +53,8 @@ def spline(points: np.ndarray, closed: bool, steps: int = 6) -> np.ndarray:
     """Catmull-Rom curve through points (n, 2); returns (m, 2)."""
     n = len(points)
     ends = np.arange(n if closed else n - 1)
-    around = (lambda i: i % n) if closed else (lambda i: np.clip(i, 0, n - 1))
-    p0, p1, p2, p3 = (points[around(ends + k)][:, None] for k in (-1, 0, 1, 2))
+    indices = [(ends + k) % n if closed else np.clip(ends + k, 0, n - 1) for k in (-1, 0, 1, 2)]
+    p0, p1, p2, p3 = (points[index][:, None] for index in indices)
     t = (np.arange(steps) / steps)[None, :, None]
     curve = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
     curve = curve.reshape(-1, 2)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.random import Generator
 
-from .synth import RATE, arch, count, decay, harmonics, line, modes, noise, pluck, scatter, vowel, wander
+from .synth import RATE, Signal, arch, count, decay, harmonics, line, modes, noise, pluck, scatter, vowel, wander
 
 
 def _beats(rng: Generator, n: int, period: float, jitter: float = 0.0) -> Iterator[float]:
@@ -21,21 +21,22 @@ def _beats(rng: Generator, n: int, period: float, jitter: float = 0.0) -> Iterat
         start += period * (1 + rng.uniform(-jitter, jitter))
 
 
-def dog(rng: Generator, n: int) -> np.ndarray:
+def dog(rng: Generator, n: int) -> Signal:
     base, size = rng.uniform(320, 560), rng.uniform(0.9, 1.2)
 
-    def bark() -> np.ndarray:
+    def bark() -> Signal:
         m = count(rng.uniform(0.13, 0.2))
         pitch = base * rng.uniform(0.95, 1.05) * line((0.6, 1.3, 1.15, 0.5), m)
         voice = vowel(pitch, ((650 * size, 180), (1300 * size, 250)), 0.5)
         breath = noise(rng, m, 500, 1800, 3) * voice.std()
-        return (voice + 0.35 * breath) * arch(m, 0.012, 0.1)
+        sound: Signal = (voice + 0.35 * breath) * arch(m, 0.012, 0.1)
+        return sound
 
     return scatter(n, ((start, bark()) for start in _beats(rng, n, rng.uniform(0.3, 0.5), 0.15)))
 
 
-def cat(rng: Generator, n: int) -> np.ndarray:
-    def meow() -> np.ndarray:
+def cat(rng: Generator, n: int) -> Signal:
+    def meow() -> Signal:
         m = min(n, count(rng.uniform(0.7, 1.1)))
         pitch = rng.uniform(480, 680) * line((0.8, 1.15, 1.2, 1.05, 0.8), m)
         pitch = pitch * (1 + 0.02 * np.sin(2 * np.pi * 6 * np.arange(m) / RATE))
@@ -47,16 +48,16 @@ def cat(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, meow()) for start in _beats(rng, n, rng.uniform(1.1, 1.4))))
 
 
-def bird(rng: Generator, n: int) -> np.ndarray:
+def bird(rng: Generator, n: int) -> Signal:
     base, sweep, pieces = rng.uniform(2800, 4200), rng.uniform(0.25, 0.6), rng.integers(2, 6)
     down = rng.random() < 0.5
 
-    def chirp(height: float) -> np.ndarray:
+    def chirp(height: float) -> Signal:
         m = count(rng.uniform(0.05, 0.09))
         pitch = base * height * line((1, 1 + sweep, 1) if pieces % 2 else (1 + sweep, 1), m)
         return harmonics(pitch, (1, 0.1)) * arch(m, 0.01, 0.02)
 
-    def song() -> Iterator[tuple[float, np.ndarray]]:
+    def song() -> Iterator[tuple[float, Signal]]:
         for start in _beats(rng, n, 0.12 * pieces + rng.uniform(0.15, 0.35), 0.1):
             for k in range(pieces):
                 yield start + 0.11 * k, chirp(1 + (-0.05 if down else 0.05) * k)
@@ -64,8 +65,8 @@ def bird(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, song())
 
 
-def cow(rng: Generator, n: int) -> np.ndarray:
-    def moo() -> np.ndarray:
+def cow(rng: Generator, n: int) -> Signal:
+    def moo() -> Signal:
         m = min(n, count(rng.uniform(1.1, 1.7)))
         pitch = rng.uniform(105, 165) * line((0.8, 1.0, 1.08, 1.05, 0.75), m) * wander(rng, m, 12, 0.98, 1.02)
         hum = vowel(pitch, ((240, 90),), 0.6)
@@ -76,10 +77,10 @@ def cow(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, moo()) for start in _beats(rng, n, rng.uniform(1.7, 2.0))))
 
 
-def duck(rng: Generator, n: int) -> np.ndarray:
+def duck(rng: Generator, n: int) -> Signal:
     base = rng.uniform(170, 250)
 
-    def quack() -> np.ndarray:
+    def quack() -> Signal:
         m = count(rng.uniform(0.11, 0.18))
         pitch = base * rng.uniform(0.95, 1.05) * line((0.9, 1.1, 1.0, 0.85), m)
         return vowel(pitch, ((1050, 130), (1350, 130), (2600, 250), (3400, 300)), 0.1) * arch(m, 0.015, 0.06)
@@ -87,7 +88,7 @@ def duck(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, quack()) for start in _beats(rng, n, rng.uniform(0.22, 0.34), 0.1)))
 
 
-def bell(rng: Generator, n: int) -> np.ndarray:
+def bell(rng: Generator, n: int) -> Signal:
     # The named partials of a church bell: hum, prime, tierce, quint, nominal, and above.
     ratios = np.array((0.5, 1, 1.19, 1.5, 2, 2.51, 2.66, 3.01, 4.1)) * rng.uniform(0.995, 1.005, 9)
     gains = np.array((0.5, 0.8, 0.9, 0.3, 1, 0.5, 0.4, 0.5, 0.3)) * rng.uniform(0.6, 1.2, 9)
@@ -97,7 +98,7 @@ def bell(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, stroke) for start in _beats(rng, n, rng.uniform(0.7, 1.2))))
 
 
-def phone(rng: Generator, n: int) -> np.ndarray:
+def phone(rng: Generator, n: int) -> Signal:
     low, ratio, speed = rng.uniform(850, 1250), rng.uniform(1.2, 1.35), rng.uniform(14, 20)
     on, off = rng.uniform(0.35, 0.5), rng.uniform(0.15, 0.3)
     m = count(on)
@@ -106,12 +107,12 @@ def phone(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, ring) for start in _beats(rng, n, on + off)))
 
 
-def horn(rng: Generator, n: int) -> np.ndarray:
+def horn(rng: Generator, n: int) -> Signal:
     low, ratio = rng.uniform(330, 430), rng.choice((1.19, 1.25, 1.26))
     k = np.arange(1, 19)
     gains = np.exp(-(((k * low - 1400) / 1500) ** 2)) + 0.15
 
-    def honk(m: int) -> np.ndarray:
+    def honk(m: int) -> Signal:
         flat = np.full(m, low, np.float32)
         return (harmonics(flat, gains) + harmonics(flat * ratio, gains)) * arch(m, 0.015, 0.04)
 
@@ -121,13 +122,13 @@ def horn(rng: Generator, n: int) -> np.ndarray:
     return honk(n)
 
 
-def siren(rng: Generator, n: int) -> np.ndarray:
+def siren(rng: Generator, n: int) -> Signal:
     low, ratio, period = rng.uniform(480, 650), rng.uniform(1.9, 2.5), rng.uniform(0.7, 1.3)
     swing = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) / RATE / period + rng.random()))
     return harmonics(low * ratio**swing, (1, 0.35, 0.3, 0.12, 0.1)) * arch(n, 0.1, 0.15)
 
 
-def alarm(rng: Generator, n: int) -> np.ndarray:
+def alarm(rng: Generator, n: int) -> Signal:
     pitch, on = rng.uniform(1850, 2300), rng.uniform(0.07, 0.11)
     pause = rng.uniform(0.25, 0.4)
     m = count(on)
@@ -137,10 +138,10 @@ def alarm(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start + 2 * on * k, beep) for start in _beats(rng, n, period) for k in range(group)))
 
 
-def whistle(rng: Generator, n: int) -> np.ndarray:
+def whistle(rng: Generator, n: int) -> Signal:
     pitch, speed = rng.uniform(2500, 3100), rng.uniform(26, 40)
 
-    def blast() -> np.ndarray:
+    def blast() -> Signal:
         m = min(n, count(rng.uniform(0.45, 0.9)))
         pea = np.sin(2 * np.pi * speed * np.arange(m) / RATE)
         tone = harmonics(pitch * (1 + 0.03 * pea) * line((0.93, 1, 1, 1, 0.95), m), (1, 0.15))
@@ -149,15 +150,16 @@ def whistle(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, blast()) for start in _beats(rng, n, rng.uniform(0.95, 1.2))))
 
 
-def engine(rng: Generator, n: int) -> np.ndarray:
+def engine(rng: Generator, n: int) -> Signal:
     turns = rng.uniform(32, 60) * wander(rng, n, 1.2, 0.85, 1.45)
     firing = 1 / np.arange(1, 40) ** 0.5 * rng.uniform(0.3, 1, 39) / (1 + (np.arange(1, 40) / 14) ** 4)
     growl = harmonics(turns, firing)
     rattle = noise(rng, n, 150, 900) * (1 + 0.9 * harmonics(turns, (1,)))
-    return (growl / growl.std() + 0.35 * rattle) * arch(n, 0.15, 0.2)
+    sound: Signal = (growl / growl.std() + 0.35 * rattle) * arch(n, 0.15, 0.2)
+    return sound
 
 
-def train(rng: Generator, n: int) -> np.ndarray:
+def train(rng: Generator, n: int) -> Signal:
     # Four puffs to a turn of the wheels, the first the strongest.
     pace, faster, accents = rng.uniform(0.24, 0.32), rng.uniform(0.955, 0.99), (1.0, 0.6, 0.75, 0.6)
     steam = noise(rng, n, 250, 1800)
@@ -171,11 +173,11 @@ def train(rng: Generator, n: int) -> np.ndarray:
     return steam * level + 0.12 * noise(rng, n, 40, 110) * arch(n, 0.05, 0.05)
 
 
-def typing(rng: Generator, n: int) -> np.ndarray:
+def typing(rng: Generator, n: int) -> Signal:
     hiss, m = noise(rng, n, 2200, 6000), count(0.03)
     body = rng.uniform(180, 320)
 
-    def key() -> np.ndarray:
+    def key() -> Signal:
         cut = int(rng.integers(0, n - m))
         click = hiss[cut : cut + m] * decay(m, rng.uniform(0.003, 0.006))
         thud = modes(m, (body * rng.uniform(0.9, 1.1),), (0.01,), (0.6,))
@@ -184,17 +186,17 @@ def typing(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, key()) for start in _beats(rng, n, rng.uniform(0.09, 0.14), 0.6)))
 
 
-def clock(rng: Generator, n: int) -> np.ndarray:
+def clock(rng: Generator, n: int) -> Signal:
     period, pitch, m = rng.uniform(0.22, 0.4), rng.uniform(1500, 2100), count(0.06)
 
-    def tick(height: float) -> np.ndarray:
+    def tick(height: float) -> Signal:
         return modes(m, np.array((1, 1.63, 2.4)) * height, (0.012, 0.008, 0.005), (1, 0.7, 0.4))
 
     both = tick(pitch), 0.8 * tick(pitch * rng.uniform(0.72, 0.82))
     return scatter(n, ((start, both[k % 2]) for k, start in enumerate(_beats(rng, n, period))))
 
 
-def rain(rng: Generator, n: int) -> np.ndarray:
+def rain(rng: Generator, n: int) -> Signal:
     fall = noise(rng, n, rng.uniform(1400, 2200), 9000, 1) * wander(rng, n, 2, 0.85, 1.15)
     hiss, m = noise(rng, n, 3000, 8000), count(0.008)
     splash = decay(m, 0.002)
@@ -203,7 +205,7 @@ def rain(rng: Generator, n: int) -> np.ndarray:
     return (fall + scatter(n, ((s, d) for s, d in drops if len(d) == m))) * arch(n, 0.25, 0.3)
 
 
-def thunder(rng: Generator, n: int) -> np.ndarray:
+def thunder(rng: Generator, n: int) -> Signal:
     rolls = line(np.r_[1.0, rng.uniform(0.3, 0.9, 3 + n // count(0.4)), 0.1], n) ** 1.5
     rumble = noise(rng, n, 35, rng.uniform(90, 150), 2) * rolls * wander(rng, n, 10, 0.6, 1.4)
     m = min(n, count(rng.uniform(0.3, 0.5)))
@@ -211,7 +213,7 @@ def thunder(rng: Generator, n: int) -> np.ndarray:
     return (rumble + scatter(n, [(0.0, 1.2 * crack)])) * arch(n, 0.01, 0.4)
 
 
-def wind(rng: Generator, n: int) -> np.ndarray:
+def wind(rng: Generator, n: int) -> Signal:
     centre = rng.uniform(350, 550)
     bands = (noise(rng, n, centre * k, centre * k * 1.15, 4) for k in (0.75, 1.0, 1.4, 1.9))
     gust = wander(rng, n, 1.2, 0, 1)
@@ -219,10 +221,10 @@ def wind(rng: Generator, n: int) -> np.ndarray:
     return howl * (0.35 + 0.65 * gust) * arch(n, 0.3, 0.3)
 
 
-def water(rng: Generator, n: int) -> np.ndarray:
+def water(rng: Generator, n: int) -> Signal:
     base = rng.uniform(500, 800)
 
-    def drop() -> np.ndarray:
+    def drop() -> Signal:
         # A bubble rings higher as it rises and shrinks.
         m = count(rng.uniform(0.06, 0.11))
         pitch = base * rng.uniform(0.8, 1.7) * (1 + rng.uniform(0.6, 1.2) * line((0, 1), m) ** 2)
@@ -231,12 +233,12 @@ def water(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, drop()) for start in _beats(rng, n, rng.uniform(0.1, 0.2), 0.7)))
 
 
-def knock(rng: Generator, n: int) -> np.ndarray:
+def knock(rng: Generator, n: int) -> Signal:
     pitch, period, group, m = rng.uniform(130, 210), rng.uniform(0.17, 0.24), int(rng.integers(2, 5)), count(0.12)
     wood = np.array((1, 2.1, 3.6, 5.3)) * rng.uniform(0.95, 1.05, 4)
     tap = noise(rng, m, 400, 1800) * decay(m, 0.004)
 
-    def blows() -> Iterator[tuple[float, np.ndarray]]:
+    def blows() -> Iterator[tuple[float, Signal]]:
         for start in _beats(rng, n, period * group + rng.uniform(0.25, 0.4)):
             for k in range(group):
                 body = modes(m, pitch * wood, (0.035, 0.022, 0.014, 0.01), (1, 0.8, 0.5, 0.3))
@@ -245,12 +247,12 @@ def knock(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, blows())
 
 
-def applause(rng: Generator, n: int) -> np.ndarray:
+def applause(rng: Generator, n: int) -> Signal:
     palms, m = noise(rng, n, 700, 2200, 2), count(0.022)
     clap = arch(m, 0.001, 0.003) * decay(m, 0.005)
     starts = rng.uniform(0, n / RATE - 0.025, int(rng.uniform(55, 90) * n / RATE))
 
-    def hands() -> Iterator[tuple[float, np.ndarray]]:
+    def hands() -> Iterator[tuple[float, Signal]]:
         for start in starts:
             cut = int(rng.integers(0, n - m))
             yield start, rng.uniform(0.3, 1) * clap * palms[cut : cut + m]
@@ -262,11 +264,11 @@ def applause(rng: Generator, n: int) -> np.ndarray:
 SCALE = (0, 2, 4, 5, 7, 9, 11, 12, 14, 16)
 
 
-def piano(rng: Generator, n: int) -> np.ndarray:
+def piano(rng: Generator, n: int) -> Signal:
     root, m = rng.uniform(240, 330), count(0.9)
     k = np.arange(1, 9)
 
-    def note() -> np.ndarray:
+    def note() -> Signal:
         pitch = root * 2 ** (rng.choice(SCALE) / 12)
         # A stiff string: partials slightly sharp, the high ones shorter.
         partials = pitch * k * np.sqrt(1 + 0.0006 * k**2)
@@ -276,7 +278,7 @@ def piano(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, note()) for start in _beats(rng, n, rng.uniform(0.22, 0.34))))
 
 
-def guitar(rng: Generator, n: int) -> np.ndarray:
+def guitar(rng: Generator, n: int) -> Signal:
     root, m, damping = rng.uniform(82, 131), count(0.9), rng.uniform(0.992, 0.998)
     strings = [pluck(rng, m, root * 2 ** (step / 12), damping) for step in (0, 7, 12, 16, 19)]
     if rng.random() < 0.5:
@@ -285,7 +287,7 @@ def guitar(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, strings[int(rng.integers(5))]) for start in _beats(rng, n, rng.uniform(0.15, 0.22))))
 
 
-def drum(rng: Generator, n: int) -> np.ndarray:
+def drum(rng: Generator, n: int) -> Signal:
     step, m = rng.uniform(0.13, 0.19), count(0.22)
     low, skin = rng.uniform(45, 60), rng.uniform(170, 220)
     kick = harmonics(low * (1 + 2.5 * decay(m, 0.03)), (1, 0.2)) * decay(m, 0.07) * 1.6
@@ -296,7 +298,7 @@ def drum(rng: Generator, n: int) -> np.ndarray:
     return scatter(n, ((start, pattern[(k + shift) % 8]) for k, start in enumerate(_beats(rng, n, step))))
 
 
-NOISES: dict[str, Callable[[Generator, int], np.ndarray]] = {
+NOISES: dict[str, Callable[[Generator, int], Signal]] = {
     recipe.__name__: recipe
     for recipe in (
         dog, cat, bird, cow, duck, bell, phone, horn, siren, alarm, whistle, engine, train, typing, clock,

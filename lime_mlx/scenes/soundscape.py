@@ -17,7 +17,7 @@ import numpy as np
 
 from .habits import World, check_regime
 from .noises import NOISES
-from .synth import RATE, arch, count, loudness, noise
+from .synth import RATE, Signal, arch, count, loudness, noise
 
 SOUND_PAIRS: tuple[tuple[str, str], ...] = (
     ("dog", "cat"),
@@ -72,7 +72,7 @@ class SoundScene:
     regime: str
     setting: str
     events: tuple[SoundEvent, ...]
-    samples: np.ndarray
+    samples: Signal
     unseen: str | None = None
 
     @property
@@ -81,7 +81,7 @@ class SoundScene:
         return tuple(event.kind for event in self.events)
 
 
-def perform(kind: str, rng: np.random.Generator, seconds: float, level: float = 0.0) -> np.ndarray:
+def perform(kind: str, rng: np.random.Generator, seconds: float, level: float = 0.0) -> Signal:
     """One event alone, (n,) float32 of at most `seconds`, without silence at its ends; its level in dB."""
     signal = np.asarray(NOISES[kind](rng, count(seconds)), np.float32)
     power = loudness(signal, FRAME)
@@ -90,10 +90,11 @@ def perform(kind: str, rng: np.random.Generator, seconds: float, level: float = 
     power = power[loud]
     heard = power[power > 0.01 * power.max()].mean()
     signal = signal * np.float32(np.sqrt(FULL * 10 ** (level / 10) / heard))
-    return signal * arch(len(signal), 0.002, 0.01)
+    event: Signal = signal * arch(len(signal), 0.002, 0.01)
+    return event
 
 
-def _clarity(powers: list[np.ndarray], starts: list[int], frames: int) -> float:
+def _clarity(powers: list[Signal], starts: list[int], frames: int) -> float:
     """The least, over events, of the share of energy that stands out from the others."""
     total = np.zeros(frames)
     for power, start in zip(powers, starts, strict=True):
@@ -101,11 +102,11 @@ def _clarity(powers: list[np.ndarray], starts: list[int], frames: int) -> float:
     shares = []
     for power, start in zip(powers, starts, strict=True):
         others = total[start : start + len(power)] - power
-        shares.append(power[power > CLEAR * others].sum() / power.sum())
+        shares.append(float(power[power > CLEAR * others].sum() / power.sum()))
     return min(shares)
 
 
-def _arrange(rng: np.random.Generator, kinds: list[str], seconds: float) -> list[tuple[int, np.ndarray]]:
+def _arrange(rng: np.random.Generator, kinds: list[str], seconds: float) -> list[tuple[int, Signal]]:
     """First sample and signal of each kind; of the placements tried, the first that is clear, or the clearest."""
     longest = seconds * (0.56 - 0.06 * len(kinds))
     signals = [perform(kind, rng, rng.uniform(0.5, 1.0) * longest, rng.uniform(-8, 0)) for kind in kinds]

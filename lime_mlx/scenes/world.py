@@ -180,5 +180,5 @@ def make_scene(seed: int, regime: str, size: int = 256, unseen: float = 0.0) -> 
     order = sorted(range(len(kinds)), key=lambda i: boxes[i][0] + boxes[i][2])
     scaled = [(x0 * size, y0 * size, x1 * size, y1 * size) for x0, y0, x1, y1 in boxes]
     objects = tuple(Object(kinds[i], scaled[i], colors[i]) for i in order)
-    unseen = None if left_out is None else kinds[left_out]
-    return Scene(seed, regime, setting, objects, image.reduce(2), unseen)
+    not_drawn = None if left_out is None else kinds[left_out]
+    return Scene(seed, regime, setting, objects, image.reduce(2), not_drawn)

@@ -1,4 +1,4 @@
-"""The tasks, by name, and the spec that chooses one: `pope:set=aokvqa`."""
+"""The tasks, one file for each benchmark, and the spec that chooses one: `pope:set=aokvqa`."""
 
 from lime_mlx.errors import DataError
 from lime_mlx.spec import parse

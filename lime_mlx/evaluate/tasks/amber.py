@@ -1,17 +1,19 @@
 """AMBER: descriptions, and questions on existence, attributes and relations (Wang et al. 2023, arXiv 2311.07397)."""
 
 import json
-from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate import amber, answers
-from lime_mlx.evaluate.answers import NO, YES
-from lime_mlx.evaluate.metrics import LESS, MORE, by_split, ratio, yes_no
+from lime_mlx.evaluate.data.layout import picture_path, task_folder
+from lime_mlx.evaluate.records import Material, Record, names
+from lime_mlx.evaluate.scorers.amber import Counts, Relation, describe
+from lime_mlx.evaluate.scorers.answers import NO, YES
+from lime_mlx.evaluate.scorers.metrics import LESS, MORE, Metric, by_split, ratio
 
-from .base import Item, Task, drawn, folder, picture
+from .base import Item, Task, check_choice, check_positive, drawn
 
 ANNOTATIONS, QUERIES, RELATION, SAFE = "annotations.json", "query/query_all.json", "relation.json", "safe_words.txt"
 GENERATIVE, DISCRIMINATIVE = "generative", "discriminative"
@@ -31,54 +33,55 @@ ASK = ("all", GENERATIVE, DISCRIMINATIVE)
 class Amber(Task):
     """`amber:ask=all,tokens=512`: the queries as they stand. ask: all, generative or discriminative.
 
-    Discriminative figures are of "no", as the official program's; its reading takes exactly "Yes" or "No". The
-    descriptions' words are compared exactly, so their figures compare runs, but not with published ones (see `amber`).
-    The AMBER score is (100 - CHAIR + F1) / 2, of the splits generative and discriminative.
+    Precision, recall and F1 of questions are those of "no", as in the official program, whose parser takes exactly
+    "Yes" or "No". Words of descriptions are compared exactly, so that their figures compare runs, but not with
+    published ones (see `scorers.amber`). The AMBER score is (100 - CHAIR + F1) / 2, of the splits generative and
+    discriminative.
     """
 
     name = "amber"
-    scorers = ("ours", "official")
+    scorers: ClassVar = {"ours": "ours", "official": "amber"}
 
     ask: str = "all"
     tokens: int = 512
 
-    def __post_init__(self):
-        if self.ask not in ASK:
-            raise DataError(f"amber: ask is {self.ask!r}; choose one of {', '.join(ASK)}.")
-        if self.tokens < 1:
-            raise DataError(f"amber: tokens is {self.tokens}; it must be at least 1.")
+    def __post_init__(self) -> None:
+        check_choice(self.name, "ask", self.ask, ASK)
+        check_positive(self.name, "tokens", self.tokens)
 
-    def items(self, data, limit=None, seed=0):
-        home = folder(data, self.name, [ANNOTATIONS])
-        known, found = _entries(home / ANNOTATIONS, ("id", "type", "truth")), []
+    def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
+        home = task_folder(data, self.name, [ANNOTATIONS])
+        annotations, items = _entries(home / ANNOTATIONS, ("id", "type", "truth")), []
         for name, (where, query) in _entries(home / QUERIES, ("id", "image", "query")).items():
-            if name not in known:
+            if name not in annotations:
                 raise DataError(f"{where}: id {name} is not in {ANNOTATIONS}.")
-            found.append(self._item(name, query, *known[name]))
-        return drawn([item for item in found if self._wanted(item)], limit, seed)
+            items.append(self._item(name, query, *annotations[name]))
+        return drawn([item for item in items if self._wanted(item)], limit, seed)
 
-    def _item(self, name: str, query: dict, where: str, entry: dict) -> Item:
+    def _item(self, name: str, query: Mapping[str, object], where: str, entry: Mapping[str, object]) -> Item:
         split = SPLITS.get(str(entry["type"]))
         if split is None:
-            raise DataError(f"{where}: the type {entry['type']!r} is unknown; known are {', '.join(SPLITS)}.")
-        asked = (name, query["image"], query["query"])
+            raise DataError(f"{where}: the type {entry['type']!r} is unknown; choose one of {', '.join(SPLITS)}.")
+        image, text = str(query["image"]), str(query["query"])
         if split == GENERATIVE:
-            truth = {key: entry.get(key, []) for key in ("truth", "hallu")}
-            if not all(isinstance(words, list) for words in truth.values()):
+            lists = {key: entry.get(key, []) for key in ("truth", "hallu")}
+            truth = {key: [str(word) for word in words] for key, words in lists.items() if isinstance(words, list)}
+            if len(truth) < len(lists):
                 raise DataError(f"{where}: truth and hallu of a description must be lists of words.")
-            return Item(*asked, self.tokens, split, truth=truth)
-        if entry["truth"] not in (YES, NO):
-            raise DataError(f"{where}: the truth {entry['truth']!r} is neither yes nor no.")
-        return Item(*asked, 16, split, entry["truth"])
+            return Item(name, image, text, self.tokens, split, truth=truth)
+        label = entry["truth"]
+        if not isinstance(label, str) or label not in (YES, NO):
+            raise DataError(f"{where}: the truth {label!r} is neither yes nor no.")
+        return Item(name, image, text, 16, split, label)
 
     def _wanted(self, item: Item) -> bool:
         return self.ask == "all" or (item.split == GENERATIVE) == (self.ask == GENERATIVE)
 
-    def source(self, data, medium):
-        return picture(data, self.name, medium)
+    def source(self, data: Path | None, medium: str) -> Path:
+        return picture_path(data, self.name, medium)
 
-    def material(self, data):
-        home = folder(data, self.name, [RELATION])
+    def material(self, data: Path | None) -> Material:
+        home = task_folder(data, self.name, [RELATION])
         try:
             relation = json.loads((home / RELATION).read_text(encoding="utf-8"))
             return {
@@ -88,42 +91,56 @@ class Amber(Task):
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{RELATION} or {SAFE} in {home} cannot be read ({error}).") from None
 
-    def metrics(self, records, scorer, material):
-        read = answers.amber if scorer == "official" else answers.ours
-
-        def figures(part, split):
+    def metrics(self, records: Sequence[Record], scorer: str, material: Material) -> list[Metric]:
+        def figures(part: list[Record], split: str) -> list[Metric]:
             if split == GENERATIVE:
-                return self._described(part, material)
-            return yes_no(part, [read(record["text"]) for record in part], split, positive=NO)
+                return _described(part, *_material(material))
+            return self.judged(part, split, scorer, positive=NO)
 
-        found = by_split(records, figures)
-        asked = [record for record in records if record["split"] != GENERATIVE]
-        return found + (figures(asked, DISCRIMINATIVE) if len({record["split"] for record in asked}) > 1 else [])
-
-    def _described(self, part: list, material: dict) -> list:
-        rows = [Counter(amber.caption(r["text"], r["truth"]["truth"], r["truth"]["hallu"], **material)) for r in part]
-        share = lambda name: ([row[f"{name}_score"] for row in rows], [row[f"{name}_num"] for row in rows])  # noqa: E731
-        return [
-            ratio("CHAIR", GENERATIVE, part, *share("chair"), goal=LESS),
-            ratio("Cover", GENERATIVE, part, *share("cover"), goal=MORE),
-            ratio("Hal", GENERATIVE, part, [1 - row["non_hallu"] for row in rows], goal=LESS, binary=True),
-            ratio("Cog", GENERATIVE, part, *share("cog"), goal=LESS),
-            ratio("length", GENERATIVE, part, [len(record["text"].split()) for record in part], unit="words"),
-        ]
+        metrics = by_split(records, figures)
+        questions = [record for record in records if record["split"] != GENERATIVE]
+        several = len({record["split"] for record in questions}) > 1
+        return metrics + (figures(questions, DISCRIMINATIVE) if several else [])
 
 
-def _entries(file: Path, keys: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
+def _material(material: Material) -> tuple[Relation, Collection[str]]:
+    relation, safe = material.get("relation"), material.get("safe")
+    if not isinstance(relation, dict) or not isinstance(safe, list):
+        raise DataError("The stored word lists of AMBER are damaged; run the evaluation once more to write them.")
+    return relation, safe
+
+
+def _described(part: Sequence[Record], relation: Relation, safe: Collection[str]) -> list[Metric]:
+    """The figures of descriptions."""
+    rows: list[Counts] = []
+    for record in part:
+        truth = record["truth"]
+        rows.append(describe(record["text"], names(truth, "truth"), names(truth, "hallu"), relation, safe))
+
+    def share(name: str, top: list[int], bottom: list[int], goal: int) -> Metric:
+        return ratio(name, GENERATIVE, part, top, bottom, goal=goal)
+
+    return [
+        share("CHAIR", [row.chair_score for row in rows], [row.chair_num for row in rows], LESS),
+        share("Cover", [row.cover_score for row in rows], [row.cover_num for row in rows], MORE),
+        ratio("Hal", GENERATIVE, part, [1 - row.non_hallu for row in rows], goal=LESS, binary=True),
+        share("Cog", [row.cog_score for row in rows], [row.cog_num for row in rows], LESS),
+        ratio("length", GENERATIVE, part, [len(record["text"].split()) for record in part], unit="words"),
+    ]
+
+
+def _entries(file: Path, keys: tuple[str, ...]) -> dict[str, tuple[str, dict[str, object]]]:
     """Where each entry stands, and the entry, by id."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as JSON ({error}): lime-mlx data get amber brings it.") from None
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for place, entry in enumerate(entries if isinstance(entries, list) and entries else [None], start=1):
-        where = f"{file}: entry {place}"
+    by_id: dict[str, tuple[str, dict[str, object]]] = {}
+    for number, entry in enumerate(entries if isinstance(entries, list) and entries else [None], start=1):
+        where = f"{file}: entry {number}"
         if not isinstance(entry, dict) or any(key not in entry for key in keys):
             raise DataError(f"{where} has no {', '.join(keys)}.")
-        if (name := str(entry["id"])) in found:
+        if (name := str(entry["id"])) in by_id:
             raise DataError(f"{where}: id {name} was used before.")
-        found[name] = where, entry
-    return found
+        by_id[name] = where, entry
+    return by_id

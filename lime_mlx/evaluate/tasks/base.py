@@ -2,25 +2,38 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
+
+from PIL import Image
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.metrics import Metric, Record
-from lime_mlx.media.audio import open_audio
+from lime_mlx.evaluate.records import Material, Record, Truth, names
+from lime_mlx.evaluate.scorers import answers
+from lime_mlx.evaluate.scorers.metrics import Metric, yes_no
+from lime_mlx.media.audio import Sound, open_audio
 from lime_mlx.media.image import open_image
 
 # How many pictures or sounds of the built-in worlds are asked about.
 COUNT = 100
+MediaSource = Path | Image.Image | Sound
+
+
+class Media(TypedDict, total=False):
+    """Opened pictures and sounds, as `Processor.prompts` takes them."""
+
+    images: list[Image.Image]
+    audio: list[Sound]
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question. id: its own in the task; medium: the picture or sound that it is about; split: what it counts for.
+    """A question.
 
-    label: "yes" or "no" where these are the answers; truth: what else the figures need, as JSON.
+    id: unique in its task. medium: the picture or sound that it is about. split: the part of the task that it counts
+    for. label: "yes" or "no" where these are the answers. truth: what else the figures need, as JSON.
     """
 
     id: str
@@ -29,53 +42,77 @@ class Item:
     max_tokens: int
     split: str = "all"
     label: str | None = None
-    truth: Any = None
+    truth: Truth = None
 
 
 class Task(ABC):
-    """A benchmark. Subclasses are frozen dataclasses whose fields are the options of its spec, as of methods.
+    """A benchmark. Subclasses are frozen dataclasses whose fields are the options of its spec, as those of methods.
 
-    medium: "image" or "audio". scorers: the ways to read answers, ours first; "official" is the benchmark's own.
+    medium: "image" or "audio". scorers: the ways to score answers, ours first, each with the parser or mode that it
+    uses; "official" is the benchmark's own.
     """
 
     name: ClassVar[str]
     medium: ClassVar[str] = "image"
-    scorers: ClassVar[tuple[str, ...]] = ("ours",)
+    scorers: ClassVar[Mapping[str, str]] = {"ours": "ours"}
 
     @abstractmethod
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
-        """The questions; with `limit`, of that many pictures or sounds, drawn with `seed`.
+        """The questions; with `limit`, those about that many pictures or sounds, drawn with `seed`.
 
         Raises `DataError` for files that are missing or malformed.
         """
 
     @abstractmethod
-    def source(self, data: Path | None, medium: str) -> Any:
+    def source(self, data: Path | None, medium: str) -> MediaSource:
         """What `open_image` or `open_audio` takes: a path, or the picture or sound itself."""
 
-    def opened(self, data: Path | None, medium: str) -> dict[str, list]:
-        """The picture or sound, as `Processor.prompt` takes it. Raises `MediaError` where it cannot be read."""
+    def opened(self, data: Path | None, medium: str) -> Media:
+        """The opened picture or sound. Raises `MediaError` where it cannot be read."""
         source = self.source(data, medium)
-        return {"images": [open_image(source)]} if self.medium == "image" else {"audio": [open_audio(source)]}
+        if self.medium == "audio":
+            if isinstance(source, Image.Image):
+                raise TypeError(f"{self.name} gives a picture for a sound")
+            return {"audio": [open_audio(source)]}
+        if isinstance(source, Sound):
+            raise TypeError(f"{self.name} gives a sound for a picture")
+        return {"images": [open_image(source)]}
 
     @abstractmethod
-    def metrics(self, records: Sequence[Record], scorer: str, material: Mapping[str, Any]) -> list[Metric]:
-        """The figures of answers; `records` have what `Item` has, and `text`."""
+    def metrics(self, records: Sequence[Record], scorer: str, material: Material) -> list[Metric]:
+        """The figures of answers. Each record has a `text`; scorer: a key of `scorers`."""
 
-    def objects(self, words: Sequence[str], material: Mapping[str, Any]) -> list[tuple[int, str]]:
-        """What the words of a caption name: the place of the word that a name begins with, and the object.
+    def judged(self, records: Sequence[Record], split: str, scorer: str, positive: str = answers.YES) -> list[Metric]:
+        """The figures of answers to yes/no questions. positive: the class of precision, recall and F1."""
+        texts, labels = [record["text"] for record in records], [record["label"] for record in records]
+        return yes_no(records, answers.verdicts(texts, labels, self.scorers[scorer]), split, positive)
 
-        Raises `DataError` for a task that has no captions of which the objects are known, as `Item.truth`.
+    def objects(self, words: Sequence[str], material: Material) -> list[tuple[int, str]]:
+        """The objects that the words of a caption name, each with the index of the word in which its name begins.
+
+        Raises `DataError` for a task that has no captions of pictures with known objects.
         """
         raise DataError(f"{self.name} has no captions with known objects; choose scenes, sounds or chair.")
 
-    def there(self, item: Item) -> Collection[str]:
-        """The objects that `objects` may name rightly."""
-        return item.truth
+    def true_objects(self, item: Item) -> Collection[str]:
+        """The objects that are in the picture or sound of a caption."""
+        return names(item.truth)
 
-    def material(self, data: Path | None) -> dict[str, Any]:
+    def material(self, data: Path | None) -> Material:
         """What the figures need beside the records, as JSON: it is kept with the answers."""
         return {}
+
+
+def check_choice(task: str, key: str, value: str, choices: Collection[str]) -> None:
+    """Raise `DataError` for a value of an option that is none of its choices."""
+    if value not in choices:
+        raise DataError(f"{task}: {key} is {value!r}; choose one of {', '.join(choices)}.")
+
+
+def check_positive(task: str, key: str, value: int) -> None:
+    """Raise `DataError` for an option below 1."""
+    if value < 1:
+        raise DataError(f"{task}: {key} is {value}; it must be at least 1.")
 
 
 def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
@@ -85,23 +122,3 @@ def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
         return list(items)
     kept = set(random.Random(seed).sample(media, limit))
     return [item for item in items if item.medium in kept]
-
-
-def folder(data: Path | None, task: str, holds: Iterable[str]) -> Path:
-    """The folder of a task's files: DATA/<task>, or DATA itself where that holds the first of `holds`."""
-    if data is None:
-        raise DataError(f"The task {task} needs its files: lime-mlx data get {task}, or name their folder with --data.")
-    if not data.is_dir():
-        raise DataError(f"There is no data folder {data}: lime-mlx data get {task}, or name another with --data.")
-    tried = [data / task, data]
-    for place in tried:
-        if any(next(place.glob(name), None) for name in holds):
-            return place
-    names = " or ".join(holds)
-    raise DataError(f"{data} has no {task}/{names}: lime-mlx data get {task} brings the files.")
-
-
-def picture(data: Path, task: str, name: str) -> Path:
-    """Where a picture or sound is, or, if it is nowhere, would be: beside the task's files or in DATA/images."""
-    places = [data / "images" / name, data / task / "images" / name, data / task / name, data / name]
-    return next((place for place in places if place.is_file()), places[0])

@@ -2,110 +2,128 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.chair import MODES, Objects, hallucinated
-from lime_mlx.evaluate.metrics import captions
+from lime_mlx.evaluate.data.layout import (
+    IMAGES,
+    PICTURE_SUFFIXES,
+    SYNONYMS,
+    WHOLE_TABLE,
+    object_tables,
+    picture_path,
+    task_folder,
+)
+from lime_mlx.evaluate.records import Material, Record, names
+from lime_mlx.evaluate.scorers.chair import ObjectFinder, read_synonyms
+from lime_mlx.evaluate.scorers.metrics import Metric, captions
 
-from .base import Item, Task, drawn, folder, picture
+from .base import Item, Task, check_choice, check_positive, drawn
 from .pope import Pope
 
-TABLE, OVERRIDES = "coco2014_gt_objects.pattern.json", "coco2014_gt_objects.{}_overrides.json"
-SYNONYMS = "synonyms.txt"
+REQUEST = "Please describe this image in detail."
 PICTURES = ("pope", "all")
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
 class Chair(Task):
-    """`chair:pictures=pope,tokens=512`: each picture is described in detail.
+    """`chair:pictures=pope,tokens=512`: a detailed description of each picture.
 
     pictures: pope, the 500 of POPE's COCO questions; all, those in DATA/images that are named as COCO names them and
-    have known objects. tokens: the longest description. The official scorer is the first program (with the base forms
-    of pattern), wordnet that of later papers; each has its own sets of objects.
+    have known objects. tokens: of the longest description. The official scorer is the first program (with the base
+    forms of pattern), wordnet that of later papers; each has its own sets of objects.
     """
 
     name = "chair"
-    scorers = ("ours", "official", "wordnet")
+    scorers: ClassVar = {"ours": "ours", "official": "pattern", "wordnet": "wordnet"}
 
     pictures: str = "pope"
     tokens: int = 512
 
-    def __post_init__(self):
-        if self.pictures not in PICTURES:
-            raise DataError(f"chair: pictures is {self.pictures!r}; choose one of {', '.join(PICTURES)}.")
-        if self.tokens < 1:
-            raise DataError(f"chair: tokens is {self.tokens}; it must be at least 1.")
+    def __post_init__(self) -> None:
+        check_choice(self.name, "pictures", self.pictures, PICTURES)
+        check_positive(self.name, "tokens", self.tokens)
 
-    def items(self, data, limit=None, seed=0):
-        truths = truth(folder(data, self.name, [TABLE]))
+    def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
+        truths = read_truths(task_folder(data, self.name, [object_tables(Path())[WHOLE_TABLE].name]))
         if self.pictures == "pope":
-            names = dict.fromkeys(item.medium for item in Pope(split="random").items(data))
+            files = list(dict.fromkeys(item.medium for item in Pope(split="random").items(data)))
         else:
-            home = data / "images"
-            files = sorted(path for path in home.rglob("*") if path.suffix.lower() in SUFFIXES)
-            first: dict[str, str] = {}
-            for path in files:
-                first.setdefault(number(path.name), path.relative_to(home).as_posix())
-            names = [name for image, name in first.items() if image in truths]
-            if not names:
-                raise DataError(f"{home} has no picture of COCO: lime-mlx data get chair brings them.")
-        if unknown := [name for name in names if number(name) not in truths]:
+            files = _coco_pictures((data or Path()) / IMAGES, truths)
+        if unknown := [name for name in files if picture_number(name) not in truths]:
             raise DataError(f"The objects of {unknown[0]} are not known; lime-mlx data get chair brings the tables.")
-        text = "Please describe this image in detail."
-        return drawn([Item(n, n, text, self.tokens, truth=truths[number(n)]) for n in names], limit, seed)
+        items = [Item(name, name, REQUEST, self.tokens, truth=truths[picture_number(name)]) for name in files]
+        return drawn(items, limit, seed)
 
-    def source(self, data, medium):
-        return picture(data, self.name, medium)
+    def source(self, data: Path | None, medium: str) -> Path:
+        return picture_path(data, self.name, medium)
 
-    def material(self, data):
-        file = folder(data, self.name, [SYNONYMS]) / SYNONYMS
-        Objects.read(file)
-        return {"synonyms": [line.strip().split(", ") for line in file.read_text("utf-8").rstrip().split("\n")]}
+    def material(self, data: Path | None) -> Material:
+        return {"synonyms": read_synonyms(task_folder(data, self.name, [SYNONYMS]) / SYNONYMS)}
 
-    def objects(self, words, material):
-        return Objects(material["synonyms"]).named(words)
+    def objects(self, words: Sequence[str], material: Material) -> list[tuple[int, str]]:
+        return _finder(material, "ours").named(words)
 
-    def there(self, item):
-        return item.truth.get("ours", item.truth["pattern"])
+    def true_objects(self, item: Item) -> list[str]:
+        return names(item.truth, "ours", WHOLE_TABLE)
 
-    def metrics(self, records, scorer, material):
-        mode = {"official": "pattern"}.get(scorer, scorer)
-        objects, counts, words = Objects(material["synonyms"], mode), [], []
+    def metrics(self, records: Sequence[Record], scorer: str, material: Material) -> list[Metric]:
+        mode = self.scorers[scorer]
+        finder, counts, lengths = _finder(material, mode), [], []
         for record in records:
-            reading = objects.caption(record["text"])
-            there = set(record["truth"].get(mode, record["truth"]["pattern"]))
-            wrong = hallucinated(reading, there)
-            counts.append((len(reading.mentions), len(wrong), len(reading.names & there), len(there)))
-            words.append(reading.words)
-        return captions(records, "all", counts, words)
+            objects = finder.find(record["text"])
+            counts.append(objects.counts(names(record["truth"], mode, WHOLE_TABLE)))
+            lengths.append(objects.length)
+        return captions(records, "all", counts, lengths)
 
 
-def number(name: str) -> str:
+def _finder(material: Material, mode: str) -> ObjectFinder:
+    synonyms = material.get("synonyms")
+    if not isinstance(synonyms, list):
+        raise DataError("The stored synonyms of CHAIR are damaged; run the evaluation once more to write them.")
+    return ObjectFinder(synonyms, mode)
+
+
+def _coco_pictures(images: Path, truths: dict[str, dict[str, list[str]]]) -> list[str]:
+    """The pictures in a folder that are named as COCO names them and have known objects, each number once."""
+    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    first: dict[str, str] = {}
+    for path in files:
+        first.setdefault(picture_number(path.name), path.relative_to(images).as_posix())
+    pictures = [name for number, name in first.items() if number in truths]
+    if not pictures:
+        raise DataError(f"{images} has no picture of COCO: lime-mlx data get chair brings them.")
+    return pictures
+
+
+def picture_number(name: str) -> str:
     """The number of a picture of COCO, from COCO_val2014_000000123456.jpg or 000000123456.jpg; "" for other names."""
-    found = re.fullmatch(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})", Path(name).stem)
-    return str(int(found.group(1))) if found else ""
+    match = re.fullmatch(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})", Path(name).stem)
+    return str(int(match.group(1))) if match else ""
 
 
-def truth(home: Path) -> dict[str, dict[str, list[str]]]:
-    """The objects of each picture by the reading they were found with, where that gives others than pattern's."""
-    tables = {"pattern": home / TABLE}
-    tables |= {mode: home / OVERRIDES.format(mode) for mode in MODES if mode != "pattern"}
-    found: dict[str, dict[str, list[str]]] = {}
-    for mode, file in tables.items():
-        if mode == "pattern" or file.exists():
-            for image, names in _table(file).items():
-                found.setdefault(image, {})[mode] = names
-    return {image: known for image, known in found.items() if "pattern" in known}
+def read_truths(home: Path) -> dict[str, dict[str, list[str]]]:
+    """The objects of each picture by CHAIR mode; a mode is missing where it gives the objects of pattern.
+
+    Raises `DataError` for a table that cannot be read.
+    """
+    partial = object_tables(home)
+    truths = {image: {WHOLE_TABLE: objects} for image, objects in _table(partial.pop(WHOLE_TABLE)).items()}
+    for mode, file in partial.items():
+        for image, objects in _table(file).items() if file.exists() else ():
+            if image in truths:
+                truths[image][mode] = objects
+    return truths
 
 
 def _table(file: Path) -> dict[str, list[str]]:
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
-        names = table["objects"]
-        return {image: [names[place] for place in places] for image, places in table["images"].items()}
+        objects = table["objects"]
+        return {image: [objects[index] for index in indices] for image, indices in table["images"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file} cannot be read as a table of objects ({error}): lime-mlx data get chair makes it again."

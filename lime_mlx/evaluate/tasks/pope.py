@@ -1,54 +1,115 @@
-"""POPE: is there a ... in the image? On pictures of COCO, A-OKVQA and GQA (Li et al. 2023, arXiv 2305.10355)."""
+"""POPE: is there a ... in the image? On pictures of COCO, A-OKVQA and GQA (Li et al. 2023, arXiv 2305.10355).
 
+A question file has JSON lines, or one JSON array, of {question_id, image, text, label}.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate import pope
-from lime_mlx.evaluate.metrics import by_split, yes_no
+from lime_mlx.evaluate.data.layout import POPE_SETS, POPE_SPLITS, picture_path, task_folder
+from lime_mlx.evaluate.records import Material, Record
+from lime_mlx.evaluate.scorers.answers import NO, YES
+from lime_mlx.evaluate.scorers.metrics import Metric, by_split
 
-from .base import Item, Task, drawn, folder, picture
+from .base import Item, Task, check_choice, drawn
 
-SPLITS = ("random", "popular", "adversarial")
-SETS = ("coco", "aokvqa", "gqa")
+KEYS = ("question_id", "image", "text", "label")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line of a question file. label: "yes" or "no"."""
+
+    id: str
+    image: str
+    text: str
+    label: str
 
 
 @dataclass(frozen=True)
 class Pope(Task):
-    """`pope:set=coco,split=all`: the questions as they stand in the files, greedy. split: all, or one of the three."""
+    """`pope:set=coco,split=all`: the questions as they stand in the files. split: all, or one of the three."""
 
     name = "pope"
-    scorers = ("ours", "official", "vcd")
+    scorers: ClassVar = {"ours": "ours", "official": "pope", "vcd": "vcd"}
 
     set: str = "coco"
     split: str = "all"
 
-    def __post_init__(self):
-        for key, value, known in (("set", self.set, SETS), ("split", self.split, ("all", *SPLITS))):
-            if value not in known:
-                raise DataError(f"pope: {key} is {value!r}; choose one of {', '.join(known)}.")
+    def __post_init__(self) -> None:
+        check_choice(self.name, "set", self.set, POPE_SETS)
+        check_choice(self.name, "split", self.split, ("all", *POPE_SPLITS))
 
-    def items(self, data, limit=None, seed=0):
-        home = folder(data, self.name, [self.set])
-        found = []
-        for split in SPLITS if self.split == "all" else (self.split,):
+    def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
+        home = task_folder(data, self.name, [self.set])
+        items = []
+        for split in POPE_SPLITS if self.split == "all" else (self.split,):
             names = [home / self.set / f"{self.set}_pope_{split}.{ending}" for ending in ("json", "jsonl")]
             file = next((name for name in names if name.is_file()), None)
             if file is None:
                 raise DataError(f"There is no {names[0]}: lime-mlx data get pope brings the files.")
-            found += [
+            items += [
                 Item(f"{split}/{question.id}", question.image, question.text, 16, split, question.label)
-                for question in pope.read(file)
+                for question in read_questions(file)
             ]
-        return drawn(found, limit, seed)
+        return drawn(items, limit, seed)
 
-    def source(self, data, medium):
-        return picture(data, self.name, medium)
+    def source(self, data: Path | None, medium: str) -> Path:
+        return picture_path(data, self.name, medium)
 
-    def metrics(self, records, scorer, material):
-        reader = {"official": "pope"}.get(scorer, scorer)
+    def metrics(self, records: Sequence[Record], scorer: str, material: Material) -> list[Metric]:
+        return by_split(records, lambda part, split: self.judged(part, split, scorer))
 
-        def figures(part, split):
-            texts, labels = [record["text"] for record in part], [record["label"] for record in part]
-            return yes_no(part, pope.verdicts(texts, labels, reader), split)
 
-        return by_split(records, figures)
+def read_questions(path: str | Path) -> list[Question]:
+    """The questions of a file, in its order.
+
+    Raises `DataError`, with file and line, for a line that is no question, an unknown label or an id given twice.
+    """
+    questions: list[Question] = []
+    seen: dict[str, str] = {}
+    for where, row in _rows(Path(path)):
+        question = _question(where, row)
+        if question.id in seen:
+            raise DataError(f"{where}: question_id {question.id} was used before, at {seen[question.id]}")
+        seen[question.id] = where
+        questions.append(question)
+    if not questions:
+        raise DataError(f"{path}: no questions in the file")
+    return questions
+
+
+def _question(where: str, row: object) -> Question:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with question_id, image, text and label")
+    if missing := [name for name in KEYS if row.get(name) in (None, "")]:
+        raise DataError(f"{where}: {' and '.join(missing)} missing")
+    label = str(row["label"]).strip().lower()
+    if label not in (YES, NO):
+        raise DataError(f"{where}: label {row['label']!r} is neither yes nor no")
+    return Question(str(row["question_id"]), str(row["image"]), str(row["text"]), label)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, object]]:
+    """Where each entry stands, and the entry."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or error})") from None
+    if text.lstrip().startswith("["):
+        try:
+            rows = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+        yield from ((f"{path}: entry {number}", row) for number, row in enumerate(rows, 1))
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield f"{path}:{number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from None

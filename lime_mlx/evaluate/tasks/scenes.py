@@ -1,20 +1,32 @@
 """The built-in worlds: captions scored like CHAIR and questions like POPE, of drawn pictures and synthesised sounds."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from lime_mlx.errors import DataError
-from lime_mlx.evaluate import answers
-from lime_mlx.evaluate.metrics import LESS, by_split, captions, ratio, yes_no
+from lime_mlx.evaluate.records import Material, Record, names
+from lime_mlx.evaluate.scorers.metrics import LESS, Metric, by_split, captions, ratio
+from lime_mlx.evaluate.scorers.scenes import count_kinds, mentions
 from lime_mlx.media.audio import Sound
-from lime_mlx.scenes import PICTURES, PROMPTS, REGIMES, SOUND_PROMPTS, SOUNDS, World, make_scene, make_sound, named
+from lime_mlx.scenes import (
+    PICTURES,
+    PROMPTS,
+    REGIMES,
+    SOUND_PROMPTS,
+    SOUNDS,
+    Scene,
+    SoundScene,
+    World,
+    make_scene,
+    make_sound,
+)
 from lime_mlx.scenes.language import STRATEGIES, questions
 
-from .base import COUNT, Item, Task
+from .base import COUNT, Item, MediaSource, Task, check_choice, check_positive
 
-# The first seed of a part; those below belong to training.
+# The first seed of a part; lower seeds belong to training.
 PARTS = {"validation": 100_000, "test": 200_000}
 ASK = ("all", "captions", "questions")
 CAPTION = "caption"
@@ -22,15 +34,14 @@ CAPTION = "caption"
 
 @dataclass(frozen=True)
 class Scenes(Task):
-    """`scenes:regime=adversarial,part=test,count=100,ask=all`: drawn pictures. --limit goes before count.
+    """`scenes:regime=adversarial,part=test,count=100,ask=all`: drawn pictures. --limit replaces count.
 
-    regime: the law by which the scenes are drawn, adversarial or ordinary; part: validation or test; ask: all, captions
+    regime: the law by which the scenes are drawn, adversarial or ordinary. part: validation or test. ask: all, captions
     or questions.
     """
 
     name = "scenes"
     world: ClassVar[World] = PICTURES
-    make: ClassVar[Callable] = staticmethod(make_scene)
     request: ClassVar[str] = PROMPTS[0]
 
     regime: str = "adversarial"
@@ -38,52 +49,53 @@ class Scenes(Task):
     count: int = COUNT
     ask: str = "all"
 
-    def __post_init__(self):
-        choices = (("regime", self.regime, REGIMES), ("part", self.part, PARTS), ("ask", self.ask, ASK))
-        for key, value, known in choices:
-            if value not in known:
-                raise DataError(f"{self.name}: {key} is {value!r}; choose one of {', '.join(known)}.")
-        if self.count < 1:
-            raise DataError(f"{self.name}: count is {self.count}; it must be at least 1.")
+    def __post_init__(self) -> None:
+        check_choice(self.name, "regime", self.regime, REGIMES)
+        check_choice(self.name, "part", self.part, PARTS)
+        check_choice(self.name, "ask", self.ask, ASK)
+        check_positive(self.name, "count", self.count)
 
-    def items(self, data, limit=None, seed=0):
+    def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         count = self.count if limit is None else limit
         first = PARTS[self.part] + seed * count
-        return [item for number in range(first, first + count) for item in self._asked(number)]
+        return [item for number in range(first, first + count) for item in self._items_of(number)]
 
-    def _asked(self, number: int) -> list[Item]:
-        scene, medium = self.make(number, self.regime), str(number)
-        asked = []
+    def _items_of(self, number: int) -> Iterator[Item]:
+        """The caption and the questions of one scene."""
+        scene, medium = self.scene(number), str(number)
         if self.ask != "questions":
-            asked.append(Item(f"{number}/{CAPTION}", medium, self.request, 48, CAPTION, truth=list(scene.kinds)))
+            yield Item(f"{number}/{CAPTION}", medium, self.request, 48, CAPTION, truth=list(scene.kinds))
         for strategy in STRATEGIES if self.ask != "captions" else ():
             rng = random.Random(f"{strategy}/{number}")
             for question in questions(scene, strategy, rng):
                 name = f"{number}/{strategy}/{question.kind}"
-                asked.append(Item(name, medium, question.text, 1, strategy, question.label))
-        return asked
+                yield Item(name, medium, question.text, 1, strategy, question.label)
 
-    def source(self, data, medium):
-        return self.make(int(medium), self.regime).image
+    def scene(self, number: int) -> Scene | SoundScene:
+        """The picture or sound of a seed, and what is in it."""
+        return make_scene(number, self.regime)
 
-    def objects(self, words, material):
-        return [(place, kind) for place, word in enumerate(words) for kind in named(word, self.world)]
+    def source(self, data: Path | None, medium: str) -> MediaSource:
+        scene = self.scene(int(medium))
+        return scene.image if isinstance(scene, Scene) else Sound(scene.samples, scene.rate)
 
-    def metrics(self, records, scorer, material):
-        def figures(part, split):
-            if split != CAPTION:
-                return yes_no(part, [answers.ours(record["text"]) for record in part], split)
-            counts, again, told = [], [], []
-            for record in part:
-                said, there = named(record["text"], self.world), set(record["truth"])
-                kinds = set(said)
-                counts.append((len(kinds), len(kinds - there), len(kinds & there), len(there)))
-                again.append(len(said) - len(kinds))
-                told.append(len(said))
-            repeats = ratio("repeats", split, part, again, told, goal=LESS)
-            return [*captions(part, split, counts, [len(record["text"].split()) for record in part]), repeats]
+    def objects(self, words: Sequence[str], material: Material) -> list[tuple[int, str]]:
+        return [(index, kind) for index, word in enumerate(words) for kind in mentions(word, self.world)]
+
+    def metrics(self, records: Sequence[Record], scorer: str, material: Material) -> list[Metric]:
+        def figures(part: list[Record], split: str) -> list[Metric]:
+            return self._described(part) if split == CAPTION else self.judged(part, split, scorer)
 
         return by_split(records, figures)
+
+    def _described(self, part: Sequence[Record]) -> list[Metric]:
+        """The figures of captions; repeats is the share of mentions whose kind was named before."""
+        texts = [record["text"] for record in part]
+        counts = [count_kinds(record["text"], names(record["truth"]), self.world) for record in part]
+        total = [len(mentions(text, self.world)) for text in texts]
+        again = [number - count.mentioned for number, count in zip(total, counts, strict=True)]
+        repeats = ratio("repeats", CAPTION, part, again, total, goal=LESS)
+        return [*captions(part, CAPTION, counts, [len(text.split()) for text in texts]), repeats]
 
 
 @dataclass(frozen=True)
@@ -93,9 +105,7 @@ class Sounds(Scenes):
     name = "sounds"
     medium = "audio"
     world = SOUNDS
-    make = staticmethod(make_sound)
     request = SOUND_PROMPTS[0]
 
-    def source(self, data, medium):
-        scene = self.make(int(medium), self.regime)
-        return Sound(scene.samples, scene.rate)
+    def scene(self, number: int) -> SoundScene:
+        return make_sound(number, self.regime)

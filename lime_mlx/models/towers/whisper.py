@@ -1,17 +1,26 @@
 """The Whisper encoder as an audio tower. Paper: Radford et al. 2022 (arXiv 2212.04356)."""
 
-import inspect
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.errors import CheckpointError
-from lime_mlx.lrp.rules import PLAIN, RATIOS
-from lime_mlx.models.layers import LayerNorm, join_heads, linear, split_heads
+from lime_mlx.files import Json
+from lime_mlx.lrp.rules import PLAIN
+from lime_mlx.models.config import Config, renamed
+from lime_mlx.models.layers import LayerNorm, Tower, channels_last, check_activation, join_heads, linear, split_heads
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Count = TypeVar("Count", int, NDArray[np.int32], mx.array)
 EPS = 1e-5
 # Names that configs of other towers have for the same numbers; transformers reads both.
 ALIASES = {
@@ -23,7 +32,7 @@ ALIASES = {
 
 
 @dataclass(frozen=True)
-class WhisperConfig:
+class WhisperConfig(Config):
     """`audio_config` of config.json; defaults are those of Qwen2-Audio's encoder in transformers.
 
     scale_embedding is no field: the encoder does not use it.
@@ -38,15 +47,9 @@ class WhisperConfig:
     max_source_positions: int = 1500
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "WhisperConfig":
-        """Reads known keys only. Raises `CheckpointError` for a variant that is not built."""
-        known = {ALIASES[k]: v for k, v in values.items() if k in ALIASES} | values
-        config = cls(**{k: v for k, v in known.items() if k in inspect.signature(cls).parameters and v is not None})
-        if config.activation_function not in RATIOS:
-            raise CheckpointError(
-                f"config.json asks for the activation {config.activation_function!r}; "
-                f"supported: {', '.join(sorted(RATIOS))}."
-            )
+    def from_dict(cls, values: Json) -> Self:
+        config = super().from_dict(renamed(values, ALIASES))
+        check_activation(config.activation_function)
         if config.d_model % config.encoder_attention_heads or config.d_model % 2:
             raise CheckpointError(
                 f"The audio tower is {config.d_model} wide, which cannot be divided by 2 and by its "
@@ -70,27 +73,27 @@ def sinusoids(length: int, width: int) -> mx.array:
 class Positions(nn.Module):
     """A table of positions, which is not trained."""
 
-    def __init__(self, length: int, width: int):
+    def __init__(self, length: int, width: int) -> None:
         super().__init__()
         self.weight = sinusoids(length, width)
         self.freeze()
 
 
 class Attention(nn.Module):
-    def __init__(self, config: WhisperConfig):
+    def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.heads, width = config.encoder_attention_heads, config.d_model
         self.scale = (width // self.heads) ** -0.5
         self.q_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(3))
         self.k_proj = nn.Linear(width, width, bias=False)
 
-    def __call__(self, x, mask):
-        q, k, v = (split_heads(linear(p, x), self.heads) for p in (self.q_proj, self.k_proj, self.v_proj))
+    def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
+        q, k, v = (split_heads(linear(part, x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
         return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
 
 
 class Block(nn.Module):
-    def __init__(self, config: WhisperConfig):
+    def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.activation = config.activation_function
         self.self_attn = Attention(config)
@@ -99,15 +102,15 @@ class Block(nn.Module):
         self.fc2 = nn.Linear(config.encoder_ffn_dim, config.d_model)
         self.final_layer_norm = LayerNorm(config.d_model, EPS)
 
-    def __call__(self, h, mask):
+    def __call__(self, h: mx.array, mask: mx.array) -> mx.array:
         h = h + self.self_attn(self.self_attn_layer_norm(h), mask)
         return h + linear(self.fc2, PLAIN.activation(linear(self.fc1, self.final_layer_norm(h)), self.activation))
 
 
-class WhisperTower(nn.Module):
+class WhisperTower(Tower):
     """Convolutions, layers, average of each two positions, norm."""
 
-    def __init__(self, config: WhisperConfig):
+    def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.config = config
         self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, 3, padding=1)
@@ -119,7 +122,8 @@ class WhisperTower(nn.Module):
     @property
     def dtype(self) -> mx.Dtype:
         """Type of the weights, and so of the mel frames."""
-        return self.conv1.weight.dtype
+        weight: mx.array = self.conv1.weight
+        return weight.dtype
 
     def __call__(self, mel: mx.array, valid: mx.array) -> mx.array:
         """(N, T, D) of mel (N, bins, frames), of which the first `valid` (N,) frames are sound; T is frames / 4.
@@ -146,19 +150,17 @@ class WhisperTower(nn.Module):
 
 def laid_out(weights: dict[str, mx.array], prefix: str, config: WhisperConfig) -> dict[str, mx.array]:
     """The kernels of the two convolutions in MLX's layout."""
-    weights = dict(weights)
     for name, channels in (("conv1", config.num_mel_bins), ("conv2", config.d_model)):
-        kernel = weights.get(f"{prefix}{name}.weight")
-        if kernel is not None and channels != 3 and kernel.shape[1:] == (channels, 3):
-            weights[f"{prefix}{name}.weight"] = kernel.swapaxes(1, 2)
-    return weights
+        if channels != 3:
+            weights = channels_last(weights, f"{prefix}{name}.weight", (channels, 3))
+    return dict(weights)
 
 
-def positions(frames):
-    """How many positions so many mel frames have after the convolutions; an int or an array."""
+def positions(frames: Count) -> Count:
+    """How many positions so many mel frames have after the convolutions."""
     return (frames - 1) // 2 + 1
 
 
-def pooled(frames):
+def pooled(frames: Count) -> Count:
     """How many features so many mel frames give; a last position without a partner is left out."""
     return positions(frames) // 2

@@ -5,7 +5,11 @@ from typing import NamedTuple
 
 
 class File(NamedTuple):
-    """path: in the folder of data. address: below that of `host`, a field of `Sources`. size: in bytes."""
+    """A published file.
+
+    path: in the folder of data. host: the field of `Sources` with the address of the server. address: of the file on
+    that server. size: in bytes.
+    """
 
     path: str
     host: str
@@ -15,7 +19,7 @@ class File(NamedTuple):
 
 
 def _github(task: str, home: str, table: str) -> tuple[File, ...]:
-    """From a table of path, size and sha256: files with the same path in a folder of a commit as in the task's own."""
+    """Files of a commit, from a table of path, size and sha256. The path is also that in the folder of the task."""
     rows = [line.split() for line in table.strip().splitlines()]
     return tuple(File(f"{task}/{path}", "github", f"{home}/{path}", int(size), sha256) for path, size, sha256 in rows)
 
@@ -84,9 +88,9 @@ _ANNOTATIONS = File(
 
 @dataclass(frozen=True)
 class Sources:
-    """The hosts, the question files of POPE by set, those of CHAIR and AMBER, and how many pictures AMBER has.
+    """The addresses of the servers, the files of POPE by set, those of CHAIR and AMBER, and AMBER's number of pictures.
 
-    coco: by its S3 path, since the certificate of images.cocodataset.org is that of S3.
+    coco: the S3 path, because the certificate of images.cocodataset.org is that of S3.
     """
 
     github: str = "https://raw.githubusercontent.com"
@@ -107,21 +111,21 @@ LICENCES = {
     "mme": "given out by its authors",
     "audio": "none is stated",
 }
-# What is not fetched: where it is, or why not.
+# Where the files are that are not fetched, and why they are not.
 GQA = (
-    "They are in the archive of https://cs.stanford.edu/people/dorarad/gqa/download.html (20 GB): unpack it, and run "
+    "They are in the archive of https://cs.stanford.edu/people/dorarad/gqa/download.html (20 GB): unpack it, then run "
     "lime-mlx data get pope --set gqa --from FOLDER."
 )
 AMBER = (
     "They are behind the link in https://github.com/junyangwang0410/AMBER#image-download, on Google Drive: unpack "
-    "them, and run lime-mlx data get amber --from FOLDER."
+    "them, then run lime-mlx data get amber --from FOLDER."
 )
 MME = (
     "MME is not fetched: see https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/tree/Evaluation for "
-    "how its authors give it out, unpack it, and run lime-mlx data get mme --from FOLDER."
+    "how its authors give it out, unpack it, then run lime-mlx data get mme --from FOLDER."
 )
 AUDIO = (
     "The audio questions state no licence and the sounds (AudioCaps, test) are of YouTube, so neither is fetched: see "
     "https://github.com/kuan2jiu99/audio-hallucination, put the TSV files and the sounds (<audio_index>.wav) into one "
-    "folder, and run lime-mlx data get audio --from FOLDER."
+    "folder, then run lime-mlx data get audio --from FOLDER."
 )

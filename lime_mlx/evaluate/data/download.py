@@ -1,4 +1,4 @@
-"""Files from an address onto the disk: politely, resumed, and there only when they are whole."""
+"""Downloads files: with a limit on requests, resumed where they stopped, and in place only once they are whole."""
 
 import http.client
 import os
@@ -7,7 +7,8 @@ import threading
 import time
 import urllib.error
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from email.message import Message
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
@@ -22,11 +23,11 @@ T = TypeVar("T")
 
 
 class Downloader:
-    """Fetches files; threads share one.
+    """Downloads files; several threads share one.
 
-    timeout: seconds that a server may be silent. slowest: bytes a second that it must send on average. attempts: at
-    one file, the second after `pause` seconds, which double. rate: requests a second, and connections at once, over
-    all threads.
+    timeout: seconds that a server may be silent. slowest: bytes a second that it must send on average. attempts: for
+    one file; the second one comes after `pause` seconds, and the pause doubles each time. rate: requests a second over
+    all threads. connections: open at once.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class Downloader:
         size: int | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
-        """Download `url` to `path`, which appears once `check` has passed what arrived.
+        """Download `url` to `path`. The file appears there after `check` has accepted it.
 
-        Until then the bytes are in `path`.part, where the next call goes on, if the server vouches by its ETag that
-        the file is the same. size: in bytes, where it is known. progress: is told the bytes so far.
+        Until then the bytes are in `path`.part. The next call continues there, if the server's ETag says that the file
+        is the same. size: in bytes, where it is known. progress: called with the bytes so far.
 
         Raises:
-            DataError: the server cannot be reached or answers wrongly, more often than `attempts`, or sends more
-                than `size`; and what `check` raises, after which nothing is kept.
+            DataError: the server cannot be reached or answers wrongly in all `attempts`, or it sends more than `size`
+                bytes. Errors of `check` pass through; nothing is kept then.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
@@ -70,7 +71,7 @@ class Downloader:
             except MediaError as error:
                 if attempt == self.attempts or not _may_pass(error):
                     raise DataError(str(error)) from error
-                time.sleep(_asked_pause(error) or self.pause * 2 ** (attempt - 1))
+                time.sleep(_server_pause(error) or self.pause * 2 ** (attempt - 1))
         try:
             check(part)
         except LimeError:
@@ -79,15 +80,15 @@ class Downloader:
         os.replace(part, path)
         _tag(part).unlink(missing_ok=True)
 
-    def each(self, work: Callable[[T], None], jobs: Iterable[T]) -> Iterator[tuple[T, Exception | None]]:
-        """Do `work` on the jobs, several at once; each job, as it ends, with the error that it raised."""
-        jobs = deque(jobs)
-        ended: SimpleQueue = SimpleQueue()
+    def each(self, work: Callable[[T], None], jobs: Iterable[T]) -> Generator[tuple[T, Exception | None], None, None]:
+        """Do `work` on the jobs, several at once. Yields each job at its end, with the error that it raised or None."""
+        waiting = deque(jobs)
+        ended: SimpleQueue[tuple[T, Exception | None]] = SimpleQueue()
 
         def run() -> None:
             while True:
                 try:
-                    job = jobs.popleft()
+                    job = waiting.popleft()
                 except IndexError:
                     return
                 try:
@@ -96,17 +97,19 @@ class Downloader:
                 except Exception as error:
                     ended.put((job, error))
 
-        count = len(jobs)
+        count = len(waiting)
         for _ in range(min(self.connections, count)):
-            threading.Thread(target=run, daemon=True).start()  # daemons: an interrupt does not wait for a server
+            threading.Thread(
+                target=run, daemon=True
+            ).start()  # daemons, so that an interrupt does not wait for a server
         try:
             for _ in range(count):
                 yield ended.get()
         finally:
-            jobs.clear()
+            waiting.clear()
 
     def _wait(self) -> None:
-        """Until the next request may go out."""
+        """Sleep until the next request may be sent."""
         with self._lock:
             now = time.monotonic()
             self._turn = max(self._turn + 1 / self.rate, now)
@@ -121,7 +124,7 @@ class Downloader:
         try:
             response = open_url(url, time.monotonic() + self.timeout, headers=headers)
         except MediaError as error:
-            if _status(error) == 416:  # there is nothing from here on: the file is another one
+            if _status(error) == 416:  # the file has no bytes from here on: it is another file
                 _drop(part)
             raise
         with response:
@@ -149,7 +152,7 @@ class Downloader:
                 raise http.client.IncompleteRead(b"", expected - done)
 
     def _chunks(self, response: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
-        """The answer as it comes; a server that drips is as bad as a silent one."""
+        """The bytes as they arrive. Raises TimeoutError for a server that is slower than `slowest`."""
         began, count = time.monotonic(), 0
         while True:
             with network_errors(url):
@@ -172,7 +175,7 @@ def _drop(part: Path) -> None:
 
 
 def _resumed(part: Path) -> tuple[int, dict[str, str]]:
-    """The bytes that are there, and the headers that ask for the others."""
+    """The number of bytes that are on the disk, and the headers that ask for the others."""
     try:
         done, tag = part.stat().st_size, _tag(part).read_text()
     except FileNotFoundError:
@@ -181,7 +184,7 @@ def _resumed(part: Path) -> tuple[int, dict[str, str]]:
 
 
 def _remember(part: Path, response: http.client.HTTPResponse) -> None:
-    """Keep the ETag; without a strong one nothing is resumed."""
+    """Keep the ETag. Without a strong one, nothing is resumed."""
     tag = response.headers.get("ETag", "")
     if tag.startswith('"'):
         _tag(part).write_text(tag)
@@ -198,16 +201,17 @@ def _status(error: MediaError) -> int | None:
 
 
 def _may_pass(error: MediaError) -> bool:
-    """Whether another attempt may do better."""
-    cause = error.__cause__
+    """Whether another attempt may succeed."""
     if (status := _status(error)) is not None:
         return status in (408, 416, 429) or status >= 500
+    cause: object = error.__cause__
     cause = cause.reason if isinstance(cause, urllib.error.URLError) else cause
     wrong = (ssl.SSLCertVerificationError, http.client.InvalidURL)
     return isinstance(cause, (OSError, http.client.HTTPException)) and not isinstance(cause, wrong)
 
 
-def _asked_pause(error: MediaError) -> float | None:
+def _server_pause(error: MediaError) -> float | None:
     """The seconds that a busy server asks for."""
-    asked = getattr(getattr(error.__cause__, "headers", None), "get", lambda name: None)("Retry-After")
-    return min(float(asked), LONGEST_PAUSE) if asked and asked.isdecimal() else None
+    headers = getattr(error.__cause__, "headers", None)
+    pause = headers.get("Retry-After") if isinstance(headers, Message) else None
+    return min(float(pause), LONGEST_PAUSE) if pause and pause.isdecimal() else None

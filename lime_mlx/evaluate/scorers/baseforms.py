@@ -1,7 +1,7 @@
-"""Tokens and base forms of English words, as the reference CHAIR and AMBER programs see them, and as they should be.
+"""Tokens and base forms of English words: those of the reference CHAIR and AMBER programs, and our own.
 
-`tokens` splits like the Penn Treebank tokeniser. `pattern` strips plurals by spelling alone and so damages many words
-that are no plurals; `wordnet` undoes inflections only where the result is a word; `plain` is our own.
+`tokens` splits like the Penn Treebank tokeniser. `pattern` strips plurals by spelling alone, and so damages many words
+that are no plurals. `wordnet` undoes inflections only where the result is a word. `plain` is our own.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def tokens(text: str) -> list[str]:
     text = text.replace("--", " -- ")
     text = re.sub(r"(?i)('s|'m|'d|'ll|'re|'ve|n't)(?=\s|$|[.,])", r" \1 ", text)
     text = re.sub(r"([^'\s])'(?=\s|$)", r"\1 ' ", text)
-    text = _CONTRACTIONS.sub(lambda found: " ".join(part for part in found.groups() if part), text)
+    text = _CONTRACTIONS.sub(lambda match: " ".join(part for part in match.groups() if part), text)
     words = text.split()
     split = []
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         last = (
-            all(re.fullmatch(r"[\])}>'\"»”’]+|''", later) for later in words[place + 1 :][:3])
-            and place > len(words) - 4
+            all(re.fullmatch(r"[\])}>'\"»”’]+|''", later) for later in words[index + 1 :][:3])
+            and index > len(words) - 4
         )
         stem = word[:-1]
         if word.endswith(".") and stem.strip(".") and (last or not _abbreviated(stem.lower())):
@@ -114,16 +114,16 @@ _PAST = {"born": "bear", "tying": "tie", "stopped": "stop", "stopping": "stop", 
 
 
 def wordnet(token: str, words: Container[str], verbs: Container[str] = (), verb: bool = False) -> str:
-    """The shortest form of which `token` is an inflection as a noun (or a verb), among `words` (`verbs`) known."""
+    """The shortest of `words` of which `token` is an inflection as a noun; with `verb`, of `verbs` as a verb."""
     if verb:
-        found = [_PAST[token]] if token in _PAST else _stems(token, _VERB, verbs)
+        forms = [_PAST[token]] if token in _PAST else _stems(token, _VERB, verbs)
     elif token in ("men", "people"):
         return token
     elif token in ("vases", "serves", "fries"):  # words of their own: a duct, a serf's, a fry
         return {"vases": "vas", "serves": "serf", "fries": "fry"}[token]
     else:
-        found = [IRREGULAR[token]] if token in IRREGULAR else _stems(token, _NOUN, words)
-    return min(found, key=len) if found else token
+        forms = [IRREGULAR[token]] if token in IRREGULAR else _stems(token, _NOUN, words)
+    return min(forms, key=len) if forms else token
 
 
 def _stems(token: str, rules: Sequence[tuple[str, str]], words: Container[str]) -> list[str]:
@@ -136,5 +136,5 @@ def plain(token: str, words: Container[str]) -> str:
     if token in words and token not in IRREGULAR:
         return token
     rules = (("ies", "y"), ("ves", "fe"), ("ves", "f"), ("ses", "s"), ("es", ""), ("s", ""))
-    found = [IRREGULAR[token]] if token in IRREGULAR else _stems(token, rules, words)
-    return found[-1] if found and found[-1] in words else token
+    forms = [IRREGULAR[token]] if token in IRREGULAR else _stems(token, rules, words)
+    return forms[-1] if forms and forms[-1] in words else token

@@ -1,9 +1,9 @@
-"""From the text of an answer to a verdict: our reading, and the readings of the official scorers."""
+"""From the text of an answer to a verdict: our parser, and the parsers of the official scorers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 YES, NO, UNKNOWN = "yes", "no", "unknown"
 
@@ -36,20 +36,21 @@ _AFFIRMED = re.compile(
 def ours(text: str) -> str:
     """ "yes", "no" or "unknown": the verdict of a free answer in any case and punctuation.
 
-    An opening "yes" or "no" decides. Otherwise the first sentence that decides counts: a doubt ("I cannot tell") is
-    unknown, then a yes or no as a word (both in one sentence: unknown). A denial or a statement of presence is
-    believed in the first sentence only; later ones describe other things.
+    An opening "yes" or "no" decides. If there is none, the first sentence that decides counts. A sentence that says "I
+    cannot tell" is unknown. Then the word yes or no decides; both words in one sentence are unknown. "There is no ..."
+    or "there is a ..." decides in the first sentence only, because later sentences describe other things.
     """
     text = text.lower().replace("\u2019", "'")
     opening = _LEAD.sub("", text, count=1)
-    if (found := _WORD.match(opening)) and not re.match(r"(?:yes|no)\W{1,3}(?:or\W|/)?\W?(?:yes|no)\b", opening):
-        return _verdict(found.group(1))
+    if (word := _WORD.match(opening)) and not re.match(r"(?:yes|no)\W{1,3}(?:or\W|/)?\W?(?:yes|no)\b", opening):
+        return _verdict(word.group(1))
     for number, sentence in enumerate(re.split(r"(?<=[.!?;])\s+|\n+", text.strip())):
         if _UNSURE.search(sentence):
             return UNKNOWN
-        said = {_verdict(word) for word in _WORD.findall(re.sub(r"\b(?:is|are) no\b|\bno (?=[a-z])", " ", sentence))}
-        if said:
-            return said.pop() if len(said) == 1 else UNKNOWN
+        plain = re.sub(r"\b(?:is|are) no\b|\bno (?=[a-z])", " ", sentence)
+        verdicts = {_verdict(word) for word in _WORD.findall(plain)}
+        if verdicts:
+            return verdicts.pop() if len(verdicts) == 1 else UNKNOWN
         if number == 0 and _DENIED.search(sentence):
             return NO
         if number == 0 and _AFFIRMED.search(sentence):
@@ -93,10 +94,41 @@ def icassp2025(text: str) -> str:
     return interspeech2024(text) or UNKNOWN
 
 
+def vcd(text: str, label: str) -> str:
+    """VCD's eval_pope.py: the label where it is anywhere in the answer, inside other words too, else the other one."""
+    return label if contains(text, label) else NO if label == YES else YES
+
+
+def mme(text: str) -> str:
+    """MME's own program: "yes" or "no" in the first four characters."""
+    start = text.lower()[:4]
+    return YES if YES in start else NO if NO in start else UNKNOWN
+
+
 PARSERS: dict[str, Callable[[str], str]] = {
     "ours": ours,
     "pope": pope,
     "amber": amber,
+    "mme": mme,
     "interspeech2024": interspeech2024,
     "icassp2025": icassp2025,
 }
+
+
+def verdicts(texts: Sequence[str], labels: Sequence[str | None], parser: str = "ours") -> list[str]:
+    """(n,) "yes", "no" or something else, by one of `PARSERS` or by "vcd", which needs the labels.
+
+    Raises ValueError for an unknown parser, a label that is neither yes nor no, or lengths that differ.
+    """
+    if len(texts) != len(labels):
+        raise ValueError(f"{len(texts)} answers for {len(labels)} labels")
+    pairs = []
+    for text, label in zip(texts, labels, strict=True):
+        if label not in (YES, NO):
+            raise ValueError(f"label {label!r} is neither yes nor no")
+        pairs.append((text, label))
+    if parser == "vcd":
+        return [vcd(text, label) for text, label in pairs]
+    if parser not in PARSERS:
+        raise ValueError(f"unknown parser {parser!r}: one of {', '.join([*PARSERS, 'vcd'])}")
+    return [PARSERS[parser](text) for text, _ in pairs]

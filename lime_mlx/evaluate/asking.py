@@ -1,0 +1,166 @@
+"""Questions, put to one model with all methods; questions about one picture share its prefill."""
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from lime_mlx.checkpoint.load import load
+from lime_mlx.errors import LimeError
+from lime_mlx.generation import Step, steps
+from lime_mlx.methods import Method, Session
+from lime_mlx.models.base import Model
+from lime_mlx.processor import Processor
+from lime_mlx.prompt import NOUNS, Prompt
+
+from .checks import RunConfig, Workload
+from .records import Record
+from .store import Answers, Cell
+from .tasks import Item
+
+# Where reliance is recorded, one answer of so many is given once more without it, to be timed.
+TIMED = 5
+Opener = Callable[[], Session]
+Advance = Callable[[Cell, int], None]
+
+
+class Interview:
+    """One model in memory that is asked questions. answers: those of each cell, where the new ones go too.
+
+    advance: called with a cell and the number of its questions that are done.
+    """
+
+    def __init__(
+        self, config: RunConfig, name: str, work: Workload, answers: Mapping[Cell, Answers], advance: Advance
+    ) -> None:
+        self.config, self.name, self.work = config, name, work
+        self.answers, self.advance = answers, advance
+        self.model, self.processor = load(name)
+
+    def ask(self, spec: str, items: Sequence[Item]) -> str:
+        """Put questions of a task about one picture or sound, to all methods that lack an answer.
+
+        Returns a note where the model does not take the medium of the task, else "".
+        """
+        task, cells = self.work.tasks[spec], [Cell(self.name, method, spec) for method in self.work.methods]
+        if task.medium not in self.processor.takes:
+            for cell in cells:
+                self.advance(cell, len(self.answers[cell].lacking(items)))
+            return f"{self.name} takes no {NOUNS[task.medium][1]}: {spec} is left out."
+        openers: dict[str, Opener] = {}
+        problem = None
+        try:
+            media = task.opened(self.config.data, items[0].medium)
+            prompts = self.processor.prompts([item.text for item in items], **media)
+            opened = sessions(self.model, self.processor.content, prompts, self.config.shared)
+            openers = dict(zip((item.id for item in items), opened, strict=True))
+        except Exception as error:  # whatever is wrong with one picture, the others can be asked about
+            problem = reason(error)
+        for cell in cells:
+            for item in self.answers[cell].lacking(items):
+                record = self._failed(item, problem) if problem else self._answered(item, cell, openers[item.id])
+                self.answers[cell].append(record)
+                self.advance(cell, 1)
+        mx.clear_cache()
+        return ""
+
+    def _answered(self, item: Item, cell: Cell, opener: Opener) -> Record:
+        """The record of a question with the answer to it, or with the reason why there is none."""
+        method, reliance = self.work.methods[cell.method], self.config.reliance
+        timed = not reliance or is_timed(item.id)
+        try:
+            given = answer(opener, method, self.processor, item.max_tokens, reliance, timed)
+        except Exception as error:  # what goes wrong with one question is recorded with it
+            return self._failed(item, reason(error))
+        return {**_question(item), **given}  # type: ignore[typeddict-item]  # mypy does not merge TypedDicts
+
+    def _failed(self, item: Item, problem: str) -> Record:
+        return {**_question(item), "error": problem}
+
+
+def _question(item: Item) -> Record:
+    return {
+        "id": item.id,
+        "medium": item.medium,
+        "split": item.split,
+        "prompt": item.text,
+        "label": item.label,
+        "truth": item.truth,
+    }
+
+
+def is_timed(name: str) -> bool:
+    """Whether the answer to this question is timed: one in `TIMED`, whatever else is asked."""
+    return zlib.crc32(name.encode()) % TIMED == 0
+
+
+def answer(
+    opener: Opener, method: Method, processor: Processor, max_tokens: int, reliance: bool, timed: bool
+) -> dict[str, object]:
+    """A greedy answer and what it took, by the keys of `Record`.
+
+    opener: gives a new session at the end of the prompt each time. timed: decode (once more, after reliance) without
+    reliance, and record seconds and memory.
+    """
+    stop = frozenset(processor.eos_token_ids)
+
+    def decode(relevance: bool) -> tuple[list[Step], float]:
+        session = opener()
+        session.want_relevance = relevance
+        began = time.perf_counter()
+        decoded = list(steps(session, method, max_tokens, stop=stop))
+        return decoded, time.perf_counter() - began
+
+    costs: dict[str, object] = {}
+    decoded = decode(True)[0] if reliance else []
+    if timed:
+        mx.reset_peak_memory()
+        plain, seconds = decode(False)
+        decoded = decoded if reliance else plain
+        costs = {"seconds": round(seconds, 6), "memory": round(mx.get_peak_memory() / 1e9, 6)}
+    tokens = [step.token for step in decoded if step.token not in stop]
+    text = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    record: dict[str, object] = {"text": text, "tokens": tokens, "steps": len(decoded)}
+    if reliance:
+        shares = [None if step.reliance is None else round(step.reliance, 6) for step in decoded]
+        record["reliance"] = shares[: len(tokens)]
+    return record | costs
+
+
+def sessions(
+    model: Model, content: NDArray[np.bool_], prompts: Sequence[Prompt], shared: bool = True
+) -> Iterator[Opener]:
+    """For each prompt, what opens a session at its end, as often as it is called.
+
+    content (V,): the tokens that name something. shared: prefill the common part of the prompts only once.
+    """
+    common = common_length(model, prompts) if shared else 0
+    if not common:
+        yield from (partial(Session.open, model, prompt, content=content) for prompt in prompts)
+        return
+    opening = Session.open(model, prompts[0], content=content)
+    opening.prefill(common)
+    yield from (partial(opening.branch, prompt) for prompt in prompts)
+
+
+def common_length(model: Model, prompts: Sequence[Prompt]) -> int:
+    """How many tokens all prompts begin with; 0 where their pictures or sounds are not among these.
+
+    The newest position of a prompt is never among them, because methods work on it.
+    """
+    shortest = min(len(prompt) for prompt in prompts) - 1
+    rows = np.stack([prompt.input_ids[:shortest] for prompt in prompts])
+    alike = (rows == rows[0]).all(axis=0)
+    common = shortest if alike.all() else int(alike.argmin())
+    media = np.flatnonzero(model.modality(prompts[0]))
+    return common if media.size and media[-1] < common else 0
+
+
+def reason(error: Exception) -> str:
+    """An error in one line, with its type where a user cannot have caused it."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (LimeError, OSError)) else f"{type(error).__name__}: {text}"

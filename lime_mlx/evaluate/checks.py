@@ -1,0 +1,153 @@
+"""What a run is to do, checked before a model is loaded or a file is written."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from lime_mlx._version import __version__
+from lime_mlx.checkpoint.hub import locate
+from lime_mlx.checkpoint.load import load_processor, open_model
+from lime_mlx.errors import DataError, MethodError
+from lime_mlx.methods import Method, parse_method
+from lime_mlx.prompt import NOUNS
+from lime_mlx.support.store import calibrated, identity
+
+from .records import Material
+from .store import Settings
+from .tasks import Item, Task, parse_task
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is to be run: models, methods and tasks by their specs.
+
+    data: the folder of data. limit: pictures or sounds of each task. seed: of their draw. reliance: recorded for every
+    token. skip_missing: leave out questions whose picture or sound is missing. shared: prefill the common part of the
+    questions about one picture only once.
+    """
+
+    models: Sequence[str]
+    methods: Sequence[str]
+    tasks: Sequence[str]
+    data: Path | None = None
+    limit: int | None = None
+    seed: int = 0
+    reliance: bool = True
+    skip_missing: bool = False
+    shared: bool = True
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The methods and tasks of a run by their specs, and its questions.
+
+    questions: all of each task. available: those whose picture or sound is there. materials: what the scorers of each
+    task need. settings: what the run's folder keeps. notes: what was left out.
+    """
+
+    methods: Mapping[str, Method]
+    tasks: Mapping[str, Task]
+    questions: Mapping[str, list[Item]]
+    available: Mapping[str, list[Item]]
+    materials: Mapping[str, Material]
+    settings: Settings
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(config: RunConfig) -> Workload:
+    """The workload of a run. Hub repositories are downloaded; no weights are read into memory.
+
+    Raises the errors of `LimeError` for everything that is wrong: methods, tasks, missing files, models that cannot be
+    used, and methods that do not fit a model.
+    """
+    methods = {spec: parse_method(spec) for spec in dict.fromkeys(config.methods)}
+    tasks = {spec: parse_task(spec) for spec in dict.fromkeys(config.tasks)}
+    questions = {spec: task.items(config.data, config.limit, config.seed) for spec, task in tasks.items()}
+    notes: list[str] = []
+    available: dict[str, list[Item]] = {}
+    for spec, items in questions.items():
+        check_ids(spec, items)
+        available[spec], note = select_available(config, tasks[spec], items)
+        notes += [note] if note else []
+    materials = {spec: task.material(config.data) for spec, task in tasks.items()}
+    fingerprints = {name: check_model(name, methods) for name in dict.fromkeys(config.models)}
+    settings: Settings = {
+        "common": {
+            "lime-mlx": __version__,
+            "mlx": version("mlx"),
+            "limit": config.limit,
+            "seed": config.seed,
+            "reliance": config.reliance,
+            "decoding": "greedy",
+        },
+        "models": fingerprints,
+        "methods": list(methods),
+        "tasks": {spec: {"questions": len(items), "sha256": digest(items)} for spec, items in questions.items()},
+        "data": None if config.data is None else str(config.data.resolve()),
+    }
+    return Workload(methods, tasks, questions, available, materials, settings, notes)
+
+
+def check_model(name: str, methods: Mapping[str, Method]) -> str:
+    """The fingerprint of a model. Builds it without weights in memory, and prepares the methods for it.
+
+    Raises `CheckpointError` for a folder that cannot be used, and `MethodError` for a method that does not fit it.
+    """
+    folder = locate(name)
+    model, _ = open_model(folder)
+    load_processor(folder)
+    model.config.update(calibrated(model.config, folder))
+    for spec, method in methods.items():
+        try:
+            method.prepare(model)
+        except MethodError as error:
+            raise MethodError(f"The method {spec} does not fit {name}: {error}") from error
+    return identity(folder)
+
+
+def select_available(config: RunConfig, task: Task, items: list[Item]) -> tuple[list[Item], str]:
+    """The questions whose pictures or sounds are there, and a note on the others, "" where there are none.
+
+    Raises `DataError` for missing ones, unless they may be skipped and some others are there.
+    """
+    missing = set(missing_media(task, config.data, items))
+    if not missing:
+        return items, ""
+    listed = [medium for medium in dict.fromkeys(item.medium for item in items) if medium in missing]
+    noun = NOUNS[task.medium][len(listed) != 1]
+    what = f"{len(listed)} {noun} of {task.name} missing in {config.data}, such as {', '.join(listed[:3])}"
+    if not config.skip_missing:
+        raise DataError(f"{what}: lime-mlx data get {task.name} brings them, --skip-missing goes on without.")
+    kept = [item for item in items if item.medium not in missing]
+    if not kept:
+        raise DataError(f"{what}: none is there.")
+    return kept, f"Left out: {what}."
+
+
+def missing_media(task: Task, data: Path | None, items: Iterable[Item]) -> list[str]:
+    """The pictures or sounds that are files, and are missing."""
+    missing = []
+    for medium in dict.fromkeys(item.medium for item in items):
+        source = task.source(data, medium)
+        if isinstance(source, Path) and not source.is_file():
+            missing.append(medium)
+    return missing
+
+
+def check_ids(spec: str, items: Sequence[Item]) -> None:
+    """Raise `DataError` for a task without questions, or with two of the same id."""
+    if not items:
+        raise DataError(f"{spec} has no questions.")
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise DataError(f"{spec} has two questions under the id {item.id}.")
+        seen.add(item.id)
+
+
+def digest(items: Sequence[Item]) -> str:
+    """What tells the questions of a task from others."""
+    return hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()[:16]

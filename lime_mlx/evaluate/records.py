@@ -1,0 +1,44 @@
+"""The record of one answer, as a run's folder keeps it."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+# The names of the objects in a picture or sound; several lists of them, by key; None for a yes/no question.
+Truth = Sequence[str] | Mapping[str, Sequence[str]] | None
+# What the scorers of a task need beside the records, by name: JSON.
+Material = Mapping[str, object]
+
+
+class _Asked(TypedDict):
+    id: str
+    medium: str
+
+
+class Record(_Asked, total=False):
+    """A question, and the answer to it or the reason why there is none. The keys are those of the stored files.
+
+    id: of the question, unique in its task. medium: the picture or sound. split: the part of the task. prompt: the
+    question as it was put. label: "yes" or "no" for yes/no questions, else None. truth: see `Truth`. text, tokens: the
+    answer. steps: decoding steps. reliance: one share per token. seconds, memory (GB): of answers that were timed.
+    error: why there is no answer. words: the object words of a caption (calibration).
+    """
+
+    split: str
+    prompt: str
+    label: str | None
+    truth: Truth
+    text: str
+    tokens: list[int]
+    steps: int
+    reliance: list[float | None] | None
+    seconds: float | None
+    memory: float
+    error: str
+    words: list[dict[str, float | str | bool]]
+
+
+def names(truth: Truth, key: str = "", fallback: str = "") -> list[str]:
+    """The object names of a truth: the list itself, or the list under `key`, else that under `fallback`."""
+    if isinstance(truth, Mapping):
+        return list(truth.get(key, truth.get(fallback, ())))
+    return list(truth or ())

@@ -1,0 +1,244 @@
+"""An answer explained: each word with where it came from, its verdict and its map over the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lime_mlx.errors import PromptError
+from lime_mlx.generation import Answer, Response, collect, listed, open_prompt, resolve_method, stream_generate
+from lime_mlx.maps import picture_map
+from lime_mlx.media.audio import AudioSource, open_audio
+from lime_mlx.media.image import ImageSource, open_image
+from lime_mlx.methods import Method
+from lime_mlx.models.base import Model
+from lime_mlx.probes.attention import Focus, focus, over_words
+from lime_mlx.probes.blank import ignores_media
+from lime_mlx.processor import Processor
+from lime_mlx.prompt import Prompt, Span
+from lime_mlx.render import answer as figures
+from lime_mlx.render.html import words_html
+from lime_mlx.render.svg import drawing
+from lime_mlx.sampling import Sampler
+from lime_mlx.session import LogitsProcessor
+from lime_mlx.words import Word, grouped, mean
+
+# Share of the input in the answer below which a warning is due.
+UNUSED = 0.02
+
+
+@dataclass(kw_only=True, repr=False)
+class Explanation:
+    """An answer and where each of its words came from.
+
+    answer: with the relevance of every token. spans: of the prompt; pictures, sounds: as they were opened, where they
+    are known. method: its spec. focus: D-LEAF's diagnostics of each word, where they were asked for. warnings:
+    sentences on what the reader should know, such as a picture that was hardly used.
+    """
+
+    question: str
+    method: str
+    answer: Answer
+    spans: Sequence[Span]
+    pictures: Sequence[Image.Image] = ()
+    focus: Sequence[Focus] = ()
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> list[Word]:
+        return self.answer.words
+
+    @property
+    def text(self) -> str:
+        return self.answer.text
+
+    def map(self, word: str | int | Word, picture: int = 0) -> NDArray[np.float32]:
+        """Relevance of a word over a picture, (rows, columns) float32, signed; row 0 is the top.
+
+        word: a word of the answer, its name (the first that has it, in any case), or its index. picture: counts from 0.
+        Raises `PromptError` where there is no such word or picture, or the word has no relevance.
+        """
+        chosen = self._word(word)
+        spans = [span for span in self.spans if span.kind == "image" and span.source == picture]
+        if not spans or any(span.grid is None for span in spans):
+            raise PromptError(f"There is no map of picture {picture}: the prompt has no such picture with known rows.")
+        if chosen.relevance is None:
+            raise PromptError(f"The word {chosen.name!r} has no relevance; explain the answer to have it.")
+        return picture_map(chosen.relevance, spans)
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON values: those of the answer (format 2), the method, the diagnostics and the warnings."""
+        entries = [word.to_dict() for word in self.words]
+        for entry, diagnostics in zip(entries, self.focus, strict=False):
+            entry |= {"liae": _rounded(diagnostics.liae), "iaf": _rounded(diagnostics.iaf)}
+        return {**self.answer.to_dict(), "words": entries, "method": self.method, "warnings": list(self.warnings)}
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the maps and shares of the words to a .png, .svg, .pdf or .html file, at once or not at all.
+
+        Raises `LimeError` for another suffix or a folder that is missing.
+        """
+        file = Path(path)
+        figures.check(file)
+        with drawing():
+            figures.save(file, list(self._panels()), self.text, self.warnings)
+        return file
+
+    def _panels(self) -> Iterator[figures.Panel]:
+        panels = [*self._picture_panels(), *self._sound_panels()]
+        yield from panels or [figures.plain([figures.WordMap(word) for word in self.words])]
+        if self.focus:
+            yield figures.diagnosis([word.text.strip() for word in self.words], self.focus)
+
+    def _picture_panels(self) -> Iterator[figures.Panel]:
+        for number, image in enumerate(self.pictures):
+            spans = [span for span in self.spans if span.kind == "image" and span.source == number]
+            if spans and all(span.grid is not None for span in spans):
+                yield figures.picture(image, [figures.WordMap(word, _map(word, spans)) for word in self.words])
+
+    def _sound_panels(self) -> Iterator[figures.Panel]:
+        for number, span in enumerate(span for span in self.spans if span.kind == "audio" and span.seconds):
+            rows = [figures.WordMap(word, _row(word, span)) for word in self.words]
+            intervals = [entry.word.seconds[number] for entry in rows if entry.map is not None]
+            yield figures.sound(rows, span.seconds or 0.0, intervals)
+
+    def _word(self, word: str | int | Word) -> Word:
+        if isinstance(word, Word):
+            return word
+        if isinstance(word, int) and -len(self.words) <= word < len(self.words):
+            return self.words[word]
+        for candidate in self.words:
+            if candidate.name.casefold() == str(word).casefold():
+                return candidate
+        raise PromptError(f"The answer has no word {word!r}; its words are {', '.join(w.name for w in self.words)}.")
+
+    def __repr__(self) -> str:
+        return f"<Explanation of {self.text!r}, {len(self.words)} words>"
+
+    def _repr_html_(self) -> str:
+        return words_html(self.words, self.text)
+
+
+def explain(
+    model: Model,
+    processor: Processor,
+    prompt: str | Prompt,
+    image: ImageSource | Sequence[ImageSource] = (),
+    audio: AudioSource | Sequence[AudioSource] = (),
+    *,
+    system: str | None = None,
+    method: str | Method | None = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] = (),
+    sampler: Sampler | None = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
+    diagnose: bool = False,
+    check_input: bool = False,
+) -> Explanation:
+    """Generate an answer and explain it; options as for `stream_generate`.
+
+    diagnose: D-LEAF's diagnostics of each word, by one more pass. check_input: warn where the answer to a blank
+    picture or sound is the same, by one more prefill. Raises `PromptError` for a prompt without picture or sound.
+    """
+    notices: list[str] = []
+    pictures = [open_image(source, notice=notices.append) for source in listed(image)]
+    sounds = [open_audio(source, notice=notices.append) for source in listed(audio)]
+    opened = open_prompt(processor, prompt, pictures, sounds, system)
+    chosen = resolve_method(method, opened)
+    responses = stream_generate(
+        model,
+        processor,
+        opened,
+        method=chosen,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop,
+        sampler=sampler,
+        logits_processors=logits_processors,
+        relevance=True,
+        notice=notices.append,
+    )
+    explanation = explained(
+        responses,
+        model,
+        opened,
+        question=prompt if isinstance(prompt, str) else "",
+        method=method if isinstance(method, str) else chosen.name,
+        pictures=pictures,
+        diagnose=diagnose,
+        check_input=check_input,
+    )
+    explanation.warnings[:0] = notices
+    return explanation
+
+
+def explained(
+    responses: Iterable[Response],
+    model: Model,
+    prompt: Prompt,
+    *,
+    question: str = "",
+    method: str = "",
+    pictures: Sequence[Image.Image] = (),
+    diagnose: bool = False,
+    check_input: bool = False,
+) -> Explanation:
+    """The explanation of responses to a prompt that keep their relevance. See `explain`."""
+    spans = model.spans(prompt)
+    if not spans:
+        raise PromptError("There is no picture or sound to explain words by: give one.")
+    kept = list(responses)
+    answer = collect(kept, model, prompt)
+    by_word: list[Focus] = []
+    if diagnose:
+        by_word = over_words(focus(model, prompt, answer.tokens), [len(group) for group in grouped(kept)])
+    return Explanation(
+        question=question,
+        method=method,
+        answer=answer,
+        spans=spans,
+        pictures=pictures,
+        focus=by_word,
+        warnings=list(warnings(model, prompt, answer, check_input)),
+    )
+
+
+def warnings(model: Model, prompt: Prompt, answer: Answer, check_input: bool = False) -> Iterator[str]:
+    """Signs that the picture or sound was not used, one sentence each."""
+    total = mean(answer.shares)
+    if prompt.media and total is not None and total.reliance < UNUSED:
+        yield f"Warning: only {100 * total.reliance:.1f} % of the answer came from the input; was it used at all?"
+    if check_input and prompt.media and ignores_media(model, prompt, answer.tokens):
+        yield "Warning: the model gives the same answer to a blank input of the same size; this one was not used."
+
+
+def _map(word: Word, spans: Sequence[Span]) -> NDArray[np.float32] | None:
+    return picture_map(word.relevance, spans) if word.names and word.relevance is not None else None
+
+
+def _row(word: Word, span: Span) -> NDArray[np.float32] | None:
+    return word.relevance[span.start : span.stop] if word.names and word.relevance is not None else None
+
+
+def _rounded(values: NDArray[np.float32]) -> list[object]:
+    """Numbers for JSON; null where nothing was seen."""
+    if values.ndim > 1:
+        return [_rounded(row) for row in values]
+    return [None if np.isnan(value) else round(float(value), 5) for value in values]
