@@ -193,4 +193,4 @@ def _reliance(model: Model, word: Prompt, target: int) -> float:
 
 
 def _continued(prompt: Prompt, tokens: Sequence[int]) -> Prompt:
-    return replace(prompt, input_ids=[*prompt.input_ids, *tokens])
+    return replace(prompt, input_ids=np.concatenate([prompt.input_ids, np.array(tokens, dtype=np.int32)]))
