@@ -7,15 +7,15 @@ from functools import partial
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import NDArray
 
 from lime_mlx.checkpoint.load import load
 from lime_mlx.errors import LimeError
 from lime_mlx.generation import Step, steps
-from lime_mlx.methods import Method, Session
+from lime_mlx.methods import Method
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import NOUNS, Prompt
+from lime_mlx.session import Session
 
 from .checks import RunConfig, Workload
 from .records import Record
@@ -56,7 +56,7 @@ class Interview:
         try:
             media = task.opened(self.config.data, items[0].medium)
             prompts = self.processor.prompts([item.text for item in items], **media)
-            opened = sessions(self.model, self.processor.content, prompts, self.config.shared)
+            opened = sessions(self.model, prompts, self.config.shared)
             openers = dict(zip((item.id for item in items), opened, strict=True))
         except Exception as error:  # whatever is wrong with one picture, the others can be asked about
             problem = reason(error)
@@ -131,18 +131,16 @@ def answer(
     return record | costs
 
 
-def sessions(
-    model: Model, content: NDArray[np.bool_], prompts: Sequence[Prompt], shared: bool = True
-) -> Iterator[Opener]:
+def sessions(model: Model, prompts: Sequence[Prompt], shared: bool = True) -> Iterator[Opener]:
     """For each prompt, what opens a session at its end, as often as it is called.
 
-    content (V,): the tokens that name something. shared: prefill the common part of the prompts only once.
+    shared: prefill the common part of the prompts only once.
     """
     common = common_length(model, prompts) if shared else 0
     if not common:
-        yield from (partial(Session.open, model, prompt, content=content) for prompt in prompts)
+        yield from (partial(Session.open, model, prompt) for prompt in prompts)
         return
-    opening = Session.open(model, prompts[0], content=content)
+    opening = Session.open(model, prompts[0])
     opening.prefill(common)
     yield from (partial(opening.branch, prompt) for prompt in prompts)
 
