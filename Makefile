@@ -37,8 +37,8 @@ setup: .venv/.setup
 links:
 	@ln -sfn ../cli lime_mlx/cli
 	@ln -sfn ../convert lime_mlx/convert
-	@$(PY) -c "import pathlib, sysconfig; \
-	  pathlib.Path(sysconfig.get_path('purelib'), 'lime_mlx_types.pth').write_text('$(CURDIR)\n')"
+	@$(PY) -c "from pathlib import Path; from sysconfig import get_path; \
+	  Path(get_path('purelib'), 'lime_mlx_types.pth').write_text(str(Path.cwd()))"
 
 demo: setup
 	@.venv/bin/lime-mlx generate --image examples/scene.png -p "What is in the picture?" --method lime --explain

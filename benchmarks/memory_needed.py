@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten  # noqa: E402
 
 from lime_mlx import decode, load  # noqa: E402
 from lime_mlx.checkpoint.load import build  # noqa: E402
-from lime_mlx.convert.memory import needed  # noqa: E402
+from lime_mlx.convert.memory import memory_needed  # noqa: E402
 from lime_mlx.prompt import Prompt, Span  # noqa: E402
 from lime_mlx.scenes import make_scene  # noqa: E402
 
@@ -45,7 +45,7 @@ def main() -> None:
     cases |= {" ".join(map(str, shape)): random_model(*shape) for shape in SHAPES}
     print("| model | doing | expected, MB | measured, MB | ratio |\n|---|---|---|---|---|")
     for name, (model, prompt) in cases.items():
-        expected = needed(model.language_model.config, 0, len(prompt), ANSWER)
+        expected = memory_needed(model.language_model.config, 0, len(prompt), ANSWER)
         for what, (method, reliance) in RUNS.items():
             mx.clear_cache()
             mx.reset_peak_memory()

@@ -1,77 +1,89 @@
 """lime-mlx inspect: what a checkpoint is, and the memory that it needs."""
 
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from lime_mlx.cli.common import note, prepare_backend
 from lime_mlx.errors import LimeError
 
-DOING = {
+if TYPE_CHECKING:
+    from lime_mlx.convert import Inspection
+
+LABELS = {
     "plain": "answer",
     "explain": "answer, with shares",
     "lime fast": "--method lime",
     "lime exact": "--method lime:mode=exact",
 }
+LARGEST_SIDE = 20_000
 
 
 @click.command()
 @click.argument("model", metavar="FOLDER|REPO")
-@click.option("--image-size", default="336x336", show_default=True, metavar="WxH", help="Of a picture, in pixels.")
+@click.option("--image-size", default="336x336", show_default=True, metavar="WxH", help="Size of a picture in pixels.")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-def command(model, image_size, revision, as_json):
-    """Family, size of each part, quantisation, tokenizer, tokens of a picture, and the memory that is needed.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def command(model: str, image_size: str, revision: str | None, as_json: bool) -> None:
+    """Show the family, the size of each part, the quantisation, the tokens of a picture, and the memory needed.
 
     \b
     lime-mlx inspect demo
     lime-mlx inspect mlx-community/llava-1.5-7b-4bit --image-size 1024x768
     """
-    size = picture_size(image_size)
+    picture = picture_size(image_size)
     notes: list[str] = []
     prepare_backend(notes)
     note(*notes)
 
     from lime_mlx.convert import inspect
 
-    found = inspect(model, picture=size, revision=revision)
+    inspection = inspect(model, picture=picture, revision=revision)
     if as_json:
-        values = {**asdict(found), "folder": str(found.folder), "parameters": found.parameters, "size": found.size}
+        totals = {"parameters": inspection.parameters, "size": inspection.size}
+        values = {**asdict(inspection), "folder": str(inspection.folder), **totals}
         click.echo(json.dumps(values, ensure_ascii=False))
         return
-    for line in described(found):
+    for line in inspection_lines(inspection):
         click.echo(line)
 
 
 def picture_size(text: str) -> tuple[int, int]:
+    """Width and height in pixels. Raises `LimeError`."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
-    size = tuple(int(number) for number in match.groups()) if match else (0, 0)
-    if not all(0 < side <= 20_000 for side in size):
+    width, height = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
         raise LimeError(f"--image-size is {text}; give width and height in pixels, as in 1024x768.")
-    return size
+    return width, height
 
 
-def described(found):
-    from lime_mlx.backend import memory_total
-    from lime_mlx.cli.convert import bits
+def inspection_lines(inspection: Inspection) -> Iterator[str]:
+    from lime_mlx.backend import fits, memory_total
+    from lime_mlx.cli.convert import layer_lines
 
-    yield f"Family: {found.family}, takes {', '.join(('text', *found.takes))}; names of the weights: {found.spelling}"
-    yield f"Parameters: {millions(found.parameters)}, {readable(found.size)}, floats are {' and '.join(found.dtypes)}"
-    for name, part in found.parts.items():
+    media = ", ".join(("text", *inspection.takes))
+    yield f"Family: {inspection.family}, takes {media}; names of the weights: {inspection.spelling}"
+    dtypes = " and ".join(inspection.dtypes)
+    yield f"Parameters: {millions(inspection.parameters)}, {readable(inspection.size)}, floats are {dtypes}"
+    for name, part in inspection.parts.items():
         yield f"  {name}: {millions(part.parameters)}, {readable(part.size)}"
-    yield from bits(found.layers) if found.layers else ["Not quantised."]
-    yield f"Tokenizer: {found.tokenizer or 'none'}, {found.vocabulary} tokens"
-    if found.problem:
-        yield f"Prompts cannot be made: {found.problem}"
-    if found.tokens is not None:
-        width, height = found.picture
-        yield f"A picture of {width} x {height} pixels takes {found.tokens} tokens, a prompt with it {found.positions}."
-    total = memory_total()
-    yield f"Memory, about, with 256 tokens of answer ({readable(total)} here):"
-    for name, needed in found.memory.items():
-        yield f"  {DOING[name]}: {readable(needed)}{'' if needed <= total else ', too much for this machine'}"
+    yield from layer_lines(inspection.layers) if inspection.layers else ["Not quantised."]
+    yield f"Tokenizer: {inspection.tokenizer or 'none'}, {inspection.vocabulary} tokens"
+    if inspection.problem:
+        yield f"Prompts cannot be made: {inspection.problem}"
+    if inspection.picture and inspection.tokens is not None:
+        width, height = inspection.picture
+        prompt = f"a prompt with it {inspection.positions}"
+        yield f"A picture of {width} x {height} pixels takes {inspection.tokens} tokens, {prompt}."
+    yield f"Memory, about, with 256 tokens of answer ({readable(memory_total())} here):"
+    for name, size in inspection.memory.items():
+        yield f"  {LABELS[name]}: {readable(size)}{'' if fits(size) else ', too much for this machine'}"
 
 
 def millions(number: int) -> str:

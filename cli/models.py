@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.checkpoint.catalog import COMFORTABLE, OVERHEAD, catalog
+from lime_mlx.backend import COMFORTABLE
+from lime_mlx.checkpoint.catalog import OVERHEAD, catalog
 
 if TYPE_CHECKING:
     from lime_mlx.checkpoint.catalog import Entry, Machine
 
 RULE = (
-    f"Fits: the weights as they are held while running, and {OVERHEAD / 1e9:.0f} GB for cache and activations, take up "
-    f"to {100 * COMFORTABLE:.0f} % of the memory (yes), up to all of it (tight), or more (no)."
+    f"Fits: the weights while they run, and {OVERHEAD / 1e9:.0f} GB for cache and activations, take up to "
+    f"{100 * COMFORTABLE:.0f} % of the memory (yes), up to all of it (tight), or more (no)."
 )
 WIDE = 160  # columns of the tables where there is no terminal
 

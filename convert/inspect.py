@@ -2,28 +2,29 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 from PIL import Image
 
+from lime_mlx.checkpoint.files import model_type
 from lime_mlx.checkpoint.hub import locate
 from lime_mlx.checkpoint.load import held, load_processor, open_model, read_weights
 from lime_mlx.errors import LimeError
-from lime_mlx.files import read_json
+from lime_mlx.files import read_json, section
 from lime_mlx.models import takes
 from lime_mlx.models.base import Model
-from lime_mlx.prompt import Prompt
 
-from .memory import needed
+from .memory import memory_needed
 from .schemes import Scheme
 from .tensors import count, packed
 
 QUESTION = "What is in the picture?"
 SIDE = 336
 TEXT_TOKENS = 64  # of a prompt without a picture, or where the tokenizer is missing
-# By our names, the first that is found: what a tensor belongs to.
+# A tensor belongs to the first part whose pattern fits our name of it.
 PARTS = (
     ("head", r"^language_model\.lm_head\."),
     ("embeddings", r"^language_model\.model\.embed_tokens\."),
@@ -35,17 +36,20 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Part:
+    """parameters: how many numbers; size: bytes in the files."""
+
     parameters: int
     size: int
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """size: bytes of the weights in the files; dtypes: of the floats; layers: module paths to how they are quantised.
+    """What a checkpoint is.
 
-    spelling: "mlx", also where the Hub's is the same, "transformers" (5, as it saves) or "hub". tokens: positions of a
-    picture of `picture` (width, height) pixels, None for a model that takes none; positions: of the whole prompt with
-    it. memory: bytes, by what is done. problem: why there is no processor, if there is none.
+    size: bytes of the weights in the files. dtypes: of the floats. layers: module paths to how they are quantised.
+    spelling: "mlx", also where the names of the Hub are the same, "transformers" (5, as it saves) or "hub". tokens:
+    positions of a picture of `picture` (width, height) pixels, None for a model that takes none. positions: of the
+    whole prompt with it. memory: bytes, by what is done. problem: why prompts cannot be made; None where they can.
     """
 
     folder: Path
@@ -73,7 +77,7 @@ class Inspection:
 
 
 def inspect(
-    path_or_repo: str | os.PathLike,
+    path_or_repo: str | os.PathLike[str],
     *,
     picture: tuple[int, int] = (SIDE, SIDE),
     revision: str | None = None,
@@ -81,38 +85,42 @@ def inspect(
 ) -> Inspection:
     """Describe a folder or a repository, and what it needs with a picture of so many pixels (width, height).
 
-    Raises what `load` raises, but for a missing or damaged tokenizer or processor: that is the `problem`.
+    Raises what `load` raises. A tokenizer or a processor that is missing or damaged is not an error but the `problem`.
     """
     folder = locate(path_or_repo, revision=revision, token=token)
     model, weights = open_model(folder)
-    kind = model.config["model_type"]
-    schemes = packed(model)
-    media, tokens, positions, problem = takes(kind), None, TEXT_TOKENS, None
-    try:
-        prompt = _asked(folder, media, picture)
-        positions, tokens = len(prompt), sum(map(len, model.spans(prompt))) if "image" in media else None
-    except LimeError as error:
-        problem = str(error)
-    decoder = model.language_model.config
+    family = model_type(model.config)
+    media, schemes, decoder = takes(family), packed(model), model.language_model.config
+    tokens, positions, problem = _prompt_size(folder, model, picture if "image" in media else None)
     return Inspection(
         folder,
-        kind,
+        family,
         tuple(media),
         spelling(model, read_weights(folder)),
         tuple(sorted({str(a.dtype).split(".")[-1] for a in weights.values() if mx.issubdtype(a.dtype, mx.floating)})),
         _parts(weights, schemes),
         schemes,
-        _tokenizer(folder),
+        _tokenizer_kind(folder),
         decoder.vocab_size,
         picture if "image" in media else None,
         tokens,
         positions,
-        needed(decoder, held(weights), positions),
+        memory_needed(decoder, held(weights), positions),
         problem,
     )
 
 
-def spelling(model: Model, stored: dict[str, mx.array]) -> str:
+def _prompt_size(folder: Path, model: Model, picture: tuple[int, int] | None) -> tuple[int | None, int, str | None]:
+    """Positions of the picture and of a prompt with it, and why there is none."""
+    images = [Image.new("RGB", picture)] if picture else []
+    try:
+        prompt = load_processor(folder).prompt(QUESTION, images=images)
+        return sum(map(len, model.spans(prompt))) if picture else None, len(prompt), None
+    except LimeError as error:
+        return None, TEXT_TOKENS, str(error)
+
+
+def spelling(model: Model, stored: Mapping[str, mx.array]) -> str:
     """Under which names, and in which layout, the weights are stored."""
     ours = model.sanitize(dict(stored))
     published = {model.publish(name): array.shape for name, array in ours.items()}
@@ -124,23 +132,19 @@ def spelling(model: Model, stored: dict[str, mx.array]) -> str:
 
 
 def part_of(name: str) -> str:
+    """The part that a tensor of our name belongs to."""
     return next(part for part, pattern in PARTS if re.search(pattern, name))
 
 
-def _parts(weights: dict[str, mx.array], schemes: dict[str, Scheme]) -> dict[str, Part]:
-    found = {}
+def _parts(weights: Mapping[str, mx.array], schemes: Mapping[str, Scheme]) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
     for part in dict(PARTS):
-        own = {name: array for name, array in weights.items() if part_of(name) == part}
-        if own:
-            found[part] = Part(count(own, schemes), sum(array.nbytes for array in own.values()))
-    return found
+        arrays = {name: array for name, array in weights.items() if part_of(name) == part}
+        if arrays:
+            parts[part] = Part(count(arrays, schemes), sum(array.nbytes for array in arrays.values()))
+    return parts
 
 
-def _asked(folder: Path, media: list[str], picture: tuple[int, int]) -> Prompt:
-    images = [Image.new("RGB", picture)] if "image" in media else []
-    return load_processor(folder).prompt(QUESTION, images=images)
-
-
-def _tokenizer(folder: Path) -> str | None:
-    model = read_json(folder / "tokenizer.json").get("model") or {}
-    return model.get("type")
+def _tokenizer_kind(folder: Path) -> str | None:
+    kind = section(read_json(folder / "tokenizer.json"), "model").get("type")
+    return kind if isinstance(kind, str) else None

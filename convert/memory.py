@@ -9,7 +9,7 @@ FLOAT = 4  # bytes of what relevance, deltas and Adam's state are kept in
 SEARCH, DUAL_ATTENTION, DUAL_MLP = 6, 12, 20
 
 
-def needed(config: DecoderConfig, weights: int, positions: int, answer: int = 256) -> dict[str, int]:
+def memory_needed(config: DecoderConfig, weights: int, positions: int, answer: int = 256) -> dict[str, int]:
     """Bytes for "plain", "explain", "lime fast" and "lime exact" with a prompt of `positions` tokens and an answer.
 
     weights: bytes of them as they are held. Exact is with checkpointed blocks, which it takes when memory is short.

@@ -1,23 +1,24 @@
-"""A checkpoint of Hugging Face to one of MLX: planned, written piece by piece, checked, put in its place."""
+"""Convert a checkpoint of Hugging Face to MLX: plan the output, write it piece by piece, check it, and move it."""
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from lime_mlx.checkpoint.files import INDEX
 from lime_mlx.checkpoint.hub import REPOSITORY, locate
 
-from .calibrate import Sensitivity
-from .card import CARD, card, find
+from .card import CARD, card, find_card
 from .options import Options
-from .plan import Plan, Progress, check_source, plan, signature
+from .plan import ConversionPlan, check_source, plan_conversion, signature
 from .schemes import Scheme
-from .staging import STATE, Staging, check_out, check_space, explained
+from .sensitivity import Progress, Sensitivity
+from .staging import STATE, Staging, check_out, check_space, explain_os_errors
 from .tensors import SHARD
 from .upload import check_repo, upload
-from .verify import Comparison, check_structure, compare
+from .verify import LogitComparison, check_structure, compare
 from .write import write_json, write_shard
 
 COPIED = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
@@ -41,7 +42,7 @@ class Report:
     layers: dict[str, Scheme]
     kept: tuple[str, ...]
     resumed: int = 0
-    comparison: Comparison | None = None
+    comparison: LogitComparison | None = None
     sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
 
     @property
@@ -98,48 +99,51 @@ def convert(
     check_out(out, source, force)
     check_source(source, options)
     if dry_run:
-        return _report(out, plan(source, options, None, progress))
-    with Staging(out) as staging, explained(out, staging.folder):
+        return _report(out, plan_conversion(source, options, None, progress))
+    with Staging(out) as staging, explain_os_errors(out, staging.folder):
         state = staging.resume(signature(source, options))
-        made = plan(source, options, state.get("bits"), progress)
-        report = _report(out, made)
-        staging.remember({**state, "bits": {path: scheme.bits for path, scheme in made.layers.schemes.items()}})
-        done = [name for name in made.files if (staging.folder / name).is_file()]
+        bits = cast("Mapping[str, int] | None", state.get("bits"))
+        plan = plan_conversion(source, options, bits, progress)
+        report = _report(out, plan)
+        staging.remember({**state, "bits": {path: scheme.bits for path, scheme in plan.layers.schemes.items()}})
+        done = [name for name in plan.files if (staging.folder / name).is_file()]
         check_space(out, report.size - sum(report.files[name] for name in done))
-        names = [name for part in made.files.values() for name in part]
-        _write_index(staging.folder, made, report)
-        _write_weights(staging.folder, made, report, done, progress)
-        write_json(staging.folder / "config.json", made.config)
+        names = [name for part in plan.files.values() for name in part]
+        _write_index(staging.folder, plan, report)
+        _write_weights(staging.folder, plan, report, done, progress)
+        write_json(staging.folder / "config.json", plan.config)
         copied = _copy(source, staging.folder)
         base = None if Path(hf_path).expanduser().exists() or not REPOSITORY.fullmatch(str(hf_path)) else str(hf_path)
-        text = card(find(source, base, revision, token), base, upload_repo or out.name, made.config)
+        text = card(find_card(source, base, revision, token), base, upload_repo or out.name, plan.config)
         (staging.folder / CARD).write_text(text, encoding="utf-8")
         check_structure(staging.folder, names)
         if compare_logits:
             progress("compare", 0, 1)
             report = replace(report, comparison=compare(source, staging.folder, exact=not options.quantize))
             progress("compare", 1, 1)
-        staging.finish({*made.files, INDEX, "config.json", CARD, *copied})
+        staging.finish({*plan.files, INDEX, "config.json", CARD, *copied})
     if upload_repo is not None:
         upload(out, upload_repo, token=token)
     return replace(report, resumed=len(done))
 
 
-def _report(out: Path, made: Plan) -> Report:
-    files = {file: sum(made.tensors[name].nbytes for name in names) for file, names in made.files.items()}
+def _report(out: Path, plan: ConversionPlan) -> Report:
+    files = {file: sum(plan.tensors[name].nbytes for name in names) for file, names in plan.files.items()}
     return Report(
         out,
         sum(files.values()),
-        made.parameters,
-        len(made.tensors),
+        plan.parameters,
+        len(plan.tensors),
         files,
-        dict(made.layers.schemes),
-        made.layers.kept,
-        sensitivity=made.sensitivity,
+        dict(plan.layers.schemes),
+        plan.layers.kept,
+        sensitivity=plan.sensitivity,
     )
 
 
-def _write_weights(folder: Path, made: Plan, report: Report, done: Collection[str], progress: Progress) -> None:
+def _write_weights(
+    folder: Path, plan: ConversionPlan, report: Report, done: Collection[str], progress: Progress
+) -> None:
     written = sum(report.files[name] for name in done)
     progress("write", written, report.size)
 
@@ -148,24 +152,24 @@ def _write_weights(folder: Path, made: Plan, report: Report, done: Collection[st
         written += count
         progress("write", written, report.size)
 
-    for file, names in made.files.items():
+    for file, names in plan.files.items():
         if file in done:
             for name in names:
-                del made.tensors[name]
+                del plan.tensors[name]
         else:
-            write_shard(folder / file, names, made.tensors, made.modes, advance)
+            write_shard(folder / file, names, plan.tensors, plan.modes, advance)
 
 
-def _write_index(folder: Path, made: Plan, report: Report) -> None:
-    places = {name: file for file, names in made.files.items() for name in names}
+def _write_index(folder: Path, plan: ConversionPlan, report: Report) -> None:
+    weight_map = {name: file for file, names in plan.files.items() for name in names}
     sizes = {"total_size": report.size, "total_parameters": report.parameters}
-    write_json(folder / INDEX, {"metadata": sizes, "weight_map": dict(sorted(places.items()))})
+    write_json(folder / INDEX, {"metadata": sizes, "weight_map": dict(sorted(weight_map.items()))})
 
 
 def _copy(source: Path, folder: Path) -> set[str]:
     """Tokenizer, templates and settings of the processor, as they are."""
-    found = {path for pattern in COPIED for path in source.glob(pattern) if path.is_file()}
-    kept = {path for path in found if path.name not in ("config.json", STATE) and not path.name.endswith("index.json")}
-    for path in kept:
-        shutil.copyfile(path, folder / path.name)
-    return {path.name for path in kept}
+    paths = {path for pattern in COPIED for path in source.glob(pattern) if path.is_file()}
+    names = {path.name for path in paths if not path.name.endswith("index.json")} - {"config.json", STATE}
+    for name in names:
+        shutil.copyfile(source / name, folder / name)
+    return names

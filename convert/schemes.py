@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from lime_mlx.checkpoint.files import MODES
+from lime_mlx.checkpoint.load import modules
 from lime_mlx.errors import ConversionError
 from lime_mlx.models.base import Model
 
@@ -23,6 +24,14 @@ RECIPES = {
 LAYER = re.compile(r"^language_model\.model\.layers\.(\d+)\.")
 
 
+class SchemeOptions(TypedDict):
+    """A scheme as MLX and config.json write it."""
+
+    bits: int
+    group_size: int
+    mode: str
+
+
 @dataclass(frozen=True)
 class Scheme:
     """Bits of each weight, how many weights share a scale, and MLX's mode. Raises `ConversionError` for no such."""
@@ -31,27 +40,25 @@ class Scheme:
     group_size: int
     mode: str = "affine"
 
-    def __post_init__(self):
-        if self.mode not in MODES:
-            raise ConversionError(f"There is no quantization mode {self.mode!r}; choose one of {', '.join(MODES)}.")
-        affine, (group, bits) = self.mode == "affine", MODES[self.mode]
-        known_bits, groups = (BITS, GROUPS) if affine else ((bits,), (group,))
-        if self.bits not in known_bits or self.group_size not in groups:
+    def __post_init__(self) -> None:
+        group, bits = _defaults(self.mode)
+        all_bits, groups = (BITS, GROUPS) if self.mode == "affine" else ((bits,), (group,))
+        if self.bits not in all_bits or self.group_size not in groups:
             raise ConversionError(
-                f"Mode {self.mode} has {_listed(known_bits)} bits in groups of {_listed(groups)}; "
+                f"Mode {self.mode} has {_listed(all_bits)} bits in groups of {_listed(groups)}; "
                 f"asked for {self.bits} bits in groups of {self.group_size}."
             )
 
     @classmethod
     def of(cls, bits: int | None, group_size: int | None, mode: str) -> "Scheme":
-        """What is left out is the mode's default."""
-        group, default = MODES.get(mode, (None, None))
+        """What is None takes the default of the mode."""
+        group, default = _defaults(mode)
         return cls(default if bits is None else bits, group if group_size is None else group_size, mode)
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> SchemeOptions:
         """As MLX and config.json name them."""
-        return asdict(self)
+        return {"bits": self.bits, "group_size": self.group_size, "mode": self.mode}
 
     @property
     def overhead(self) -> float:
@@ -67,13 +74,21 @@ class Layers:
     kept: tuple[str, ...] = ()
 
 
-def layers(model: Model, scheme: Scheme, vision: bool = False) -> Layers:
+def _defaults(mode: str) -> tuple[int, int]:
+    """Group size and bits of a mode."""
+    if mode not in MODES:
+        raise ConversionError(f"There is no quantization mode {mode!r}; choose one of {', '.join(MODES)}.")
+    return MODES[mode]
+
+
+def quantized_layers(model: Model, scheme: Scheme, vision: bool = False) -> Layers:
     """The layers of a model that are quantised: those of the decoder, and with `vision` the tower and the connector."""
-    schemes, kept = {}, []
-    for path, module in model.named_modules():
+    schemes: dict[str, Scheme] = {}
+    kept: list[str] = []
+    for path, module in modules(model).items():
         if not eligible(path, module, vision):
             continue
-        if module.weight.shape[-1] % scheme.group_size:
+        if module["weight"].shape[-1] % scheme.group_size:
             kept.append(path)
         else:
             schemes[path] = scheme
@@ -96,10 +111,10 @@ def recipe(name: str, model: Model, scheme: Scheme) -> Callable[[str], Scheme]:
     count = len(model.language_model.layers)
 
     def choose(path: str) -> Scheme:
-        found = LAYER.match(path)
-        if not found:
+        layer = LAYER.match(path)
+        if not layer:
             return high if path.startswith("language_model.") else low
-        index = int(found[1])
+        index = int(layer[1])
         more = index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
         return high if more and path.endswith(("v_proj", "down_proj")) else low
 
@@ -113,6 +128,7 @@ def quantize(weight: mx.array, scheme: Scheme) -> dict[str, mx.array]:
 
 
 def dequantize(arrays: Mapping[str, mx.array], scheme: Scheme) -> mx.array:
+    """The weights of a quantised layer, as floats."""
     return mx.dequantize(arrays["weight"], arrays["scales"], arrays.get("biases"), **scheme.options)
 
 

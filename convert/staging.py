@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lime_mlx.errors import ConversionError
 
@@ -41,23 +40,23 @@ class Staging:
             shutil.rmtree(self._replaced)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
         os.close(self._lock)
 
-    def resume(self, job: Mapping[str, Any]) -> dict[str, Any]:
+    def resume(self, job: Mapping[str, object]) -> dict[str, object]:
         """What was remembered of the same `job` the last time; of another job, everything is removed."""
         try:
             state = json.loads((self.folder / STATE).read_text())
         except (OSError, ValueError):
             state = {}
-        if state.get("job") == job:
+        if isinstance(state, dict) and state.get("job") == job:
             return state
         self.clear()
         return {"job": dict(job)}
 
-    def remember(self, state: Mapping[str, Any]) -> None:
+    def remember(self, state: Mapping[str, object]) -> None:
         unfinished = self.folder / f"{STATE}.part"
         write_json(unfinished, state)
         unfinished.rename(self.folder / STATE)
@@ -82,13 +81,13 @@ class Staging:
 
 def check_out(out: Path, source: Path, force: bool) -> None:
     """Refuse an output that would touch the source, or something that is no checkpoint. Raises `ConversionError`."""
-    place, origin = out.resolve(), source.resolve()
-    if place == origin or origin in place.parents or place in origin.parents:
+    target, origin = out.resolve(), source.resolve()
+    if target == origin or origin in target.parents or target in origin.parents:
         raise ConversionError(f"{out} and the source {source} are inside one another; write somewhere else.")
     if not (out.exists() or out.is_symlink()):
         return
     if not force:
-        raise ConversionError(f"{out} is there already; choose another --mlx-path, or replace it with --force.")
+        raise ConversionError(f"{out} exists already; choose another --mlx-path, or replace it with --force.")
     if out.is_symlink() or not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file()):
         raise ConversionError(f"{out} is no checkpoint, so --force does not replace it; choose another --mlx-path.")
 
@@ -105,7 +104,7 @@ def check_space(out: Path, needed: int) -> None:
 
 
 @contextmanager
-def explained(out: Path, staging: Path) -> Iterator[None]:
+def explain_os_errors(out: Path, staging: Path) -> Iterator[None]:
     """A full disk, or one that may not be written, in one sentence; finished files stay for the next run."""
     try:
         yield

@@ -1,11 +1,12 @@
-"""What stands in the output: every tensor, lazily, so that its shape and type are known before anything is read."""
+"""What the output holds: every tensor, lazily, so that its shape and type are known before anything is read."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from lime_mlx.checkpoint.load import modules
+from lime_mlx.files import section
 from lime_mlx.models.base import Model
 
 from .schemes import Layers, Scheme, dequantize, quantize
@@ -13,16 +14,17 @@ from .schemes import Layers, Scheme, dequantize, quantize
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 SHARD = 5 << 30  # bytes, as mlx-lm and mlx-vlm
 EMBEDDINGS, HEAD = "language_model.model.embed_tokens", "language_model.lm_head"
-LEFT_OUT = ("_name_or_path", "torch_dtype", "quantization", "quantization_config")
+DROPPED = ("_name_or_path", "torch_dtype", "quantization", "quantization_config")
 PARTS = ("text_config", "vision_config", "audio_config", "thinker_config")
 
 
-def stored_dtype(config: Mapping[str, Any]) -> str | None:
+def stored_dtype(config: Mapping[str, object]) -> str | None:
     """The type that config.json says its floats have."""
-    for part in (config, config.get("text_config") or {}):
+    for part in (config, section(config, "text_config")):
         for key in ("torch_dtype", "dtype"):
-            if part.get(key) in DTYPES:
-                return part[key]
+            dtype = part.get(key)
+            if isinstance(dtype, str) and dtype in DTYPES:
+                return dtype
     return None
 
 
@@ -32,7 +34,8 @@ def outputs(model: Model, weights: dict[str, mx.array], layers: Layers, dtype: m
     Floats are cast first, and quantised layers of the source dequantised. The arrays of one layer stand together:
     computing one computes all. Nothing else keeps an array of the source, so that each is freed as it is written.
     """
-    found, stored = {}, packed(model)
+    tensors: dict[str, mx.array] = {}
+    stored = packed(model)
     for name in sorted(weights):
         if name not in weights:  # went with the layer it belongs to
             continue
@@ -46,13 +49,13 @@ def outputs(model: Model, weights: dict[str, mx.array], layers: Layers, dtype: m
         if dtype is not None and mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(dtype)
         arrays = quantize(array, layers.schemes[path]) if leaf == "weight" and path in layers.schemes else {leaf: array}
-        for place in places(model, path):
-            found |= {model.publish(f"{place}.{part}" if place else part): value for part, value in arrays.items()}
-    return found
+        for output in output_paths(model, path):
+            tensors |= {model.publish(f"{output}.{part}" if output else part): value for part, value in arrays.items()}
+    return tensors
 
 
-def places(model: Model, path: str) -> list[str]:
-    """Where the arrays of a module are written: the embeddings also as the head, where a family is shared like that."""
+def output_paths(model: Model, path: str) -> list[str]:
+    """The paths of a module in the output: the embeddings are also the head, where a family is shared like that."""
     doubled = model.published_head and path == EMBEDDINGS and "lm_head" not in model.language_model
     return [path, HEAD] if doubled else [path]
 
@@ -61,7 +64,7 @@ def packed(model: Model) -> dict[str, Scheme]:
     """The modules that are quantised, and how."""
     return {
         path: Scheme(module.bits, module.group_size, module.mode)
-        for path, module in model.named_modules()
+        for path, module in modules(model).items()
         if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding)
     }
 
@@ -81,24 +84,32 @@ def shard(tensors: Mapping[str, mx.array], limit: int) -> dict[str, list[str]]:
     return {f"model-{i:05}-of-{len(parts):05}.safetensors": part for i, part in enumerate(parts, start=1)}
 
 
-def described(model: Model, layers: Layers, scheme: Scheme | None, dtype: str | None, uniform: bool) -> dict[str, Any]:
+def output_config(
+    model: Model, layers: Layers, scheme: Scheme | None, dtype: str | None, uniform: bool
+) -> dict[str, object]:
     """config.json of the output: keys sorted, `quantization` also as `quantization_config`, as the Hub reads it.
 
     Layers are listed one by one unless they are all quantised as `scheme` says.
     """
-    config = {k: v for k, v in model.config.items() if k not in LEFT_OUT}
+    config: dict[str, object] = {key: value for key, value in model.config.items() if key not in DROPPED}
     if dtype is not None:
-        config = {k: {**v, **_typed(v, dtype)} if k in PARTS and v else v for k, v in config.items()}
-        config |= _typed(config, dtype)
+        for name in PARTS:
+            if part := section(config, name):
+                config[name] = _with_dtype(part, dtype)
+        config = _with_dtype(config, dtype)
     if scheme is not None:
-        listed = {} if uniform else layers.schemes
-        own = {model.publish(place): one.options for path, one in listed.items() for place in places(model, path)}
-        config["quantization"] = config["quantization_config"] = {**scheme.options, **own}
+        exceptions = {} if uniform else layers.schemes
+        options = {
+            model.publish(output): layer_scheme.options
+            for path, layer_scheme in exceptions.items()
+            for output in output_paths(model, path)
+        }
+        config["quantization"] = config["quantization_config"] = {**scheme.options, **options}
     return dict(sorted(config.items()))
 
 
-def _typed(part: Mapping[str, Any], dtype: str) -> dict[str, str]:
-    return {key: dtype for key in ("dtype", "torch_dtype") if key in part}
+def _with_dtype(part: Mapping[str, object], dtype: str) -> dict[str, object]:
+    return {**part, **{key: dtype for key in ("dtype", "torch_dtype") if key in part}}
 
 
 def count(weights: Mapping[str, mx.array], schemes: Mapping[str, Scheme]) -> int:

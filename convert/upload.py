@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from lime_mlx.checkpoint.hub import REPOSITORY
+from lime_mlx.checkpoint.hub import REPOSITORY, http_errors
 from lime_mlx.errors import ConversionError, first_line
+
+FAILURES: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
 
 
 def upload(folder: Path, repo: str, *, token: str | None = None) -> str:
@@ -11,14 +13,14 @@ def upload(folder: Path, repo: str, *, token: str | None = None) -> str:
 
     Raises `ConversionError`; the folder stays as it is.
     """
-    from huggingface_hub import HfApi, errors
+    from huggingface_hub import HfApi
 
     check_repo(repo)
     api = HfApi(token=token)
     try:
         url = api.create_repo(repo, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=repo, commit_message="Upload of a conversion by lime-mlx")
-    except (OSError, ValueError, RuntimeError, *errors.HfHubHTTPError.__bases__) as error:
+    except FAILURES + http_errors() as error:
         cause = "set HF_TOKEN to a token that may write there" if _status(error) in (401, 403) else first_line(error)
         raise ConversionError(f"{folder} is written, but could not be uploaded to {repo}: {cause}.") from error
     return str(url)
@@ -27,8 +29,9 @@ def upload(folder: Path, repo: str, *, token: str | None = None) -> str:
 def _status(error: BaseException | None) -> int | None:
     """The status of the answer that an error came from."""
     while error is not None:
-        if (response := getattr(error, "response", None)) is not None:
-            return response.status_code
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
         error = error.__cause__
     return None
 

@@ -5,20 +5,13 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
-from lime_mlx.checkpoint.load import finite
+from lime_mlx.checkpoint.load import TYPE_NAMES, finite
 from lime_mlx.errors import ConversionError
 
-NAMES = {
-    mx.float32: "F32",
-    mx.float16: "F16",
-    mx.bfloat16: "BF16",
-    mx.uint32: "U32",
-    mx.uint8: "U8",
-}
 ALIGNMENT = 8
 Progress = Callable[[int], None]
 
@@ -28,11 +21,11 @@ def write_shard(
 ) -> None:
     """Take the `names` out of `tensors` and write them; the file appears under its name when it is whole and on disk.
 
-    `modes`: of quantised layers, by the names of their scales. `progress` is told the bytes of each tensor. Raises
+    `modes`: of quantised layers, by the names of their scales. `progress` gets the bytes of each tensor. Raises
     `ConversionError` for a tensor that is not finite.
     """
     unfinished = path.with_name(f"{path.name}.part")
-    head = header({name: tensors[name] for name in names})
+    head = safetensors_header({name: tensors[name] for name in names})
     with unfinished.open("wb") as file:
         file.write(head)
         for name in names:
@@ -42,7 +35,7 @@ def write_shard(
                     f"{name} holds NaN or infinity: the source is damaged, or --dtype float16 is too narrow for it "
                     "(take bfloat16)."
                 )
-            file.write(memoryview(array.reshape(-1).view(mx.uint8)))
+            file.write(np.asarray(array.reshape(-1).view(mx.uint8)).data)
             progress(array.nbytes)
             del array
             mx.clear_cache()
@@ -51,17 +44,18 @@ def write_shard(
     unfinished.rename(path)
 
 
-def header(tensors: Mapping[str, mx.array]) -> bytes:
+def safetensors_header(tensors: Mapping[str, mx.array]) -> bytes:
     """What a safetensors file starts with: the length of the rest, and where each tensor stands."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    entries: dict[str, dict[str, object]] = {"__metadata__": {"format": "mlx"}}
     position = 0
     for name, array in tensors.items():
-        place = [position, position := position + array.nbytes]
-        entries[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": place}
+        offsets = [position, position := position + array.nbytes]
+        entries[name] = {"dtype": TYPE_NAMES[array.dtype], "shape": list(array.shape), "data_offsets": offsets}
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON object in the form of the Hub's files."""
     path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
 
+# The share of the memory that weights may take, with room to spare for all else.
+COMFORTABLE = 0.7
+
+
 def require_mlx() -> ModuleType:
     """`mlx.core`.
 

@@ -14,7 +14,7 @@ class CheckpointError(LimeError):
 
 
 class ConversionError(LimeError):
-    """A checkpoint cannot be converted, written or uploaded as asked."""
+    """A checkpoint cannot be converted, written or uploaded in the way that the user chose."""
 
 
 class MethodError(LimeError):
@@ -30,7 +30,7 @@ class NumericalError(LimeError):
 
 
 class BackendError(LimeError):
-    """This machine cannot run what was asked: device, memory or MLX version."""
+    """This machine cannot run it: its device, its memory or its version of MLX is the reason."""
 
 
 class DataError(LimeError):

@@ -11,7 +11,7 @@ The options of a spec are the fields of a dataclass, and their annotations say w
 
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from math import inf, isfinite
 from numbers import Integral, Real
@@ -96,11 +96,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Option:
-    """What the annotation of a field says: the type of the values, whether None is one, and what else holds."""
+    """What the annotation of a field says: the type of the values, whether None is one, and what else holds.
+
+    required: the field has no default.
+    """
 
     kind: type
     optional: bool
     constraints: tuple[Constraint, ...]
+    required: bool = False
 
     def read(self, text: str) -> object:
         """The value that a user wrote. Raises `ValueError` for text of the wrong kind."""
@@ -121,11 +125,12 @@ class Option:
         return next((text for one in self.constraints if (text := one.problem(value))), None)
 
 
-def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeError]) -> T:
+def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeError], **fixed: object) -> T:
     """The dataclass of `kinds` that a spec names, with its options.
 
-    what: how a message calls the thing that is chosen, such as "method". Raises `error` for an unknown name or option
-    and for a wrong value; the message lists what is valid and suggests the nearest.
+    what: how a message calls the thing that is chosen, such as "method". fixed: values of fields that are not options.
+    Raises `error` for an unknown name or option, a wrong value, and an option that is missing; the message lists what
+    is valid and suggests the nearest.
     """
     name, _, rest = spec.strip().partition(":")
     if name not in kinds:
@@ -140,7 +145,9 @@ def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeEr
             near = suggestion(key, valid)
             raise error(f"Unknown option {part!r} of {name}; options are key=value: {listed}.{near}")
         values[key] = _value(name, key, text, valid[key], error)
-    return kinds[name](**values)
+    if absent := [key for key, option in valid.items() if option.required and key not in values]:
+        raise error(f"{name} needs the option {absent[0]}: write {name}:{absent[0]}=...")
+    return kinds[name](**values, **fixed)
 
 
 def renamed(key: str, value: T, old: Mapping[str, str]) -> tuple[str, T]:
@@ -170,7 +177,11 @@ def options(kind: type) -> dict[str, Option]:
     if not is_dataclass(kind):
         raise TypeError(f"{kind.__name__} is not a dataclass.")
     hints = get_type_hints(kind, include_extras=True)
-    return {field.name: _option(hints[field.name]) for field in fields(kind) if not field.kw_only}
+    return {
+        field.name: replace(_option(hints[field.name]), required=_is_required(field))
+        for field in fields(kind)
+        if not field.kw_only
+    }
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -202,6 +213,10 @@ def _require(name: str, key: str, value: object, option: Option, error: type[Lim
     if problem := option.problem(value):
         shown = str(value) if isinstance(value, Real) else repr(value)
         raise error(f"{name}: {key} is {shown}; {problem}")
+
+
+def _is_required(field: Field[object]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _option(hint: object) -> Option:

@@ -308,7 +308,7 @@ def test_memory_is_that_of_one_tensor(tmp_path):
 
 
 def test_too_large_to_compare(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("lime_mlx.convert.verify.memory_total", lambda: 1000)
+    monkeypatch.setattr("lime_mlx.backend.memory_total", lambda: 1000)
     assert convert(source, tmp_path / "out").comparison is None
 
 
@@ -339,7 +339,6 @@ def test_command(source, tmp_path):
 def test_sources_that_do_not_fit_in_memory_are_converted(source, tmp_path, monkeypatch):
     """Only running a model needs it in memory."""
     monkeypatch.setattr("lime_mlx.backend.memory_total", lambda: 1000)
-    monkeypatch.setattr("lime_mlx.convert.verify.memory_total", lambda: 1000)
     with pytest.raises(BackendError):
         load_model(source)
     assert convert(source, tmp_path / "out").tensors

@@ -18,8 +18,8 @@ from helpers import parity_checkpoint
 from lime_mlx import decode
 from lime_mlx.checkpoint.load import load
 from lime_mlx.cli import main
-from lime_mlx.convert import calibrate, convert, inspect, pipeline, upload
-from lime_mlx.convert.memory import needed
+from lime_mlx.convert import allocation, convert, inspect, pipeline, sensitivity, upload
+from lime_mlx.convert.memory import memory_needed
 from lime_mlx.convert.schemes import BITS
 from lime_mlx.errors import CheckpointError, ConversionError
 from lime_mlx.scenes import make_scene
@@ -46,7 +46,7 @@ def random_damage(seed, layers):
 def test_bits_go_where_they_help_most(seed, average):
     """Never above the average, and nearly as good as the best of all choices for five layers of several sizes."""
     damage, sizes = random_damage(seed, 5), dict(zip("01234", [10, 20, 10, 40, 30], strict=True))
-    chosen = calibrate.allocate(damage, sizes, average)
+    chosen = allocation.allocate(damage, sizes, average)
     spent = sum(chosen[path] * sizes[path] for path in sizes)
     assert spent <= average * sum(sizes.values()) + 1e-6
     best = min(
@@ -64,10 +64,10 @@ def test_damage_is_of_logits_and_of_reliance():
     """By hand: shares of each at 3 bits, and the weight between them."""
     curve = lambda at_three: {bits: at_three * 4.0 ** (3 - bits) for bits in BITS}  # noqa: E731
     found = {
-        "a": calibrate.Sensitivity(1, curve(3.0), curve(0.0)),
-        "b": calibrate.Sensitivity(1, curve(1.0), curve(0.5)),
+        "a": sensitivity.Sensitivity(1, curve(3.0), curve(0.0)),
+        "b": sensitivity.Sensitivity(1, curve(1.0), curve(0.5)),
     }
-    damage = calibrate.damages(found, 2.0)
+    damage = sensitivity.damages(found, 2.0)
     assert (damage["a"][3], damage["b"][3], damage["b"][4]) == (0.75, 0.25 + 2.0, (0.25 + 2.0) / 4)
 
 
@@ -107,7 +107,7 @@ def test_measured_once(source, tmp_path, monkeypatch):
     options = {"quant_predicate": "relevance:bits=3,samples=1", "shard_bytes": 60_000, **OPTIONS}
     with pytest.raises(Stopped):
         convert(source, tmp_path / "out", progress=stop, **options)
-    monkeypatch.setattr("lime_mlx.convert.plan.calibrate", None)
+    monkeypatch.setattr("lime_mlx.convert.plan.measure", None)
     report = convert(source, tmp_path / "out", **options)
     assert report.resumed and not report.sensitivity
 
@@ -161,7 +161,7 @@ def test_memory_is_about_what_is_measured():
     """Peaks of the demo, beside its weights."""
     model, processor = load("demo")
     prompt = processor.prompt("What is in the picture?", images=[make_scene(0, "ordinary").image])
-    expected = needed(model.language_model.config, 0, len(prompt), 8)
+    expected = memory_needed(model.language_model.config, 0, len(prompt), 8)
     for name, method, reliance in [
         ("plain", "none", False),
         ("explain", "none", True),

@@ -223,3 +223,17 @@ def test_a_constraint_of_ones_own():
 )
 def test_the_nearest_name(name, near):
     assert nearest(name, ["generate", "explain", "score", "kl_direction"]) == near
+
+
+def test_an_option_without_a_default_is_needed():
+    @dataclass(frozen=True)
+    class Recipe:
+        bits: Annotated[float, Range(2, 8)]
+        samples: int = 16
+        data: str | None = field(default=None, kw_only=True)
+
+    kinds = {"relevance": Recipe}
+    assert options(Recipe)["bits"].required and not options(Recipe)["samples"].required
+    with pytest.raises(DataError, match=r"^relevance needs the option bits: write relevance:bits=\.\.\.$"):
+        parse("relevance:samples=3", kinds, "predicate", DataError)
+    assert parse("relevance:bits=3", kinds, "predicate", DataError, data="here") == Recipe(3.0, data="here")

@@ -15,7 +15,6 @@ from lime_mlx.errors import BackendError, CheckpointError, LimeError
 from lime_mlx.models import FAMILIES, takes
 
 OVERHEAD = 2 * 10**9  # bytes beside the weights: KV cache, activations and the buffers that MLX keeps
-COMFORTABLE = 0.7  # of the memory: up to here a model fits with room to spare
 TYPE_WORDS = {"BF16": "bf16", "F16": "float16", "F32": "float32"}
 TOWERS = re.compile(r"vision|visual|audio")
 Notice = Callable[[str], None]
@@ -160,6 +159,6 @@ def stored_as(settings: Mapping[str, object] | None, tensors: Mapping[str, tuple
 
 def how_it_fits(size: int) -> str:
     """Whether `size` bytes fit in the memory of this machine: "yes", "tight" or "no"."""
-    if backend.fits(size, COMFORTABLE):
+    if backend.fits(size, backend.COMFORTABLE):
         return "yes"
     return "tight" if backend.fits(size) else "no"

@@ -95,7 +95,8 @@ def quantization(config: Mapping[str, object]) -> dict[str, object] | None:
                 "take a checkpoint that is not quantised, or one that MLX quantised."
             )
         if settings.get("mode", "affine") not in MODES:
-            raise CheckpointError(f"The quantization mode {settings['mode']!r} is unknown; known: {', '.join(MODES)}.")
+            modes = ", ".join(MODES)
+            raise CheckpointError(f"The quantization mode {settings['mode']!r} is unknown; MLX has {modes}.")
         return settings
     return None
 

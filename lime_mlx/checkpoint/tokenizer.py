@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers.decoders import ByteLevel
 
@@ -13,7 +13,7 @@ from lime_mlx.errors import CheckpointError, first_line
 from lime_mlx.files import read_json, read_text, section
 
 if TYPE_CHECKING:
-    from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 
 def read_template(folder: Path) -> str | None:
@@ -55,7 +55,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> TokenizerWrapp
     return TokenizerWrapper(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
 
 
-def _detokenizer(decoder: object) -> Callable[..., StreamingDetokenizer]:
+def _detokenizer(decoder: object) -> Any:
     """The streaming detokenizer of mlx-lm for what tokenizer.json says about decoding."""
     from mlx_lm import tokenizer_utils
 
