@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.errors import PromptError
-from lime_mlx.generation import Answer, Response, collect, listed, open_prompt, resolve_method, stream_generate
+from lime_mlx.generation import (
+    Answer,
+    Response,
+    collect,
+    open_images,
+    open_prompt,
+    open_sounds,
+    resolve_method,
+    stream_generate,
+)
 from lime_mlx.maps import picture_map
-from lime_mlx.media.audio import AudioSource, open_audio
-from lime_mlx.media.image import ImageSource, open_image
+from lime_mlx.media.audio import AudioSource
+from lime_mlx.media.image import ImageSource
 from lime_mlx.methods import Method
 from lime_mlx.models.base import Model
 from lime_mlx.probes.attention import Focus, focus, over_words
@@ -129,8 +138,8 @@ def explain(
     model: Model,
     processor: Processor,
     prompt: str | Prompt,
-    image: ImageSource | Sequence[ImageSource] = (),
-    audio: AudioSource | Sequence[AudioSource] = (),
+    image: ImageSource | Sequence[ImageSource] | None = None,
+    audio: AudioSource | Sequence[AudioSource] | None = None,
     *,
     system: str | None = None,
     method: str | Method | None = None,
@@ -153,8 +162,7 @@ def explain(
     picture or sound is the same, by one more prefill. Raises `PromptError` for a prompt without picture or sound.
     """
     notices: list[str] = []
-    pictures = [open_image(source, notice=notices.append) for source in listed(image)]
-    sounds = [open_audio(source, notice=notices.append) for source in listed(audio)]
+    pictures, sounds = open_images(image, notices.append), open_sounds(audio, notices.append)
     opened = open_prompt(processor, prompt, pictures, sounds, system)
     chosen = resolve_method(method, opened)
     responses = stream_generate(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TypeVar, cast
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lime_mlx.errors import NumericalError
 from lime_mlx.lrp.relevance import Shares, shares
-from lime_mlx.media.audio import AudioSource, open_audio
+from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
 from lime_mlx.methods import Method, Plain, parse_method
 from lime_mlx.models.base import Model
@@ -29,7 +30,6 @@ from lime_mlx.words import Token, Word, ranked, words
 # An answer that says the same tokens again and again is ended: so many times at least, and so many tokens in all.
 LOOP_TIMES, LOOP_TOKENS, LOOP_LONGEST = 4, 24, 32
 Notice = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass
@@ -214,25 +214,38 @@ def steps(
 def open_prompt(
     processor: Processor,
     prompt: str | Prompt,
-    image: ImageSource | Sequence[ImageSource] = (),
-    audio: AudioSource | Sequence[AudioSource] = (),
+    image: ImageSource | Sequence[ImageSource] | None = None,
+    audio: AudioSource | Sequence[AudioSource] | None = None,
     system: str | None = None,
     notice: Notice | None = None,
 ) -> Prompt:
     """The prompt of a question about pictures and sounds, which are opened; a `Prompt` is returned as it is."""
     if isinstance(prompt, Prompt):
         return prompt
-    images = [open_image(source, notice=notice) for source in listed(image)]
-    sounds = [open_audio(source, notice=notice) for source in listed(audio)]
+    images, sounds = open_images(image, notice), open_sounds(audio, notice)
     return processor.prompt(prompt, images=images, audio=sounds, system=system)
+
+
+def open_images(image: ImageSource | Sequence[ImageSource] | None, notice: Notice | None = None) -> list[Image.Image]:
+    """The pictures of one source or of several in a list or tuple."""
+    several = isinstance(image, list | tuple)
+    sources = cast(Sequence[ImageSource], image if several else [] if image is None else [image])
+    return [open_image(source, notice=notice) for source in sources]
+
+
+def open_sounds(audio: AudioSource | Sequence[AudioSource] | None, notice: Notice | None = None) -> list[Sound]:
+    """The sounds of one source or of several in a list or tuple; samples and their rate are one source."""
+    several = isinstance(audio, list | tuple) and not (len(audio) == 2 and isinstance(audio[1], int))
+    sources = cast(Sequence[AudioSource], audio if several else [] if audio is None else [audio])
+    return [open_audio(source, notice=notice) for source in sources]
 
 
 def stream_generate(
     model: Model,
     processor: Processor,
     prompt: str | Prompt,
-    image: ImageSource | Sequence[ImageSource] = (),
-    audio: AudioSource | Sequence[AudioSource] = (),
+    image: ImageSource | Sequence[ImageSource] | None = None,
+    audio: AudioSource | Sequence[AudioSource] | None = None,
     *,
     system: str | None = None,
     method: str | Method | None = None,
@@ -312,8 +325,8 @@ def generate(
     model: Model,
     processor: Processor,
     prompt: str | Prompt,
-    image: ImageSource | Sequence[ImageSource] = (),
-    audio: AudioSource | Sequence[AudioSource] = (),
+    image: ImageSource | Sequence[ImageSource] | None = None,
+    audio: AudioSource | Sequence[AudioSource] | None = None,
     *,
     system: str | None = None,
     method: str | Method | None = None,
@@ -508,13 +521,3 @@ def _statistics(session: Session, step: Step) -> dict[str, float] | None:
     if step.relevance is None or content is None or not content[step.token] or not session.modality.any():
         return None
     return from_relevance(step.relevance, session.modality) | from_logits(step.logits, step.token)
-
-
-def listed(sources: T | Sequence[T]) -> list[T]:
-    """One source or several as a list; a text or bytes are one source, and so are samples with their rate."""
-    return list(sources) if isinstance(sources, list | tuple) and not _samples(sources) else [cast(T, sources)]
-
-
-def _samples(source: Sequence[object]) -> bool:
-    """Whether a source of sound is (samples, rate)."""
-    return len(source) == 2 and isinstance(source[1], int)

@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -471,7 +472,7 @@ def test_one_newline_at_the_end_of_a_prompt_does_not_count(model, picture):
 )
 def test_a_misspelt_word_is_suggested(arguments, suggestion):
     result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2 and f"Did you mean {suggestion}?" in result.stderr
+    assert result.exit_code == 2 and re.search(f"Did you mean .*{suggestion}", result.stderr)
 
 
 @pytest.mark.parametrize(
@@ -492,12 +493,12 @@ def test_a_prompt_longer_than_the_context_is_refused_before_anything_runs(tmp_pa
     tiny.write_tokenizer(folder)
     text = tiny.LLAVA["text_config"]
     asked = ["--model", str(folder), "-p", "dog " * 40, "--method", "none", "--max-tokens", "30"]
-    for context, code in ((30, 1), (60, 0), (None, 0)):
+    for context, code in ((30, 1), (100, 0), (None, 0)):
         rewrite_config(folder, text_config={**text, "max_position_embeddings": context})
         result = run(*asked)
         assert result.exit_code == code, result.output
         assert ("the context of this model holds 30: shorten" in result.stderr) == (context == 30)
-        assert ("the context of this model holds 60" in result.stderr) == (context == 60)
+        assert ("the context of this model holds 100." in result.stderr) == (context == 100)
     generated = json.loads(run(*asked, "--json").stdout)["generation_tokens"]
     assert generated == 30
 

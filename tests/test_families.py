@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from families import FAMILY_OF, MODULES
-from helpers import distance, excess, fixture, parity_checkpoint, prompt_of
+from helpers import any_length, distance, excess, fixture, parity_checkpoint, prompt_of
 from mlx.utils import tree_flatten
 
 import lime_mlx
@@ -32,7 +32,7 @@ GROUP = 32
 
 def fresh(case: str) -> Model:
     with tempfile.TemporaryDirectory() as folder:
-        return load_model(parity_checkpoint(case, Path(folder)))
+        return any_length(load_model(parity_checkpoint(case, Path(folder))))
 
 
 @cache

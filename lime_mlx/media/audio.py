@@ -15,7 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ..errors import MediaError
-from .fetch import Source, read_source, source_name
+from .fetch import read_source, source_name
 from .formats import kind_of, silent_stderr, why_not
 
 RATE = 16_000

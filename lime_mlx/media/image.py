@@ -52,7 +52,7 @@ _PILLOW_SETTINGS = threading.Lock()
 
 
 # What `open_image` takes.
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+ImageSource = Source | Image.Image | np.ndarray
 
 
 def open_image(

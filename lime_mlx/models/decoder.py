@@ -6,6 +6,7 @@ layer of a `KVCache`, which stores entries, or an `Overlay`, which does not. A `
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from typing import Protocol
 
 import mlx.core as mx
 import mlx.nn as nn

@@ -23,7 +23,7 @@ from lime_mlx.words import Word
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
-    from matplotlib.gridspec import SubplotSpec
+    from matplotlib.gridspec import GridSpecBase
 
     from lime_mlx.probes.attention import Focus
 
@@ -69,26 +69,26 @@ def check(path: Path) -> None:
 
 def picture(image: Image.Image, words: Sequence[WordMap], medium: str = "picture") -> Panel:
     """The picture, a map for each word that has one, and the shares of all words. A map covers the whole picture."""
-    mapped = [entry for entry in words if entry.map is not None]
+    mapped = [(entry.word, entry.map) for entry in words if entry.map is not None]
     image = image.convert("RGB")
     scale = min(1.0, LONGEST / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
     image = image.resize((width, height))
     rows = math.ceil((1 + len(mapped)) / COLUMNS)
     columns = math.ceil((1 + len(mapped)) / rows)
-    strongest = max((float(entry.map.max()) for entry in mapped if entry.map is not None), default=0.0)
+    strongest = max((float(relevance.max()) for _, relevance in mapped), default=0.0)
 
-    def draw(grid: SubplotSpec) -> None:
+    def draw(figure: SubFigure, grid: GridSpecBase) -> None:
         for cell in range(rows * columns):
-            axis = grid.figure.add_subplot(grid[cell // columns, cell % columns])
+            axis = figure.add_subplot(grid[cell // columns, cell % columns])
             axis.set_axis_off()
             if cell > len(mapped):
                 continue
             axis.imshow(image, extent=(0, width, height, 0))
             if cell:
-                entry = mapped[cell - 1]
-                axis.set_title(_label(entry.word), **_title(entry.word))
-                axis.imshow(_veil(entry.map, strongest), extent=(0, width, height, 0), interpolation="bilinear")
+                word, relevance = mapped[cell - 1]
+                axis.set_title(_label(word), fontsize=9, color=_colour(word))
+                axis.imshow(_veil(relevance, strongest), extent=(0, width, height, 0), interpolation="bilinear")
             else:
                 axis.set_title(medium, fontsize=9, color=LIGHT["ink"])
             axis.set(xlim=(0, width), ylim=(height, 0))
@@ -109,12 +109,12 @@ def sound(words: Sequence[WordMap], seconds: float, intervals: Sequence[tuple[fl
 
     seconds: of one position; intervals: when each of them was heard, marked by a line.
     """
-    mapped = [entry for entry in words if entry.map is not None]
+    mapped = [(entry.word, entry.map) for entry in words if entry.map is not None]
 
-    def draw(grid: SubplotSpec) -> None:
-        axis = grid.figure.add_subplot(grid[0, 0])
+    def draw(figure: SubFigure, grid: GridSpecBase) -> None:
+        axis = figure.add_subplot(grid[0, 0])
         if mapped:
-            rows = np.stack([np.maximum(entry.map, 0) for entry in mapped])
+            rows = np.stack([np.maximum(relevance, 0) for _, relevance in mapped])
             rows /= np.maximum(rows.max(axis=1, keepdims=True), 1e-12)
             axis.imshow(
                 rows, aspect="auto", cmap="Blues", extent=(0, rows.shape[1] * seconds, len(mapped), 0), vmax=1.2
@@ -122,9 +122,9 @@ def sound(words: Sequence[WordMap], seconds: float, intervals: Sequence[tuple[fl
             for row, interval in enumerate(intervals):
                 if interval:
                     axis.plot(interval, [row + 0.92] * 2, color=LIGHT["bad"], linewidth=2, solid_capstyle="butt")
-            axis.set_yticks(np.arange(len(mapped)) + 0.5, [_label(entry.word) for entry in mapped])
-            for tick, entry in zip(axis.get_yticklabels(), mapped, strict=True):
-                tick.set_color(LIGHT["bad"] if entry.word.flagged else LIGHT["ink"])
+            axis.set_yticks(np.arange(len(mapped)) + 0.5, [_label(word) for word, _ in mapped])
+            for tick, (word, _) in zip(axis.get_yticklabels(), mapped, strict=True):
+                tick.set_color(_colour(word))
         axis.set_xlabel("seconds; the line is the shortest time with half of the relevance")
         axis.grid(False)
 
@@ -193,14 +193,14 @@ def _sheet(
     width: float,
     height: float,
     words: Sequence[WordMap],
-    maps: Callable[[SubplotSpec], None],
+    maps: Callable[[SubFigure, GridSpecBase], None],
 ) -> Panel:
     """Maps, drawn into a grid of cells of this size, and the shares of all words below them."""
     above = rows * (height + 0.3)
 
     def draw(figure: SubFigure) -> None:
         outer = figure.add_gridspec(2, 1, height_ratios=[above, SHARES])
-        maps(outer[0].subgridspec(rows, columns))
+        maps(figure, outer[0].subgridspec(rows, columns))
         _shares(figure.add_subplot(outer[1]), words)
 
     return Panel(max(columns * width + 0.4, 0.55 * len(words) + 1.5), above + SHARES, draw)
@@ -216,7 +216,7 @@ def _shares(axis: Axes, words: Sequence[WordMap]) -> None:
         below += sizes
     axis.set_xticks(columns, [_label(entry.word) for entry in words], rotation=45, ha="right", rotation_mode="anchor")
     for tick, entry in zip(axis.get_xticklabels(), words, strict=True):
-        tick.set_color(LIGHT["bad"] if entry.word.flagged else LIGHT["ink"])
+        tick.set_color(_colour(entry.word))
     axis.set(ylim=(0, 100), ylabel="share in %", xlim=(-0.6, max(len(words), 1) - 0.4))
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
 
@@ -225,5 +225,5 @@ def _label(word: Word) -> str:
     return f"{word.name or word.text.strip()}{' ?' if word.flagged else ''}"
 
 
-def _title(word: Word) -> dict[str, object]:
-    return {"fontsize": 9, "color": LIGHT["bad"] if word.flagged else LIGHT["ink"]}
+def _colour(word: Word) -> str:
+    return LIGHT["bad"] if word.flagged else LIGHT["ink"]

@@ -2,11 +2,11 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -33,7 +33,7 @@ COLOURS = {
 TEMPLATES = Path(__file__).parent
 LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 SERIES = [LIGHT[name] for name in COLOURS if name.startswith("series")]
-STYLE = {
+STYLE: Mapping[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lime-mlx",
     "text.parse_math": False,
@@ -65,7 +65,7 @@ def drawing() -> Iterator[None]:
         import matplotlib
     except ImportError:
         raise LimeError("The plots need matplotlib: pip install matplotlib.") from None
-    with matplotlib.rc_context(dict(STYLE)), warnings.catch_warnings():
+    with matplotlib.rc_context(cast(Any, STYLE)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page has fonts of its own
         yield
 
@@ -75,7 +75,7 @@ def inline(figure: Any, name: str, title: str) -> Markup:
     file = BytesIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
-    box = root.get("viewBox")
+    box = root.get("viewBox", "")
     variables = {light: f"var(--{colour})" for colour, light in LIGHT.items()}
     for parent in list(root.iter()):
         for child in list(parent):

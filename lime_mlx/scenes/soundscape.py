@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .habits import World, check_regime
 from .noises import NOISES
@@ -72,7 +73,7 @@ class SoundScene:
     regime: str
     setting: str
     events: tuple[SoundEvent, ...]
-    samples: Signal
+    samples: NDArray[np.float32]
     unseen: str | None = None
 
     @property
@@ -146,7 +147,8 @@ def make_sound(seed: int, regime: str, seconds: float = 6.0, unseen: float = 0.0
         if kind != left_out:
             samples[start : start + len(signal)] += signal
     samples *= np.float32(source.uniform(0.5, 0.95)) / np.abs(samples).max()
-    return SoundScene(seed, regime, setting, tuple(sorted(events, key=lambda e: e.start)), samples, left_out)
+    in_order = tuple(sorted(events, key=lambda event: event.start))
+    return SoundScene(seed, regime, setting, in_order, samples.astype(np.float32, copy=False), left_out)
 
 
 def write_wav(scene: SoundScene, path: str | Path) -> None:
