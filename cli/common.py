@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -197,6 +198,15 @@ def prepare_backend(notes: list[str], quiet: bool = False) -> None:
         warnings.simplefilter("always")
         blas.load_blas()
     notes.extend(f"Note: {warning.message}" for warning in caught)
+
+
+@contextmanager
+def noting(notes: list[str]) -> Iterator[None]:
+    """Warnings about old spellings become notes while this lasts."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FutureWarning)
+        yield
+    notes.extend(dict.fromkeys(f"Note: {w.message}" for w in caught if issubclass(w.category, FutureWarning)))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.cli.common import BUNDLED, no_stray, note, prepare_backend
+from lime_mlx.cli.common import BUNDLED, no_stray, note, noting, prepare_backend
 from lime_mlx.cli.scores import SCORER, show_scores
 from lime_mlx.errors import DataError
 
@@ -115,15 +115,19 @@ def command(
         note(*notes)
     data = data or (home() if home().is_dir() else None)
     config = RunConfig(models, method or ("none", "lime"), tasks, data, limit, seed, reliance, skip_missing)
+    old_spellings: list[str] = []
     try:
-        if calibrate:
-            calibration.run(config, output_dir, progress(quiet), as_json, quiet)
-        else:
-            run(config, output_dir, scorer, hosts, as_json, quiet)
+        with noting(old_spellings):
+            if calibrate:
+                calibration.run(config, output_dir, progress(quiet), as_json, quiet)
+            else:
+                run(config, output_dir, scorer, hosts, as_json, quiet)
     except KeyboardInterrupt:
         if hosts.first:
             note(CONTINUES)
         raise
+    if not quiet:
+        note(*old_spellings)
 
 
 def run(config: "RunConfig", output_dir: Path, scorer: str, hosts: "Hosts", as_json: bool, quiet: bool) -> None:

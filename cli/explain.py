@@ -16,6 +16,7 @@ from lime_mlx.cli.common import (
     cut_note,
     load_request,
     note,
+    noting,
     prepare_backend,
     takes_input,
 )
@@ -80,7 +81,8 @@ def explained(
     from lime_mlx.explanation import explained
     from lime_mlx.generation import resolve_method, stream_generate
 
-    method = resolve_method(asked.method, opened.prompt)
+    with noting(notes):
+        method = resolve_method(asked.method, opened.prompt)
     responses = stream_generate(
         opened.model,
         opened.processor,
@@ -91,7 +93,8 @@ def explained(
         notice=notes.append,
     )
     stream = Stream(responses)
-    kept = list(stream)
+    with noting(notes):
+        kept = list(stream)
     if not kept:
         return None, stream.interrupted
     explanation = explained(

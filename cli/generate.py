@@ -18,6 +18,7 @@ from lime_mlx.cli.common import (
     cut_note,
     load_request,
     note,
+    noting,
     prepare_backend,
     takes_input,
 )
@@ -81,7 +82,8 @@ def command(
     from lime_mlx.explanation import warnings
     from lime_mlx.generation import collect, resolve_method, stream_generate
 
-    method = chosen_method(asked, on_unsupported)
+    with noting(notes):
+        method = chosen_method(asked, on_unsupported)
     opened = load_request(asked, notes)
     flag = flag or on_unsupported is not None
     check_drop(opened, on_unsupported)
@@ -104,7 +106,8 @@ def command(
         measure=measure,
         notice=notes.append,
     )
-    first = next(responses)  # nothing is printed before this has gone well
+    with noting(notes):
+        first = next(responses)  # nothing is printed before this has gone well
     printed = 0 if quiet else len(notes)
     note(*notes[:printed])
     stream = Stream(chain([first], responses))

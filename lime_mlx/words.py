@@ -194,19 +194,26 @@ def _text(tokens: Sequence[Token]) -> str:
 
 def _merged(group: Sequence[Token], detector: Detector | None, sounds: Sequence[Span]) -> Word:
     tokens = [token for token in group if not token.ends]
-    shares = mean(token.shares for token in tokens if _counts(token)) or mean(token.shares for token in tokens)
-    arrays = [token.relevance for token in tokens if token.relevance is not None]
-    relevance = np.sum([array[: len(arrays[0])] for array in arrays], axis=0) if arrays else None
+    relevance = _summed(tokens)
     statistics = next((token.statistics for token in tokens if token.statistics is not None), None)
-    p_unsupported = detector.p_unsupported(statistics) if detector is not None and statistics is not None else None
-    located = statistics is not None and relevance is not None
-    return Word(
+    word = Word(
         text=_text(group),
         tokens=tuple(token.token for token in tokens),
-        shares=shares,
-        p_unsupported=p_unsupported,
-        flagged=detector is not None and p_unsupported is not None and p_unsupported >= detector.threshold,
-        seconds=tuple(heard(relevance, span) for span in sounds) if located and relevance is not None else (),
+        shares=mean(token.shares for token in tokens if _counts(token)) or mean(token.shares for token in tokens),
         relevance=relevance,
         statistics=statistics,
     )
+    if statistics is None:
+        return word
+    if relevance is not None:
+        word = replace(word, seconds=tuple(heard(relevance, span) for span in sounds))
+    if detector is None:
+        return word
+    p_unsupported = detector.p_unsupported(statistics)
+    return replace(word, p_unsupported=p_unsupported, flagged=p_unsupported >= detector.threshold)
+
+
+def _summed(tokens: Sequence[Token]) -> NDArray[np.float32] | None:
+    """The relevance of tokens together, at the positions that the first of them saw."""
+    arrays = [token.relevance for token in tokens if token.relevance is not None]
+    return np.sum([array[: len(arrays[0])] for array in arrays], axis=0) if arrays else None

@@ -26,8 +26,8 @@ class Detector:
 
         Raises `CheckpointError` when it is not one.
         """
-        own = config.get("lime")
-        values = own.get("detector") if isinstance(own, Mapping) else None
+        stored = config.get("lime")
+        values = stored.get("detector") if isinstance(stored, Mapping) else None
         return None if values is None else cls.parse(values, "config.json")
 
     @classmethod
