@@ -206,7 +206,9 @@ def noting(notes: list[str]) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FutureWarning)
         yield
-    notes.extend(dict.fromkeys(f"Note: {w.message}" for w in caught if issubclass(w.category, FutureWarning)))
+    for warning in caught:
+        if issubclass(warning.category, FutureWarning) and f"Note: {warning.message}" not in notes:
+            notes.append(f"Note: {warning.message}")
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,9 @@ def command(
     from lime_mlx.generation import collect, resolve_method, stream_generate
 
     with noting(notes):
-        method = chosen_method(asked, on_unsupported)
+        wanted = chosen_method(asked, on_unsupported)
     opened = load_request(asked, notes)
+    method = resolve_method(wanted, opened.prompt)
     flag = flag or on_unsupported is not None
     check_drop(opened, on_unsupported)
     shown = explain or flag or as_json
@@ -114,25 +115,21 @@ def command(
     show(stream, opened, asked, explain, flag, as_json or on_unsupported == "drop")
     answer = collect(stream.kept, opened.model, opened.prompt)
     if as_json or on_unsupported == "drop":
-        print_whole(answer, opened, asked, method, as_json, on_unsupported == "drop", check_input)
+        print_whole(answer, opened, asked.method or method.name, as_json, on_unsupported == "drop", check_input)
     if stream.interrupted:
         click.get_current_context().exit(INTERRUPTED)
     note(*warnings(opened.model, opened.prompt, answer, check_input and not as_json))
     if not quiet:
-        chosen = resolve_method(method, opened.prompt)
-        note(*notes[printed:], *cut_note(answer, asked.max_tokens), *statistics(answer, chosen.name))
+        note(*notes[printed:], *cut_note(answer, asked.max_tokens), *statistics(answer, method.name))
 
 
-def chosen_method(asked: Request, on_unsupported: str | None) -> str | Method | None:
-    """What --method says, with a second try around it where --on-unsupported asks for that."""
+def chosen_method(asked: Request, on_unsupported: str | None) -> Method | None:
+    """What --method says, with a second try around it where --on-unsupported asks for that; None is the default."""
     from lime_mlx.methods import parse_method
     from lime_mlx.methods.retry import Retry
 
-    if asked.method is not None:
-        parse_method(asked.method)
-    if on_unsupported != "retry":
-        return asked.method
-    return Retry(inner=parse_method(asked.method or "lime"))
+    method = None if asked.method is None else parse_method(asked.method)
+    return Retry(inner=method or parse_method("lime")) if on_unsupported == "retry" else method
 
 
 def check_drop(opened: Opened, on_unsupported: str | None) -> None:
@@ -159,16 +156,12 @@ def show(stream: Stream[Response], opened: Opened, asked: Request, explain: bool
         display.plain(stream)
 
 
-def print_whole(
-    answer: Answer, opened: Opened, asked: Request, method: str | Method | None, as_json: bool, drop: bool, check: bool
-) -> None:
+def print_whole(answer: Answer, opened: Opened, spec: str, as_json: bool, drop: bool, check: bool) -> None:
     """Print an answer that had to be whole first: as JSON, or without its flagged words."""
-    from lime_mlx.generation import resolve_method
     from lime_mlx.probes.blank import ignores_media
     from lime_mlx.words import without_flagged
 
-    values = {**answer.to_dict(), "model": opened.name}
-    values["method"] = asked.method or resolve_method(method, opened.prompt).name
+    values = {**answer.to_dict(), "model": opened.name, "method": spec}
     text, dropped = without_flagged(answer.text, answer.words) if drop else (answer.text, [])
     if drop:
         values |= {"text": text, "dropped": dropped}
