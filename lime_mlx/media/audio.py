@@ -198,7 +198,8 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     middle, scale = _INTEGERS.get(array.dtype.name, (0, 1))
     for start in range(0, len(array), _BLOCK):
         with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused
-            yield ((array[start : start + _BLOCK].astype(np.float64) - middle) / scale).astype(np.float32)
+            block = ((array[start : start + _BLOCK].astype(np.float64) - middle) / scale).astype(np.float32)
+        yield block
 
 
 def _read(stream: _Stream, rate: int, max_seconds: float, frames: int = 0) -> np.ndarray:
