@@ -21,7 +21,7 @@ from lime_mlx.errors import PromptError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from lime_mlx.generation import Answer
+    from lime_mlx.answer import Answer
     from lime_mlx.models.base import Model
     from lime_mlx.processor import Processor
     from lime_mlx.prompt import Prompt

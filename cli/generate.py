@@ -25,7 +25,7 @@ from lime_mlx.cli.common import (
 from lime_mlx.errors import MethodError
 
 if TYPE_CHECKING:
-    from lime_mlx.generation import Answer, Response
+    from lime_mlx.answer import Answer, Response
     from lime_mlx.methods import Method
 
 
@@ -79,8 +79,9 @@ def command(
     notes: list[str] = []
     prepare_backend(notes, quiet)
 
+    from lime_mlx.answer import collect
     from lime_mlx.explanation import warnings
-    from lime_mlx.generation import collect, resolve_method, stream_generate
+    from lime_mlx.generation import resolve_method, stream_generate
 
     with noting(notes):
         wanted = chosen_method(asked, on_unsupported)

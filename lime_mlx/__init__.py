@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from lime_mlx._version import __version__
 
 if TYPE_CHECKING:
+    from lime_mlx.answer import Answer, Response
     from lime_mlx.checkpoint.load import load, load_model
     from lime_mlx.explanation import Explanation, explain
-    from lime_mlx.generation import Answer, Response, decode, generate, stream_generate
+    from lime_mlx.generation import decode, generate, stream_generate
     from lime_mlx.lrp.relevance import relevance
     from lime_mlx.prompt import Prompt, Span
     from lime_mlx.words import Word
@@ -33,12 +34,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "generation",
+    "Answer": "answer",
     "Explanation": "explanation",
     "explain": "explanation",
     "Word": "words",
     "Prompt": "prompt",
-    "Response": "generation",
+    "Response": "answer",
     "Span": "prompt",
     "decode": "generation",
     "generate": "generation",

@@ -11,17 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lime_mlx.answer import Answer, Response, collect
 from lime_mlx.errors import PromptError
-from lime_mlx.generation import (
-    Answer,
-    Response,
-    collect,
-    open_images,
-    open_prompt,
-    open_sounds,
-    resolve_method,
-    stream_generate,
-)
+from lime_mlx.generation import open_images, open_prompt, open_sounds, resolve_method, stream_generate
 from lime_mlx.maps import picture_map
 from lime_mlx.media.audio import AudioSource
 from lime_mlx.media.image import ImageSource

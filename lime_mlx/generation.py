@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import mlx.core as mx
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lime_mlx.answer import Answer, Cost, Response, collect
 from lime_mlx.errors import NumericalError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
@@ -20,15 +21,11 @@ from lime_mlx.methods import Method, Plain, parse_method
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt
-from lime_mlx.render.html import words_html
 from lime_mlx.sampling import Sampler, Sampling, check
 from lime_mlx.session import LogitsProcessor, Session
-from lime_mlx.support.detector import Detector
+from lime_mlx.stopping import AnswerText, loops
 from lime_mlx.support.statistics import from_logits, from_relevance
-from lime_mlx.words import Token, Word, ranked, words
 
-# An answer that says the same tokens again and again is ended: so many times at least, and so many tokens in all.
-LOOP_TIMES, LOOP_TOKENS, LOOP_LONGEST = 4, 24, 32
 Notice = Callable[[str], None]
 
 
@@ -51,92 +48,6 @@ class Step:
     def reliance(self) -> float | None:
         """Share of the relevance that came from the picture or sound, 0 to 1."""
         return None if self.shares is None else self.shares.reliance
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a method costs beside plain decoding: time per token as a ratio, and bytes at the peak."""
-
-    ratio: float
-    extra_bytes: int
-
-
-@dataclass(kw_only=True)
-class Statistics:
-    """Statistics of a run, under mlx-lm's names: tps in tokens per second, peak_memory in GB.
-
-    finish_reason: "stop", "length", "loop" for an answer that repeated itself, None while it goes on. cost: where it
-    was measured.
-    """
-
-    prompt_tokens: int = 0
-    prompt_tps: float = field(default=0.0, compare=False)
-    generation_tokens: int = 0
-    generation_tps: float = field(default=0.0, compare=False)
-    peak_memory: float = field(default=0.0, compare=False)
-    finish_reason: str | None = None
-    cost: Cost | None = field(default=None, compare=False)
-
-
-@dataclass(kw_only=True)
-class Response(Token, Statistics):
-    """One token of an answer with what it added to the text, and the statistics so far.
-
-    shares, relevance, statistics: see `lime_mlx.words.Token`. optimised: the method changed this token's distribution.
-    """
-
-    optimised: bool = False
-
-    @property
-    def reliance(self) -> float | None:
-        """Share of the relevance that came from the picture or sound, 0 to 1."""
-        return None if self.shares is None else self.shares.reliance
-
-
-@dataclass(kw_only=True, repr=False)
-class Answer(Statistics):
-    """A whole answer: its text and words; `tokens`, `pieces`, `shares`, `relevance` have an entry for each token.
-
-    Two answers are equal when their text, tokens, words and shares are; times and memory do not count.
-    """
-
-    text: str = ""
-    words: list[Word] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    shares: list[Shares | None] = field(default_factory=list)
-    relevance: list[NDArray[np.float32] | None] = field(default_factory=list, compare=False)
-    notices: list[str] = field(default_factory=list, compare=False)
-
-    @property
-    def reliance(self) -> list[float | None]:
-        """For each token the share of the relevance that came from the picture or sound, 0 to 1."""
-        return [None if share is None else share.reliance for share in self.shares]
-
-    def to_dict(self) -> dict[str, object]:
-        """What `--json` prints: format 2."""
-        return {
-            "format": 2,
-            "text": self.text,
-            "words": [word.to_dict() for word in self.words],
-            "tokens": self.tokens,
-            "reliance": self.reliance,
-            "finish_reason": self.finish_reason,
-            "prompt_tokens": self.prompt_tokens,
-            "prompt_tps": self.prompt_tps,
-            "generation_tokens": self.generation_tokens,
-            "generation_tps": self.generation_tps,
-            "peak_memory": self.peak_memory,
-            "cost": self.cost and {"ratio": self.cost.ratio, "extra_bytes": self.cost.extra_bytes},
-        }
-
-    def __repr__(self) -> str:
-        flagged = [word.name for word in self.words if word.flagged]
-        shown = f", flagged: {', '.join(flagged)}" if flagged else ""
-        return f"<Answer {self.text!r}, {len(self.tokens)} tokens, {self.finish_reason}{shown}>"
-
-    def _repr_html_(self) -> str:
-        return words_html(self.words, self.text)
 
 
 def resolve_method(method: str | Method | None, prompt: Prompt) -> Method:
@@ -289,7 +200,7 @@ def stream_generate(
     if measure:
         session.prefill()
         clock.prefilled()
-    text = _Text(processor, [stop] if isinstance(stop, str) else stop)
+    text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)
     for count, step in enumerate(steps(session, chosen, room, picker, ends), start=1):
         clock.tick(count)
@@ -382,23 +293,6 @@ def generate(
     return answer
 
 
-def collect(responses: Iterable[Response], model: Model, prompt: Prompt) -> Answer:
-    """The answer that responses to a prompt add up to, with its words."""
-    kept = list(responses)
-    parts = [response for response in kept if not response.ends]
-    detector = Detector.from_config(model.config)
-    last = {entry.name: getattr(kept[-1], entry.name) for entry in fields(Statistics)} if kept else {}
-    return Answer(
-        **last,
-        text="".join(response.text for response in kept).lstrip(),
-        words=ranked(list(words(kept, detector, model.spans(prompt)))),
-        tokens=[response.token for response in parts],
-        pieces=[response.text for response in parts],
-        shares=[response.shares for response in parts],
-        relevance=[response.relevance for response in parts],
-    )
-
-
 def _room(model: Model, prompt: Prompt, max_tokens: int, notice: Notice | None) -> int:
     """How many tokens may follow the prompt: as many as are wanted, or as the context of the model holds."""
     context = model.context
@@ -413,63 +307,12 @@ def _room(model: Model, prompt: Prompt, max_tokens: int, notice: Notice | None) 
     return min(room, max_tokens)
 
 
-def _finish_reason(text: _Text, session: Session, step: Step, ends: frozenset[int], last: bool) -> str | None:
+def _finish_reason(text: AnswerText, session: Session, step: Step, ends: frozenset[int], last: bool) -> str | None:
     if step.token in ends or text.stopped:
         return "stop"
     if loops([*session.generated, step.token]):
         return "loop"
     return "length" if last else None
-
-
-def loops(tokens: Sequence[int]) -> bool:
-    """Whether the newest tokens are the same few again and again, without end in sight."""
-    for unit in range(1, LOOP_LONGEST + 1):
-        span = max(LOOP_TOKENS, LOOP_TIMES * unit)
-        newest = tokens[-span:]
-        if len(newest) == span and all(a == b for a, b in zip(newest, newest[unit:], strict=False)):
-            return True
-    return False
-
-
-class _Text:
-    """The text of an answer as it grows, held back where it may turn out to be a text that stops it."""
-
-    def __init__(self, processor: Processor, stops: Sequence[str]):
-        self._detokenizer, self._stops = processor.detokenizer(), [stop for stop in stops if stop]
-        self._held, self._ready, self.stopped = "", "", False
-
-    def add(self, token: int, ends: bool) -> None:
-        if not ends:
-            self._detokenizer.add_token(token)
-        self._take(self._detokenizer.last_segment)
-
-    def finish(self) -> None:
-        """Nothing follows: what was held back is let go."""
-        self._detokenizer.finalize()
-        self._take(self._detokenizer.last_segment)
-        self._ready, self._held = self._ready + self._held, ""
-
-    def new(self) -> str:
-        """What was added since the last call."""
-        ready, self._ready = self._ready, ""
-        return ready
-
-    def _take(self, segment: str) -> None:
-        if self.stopped:
-            return
-        self._held += segment
-        starts = [start for stop in self._stops if (start := self._held.find(stop)) >= 0]
-        if starts:
-            self._ready, self._held, self.stopped = self._ready + self._held[: min(starts)], "", True
-            return
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        cut = len(self._held) - keep
-        self._ready, self._held = self._ready + self._held[:cut], self._held[cut:]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The longest end of a text with which `stop` begins."""
-    return next((length for length in range(len(stop) - 1, 0, -1) if text.endswith(stop[:length])), 0)
 
 
 class _Clock:

@@ -27,10 +27,10 @@ from lime_mlx.checkpoint import hub
 from lime_mlx.checkpoint import load as checkpoint
 from lime_mlx.cli import common, display, main
 from lime_mlx.cli.common import METHOD_NAMES
-from lime_mlx.generation import loops
 from lime_mlx.lrp.relevance import Shares
 from lime_mlx.methods import METHODS
 from lime_mlx.scenes import make_sound, write_wav
+from lime_mlx.stopping import loops
 from lime_mlx.words import Word
 
 COMMAND = [sys.executable, "-c", "from lime_mlx.cli import main; main()", "generate"]

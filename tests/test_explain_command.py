@@ -14,11 +14,11 @@ from PIL import Image
 
 import lime_mlx
 from lime_mlx import load
+from lime_mlx.answer import Answer
 from lime_mlx.checkpoint.load import load_model
 from lime_mlx.cli import main
 from lime_mlx.errors import PromptError
 from lime_mlx.explanation import Explanation
-from lime_mlx.generation import Answer
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.probes.attention import Focus, WholeAttention, focus, over_words
 from lime_mlx.prompt import Prompt, Span

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from xml.etree import ElementTree
 
 from markupsafe import Markup
 
 from lime_mlx.errors import LimeError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Of the page and its figures: in light, in dark. Series are told apart by the colour-blind too (after Okabe and Ito).
 COLOURS = {
@@ -70,7 +73,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def inline(figure: Any, name: str, title: str) -> Markup:
+def inline(figure: "Figure", name: str, title: str) -> Markup:
     """The figure as an <svg>; `name` goes before its ids, `title` is what a screen reader says."""
     file = BytesIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
