@@ -31,9 +31,18 @@ STAGES = (
 )
 # Found on validation sounds (docs/demo.md).
 OWN = {"steps": 2, "lr": 0.2, "kl": 0.1, "words": "flagged", "threshold": 0.43}
+METHODS = {
+    "kvsmooth": {"ref": 0.3, "clip": 0.1, "smooth": "v"},
+    "dleaf": {"gamma": 0.3},
+    "aad": {"alpha": 0.25},
+    "m3id": {"decay": 0.1},
+    "heads": {"strength": 1.0},
+    "pai": {"alpha": 0.1, "guidance": 1.5},
+}
 LIME = {
     "fast": OWN,
     "exact": OWN,
+    "methods": METHODS,
     "detector": {
         "weights": {"share": 5.995, "positive": -2.564, "peak": -2.327, "certainty": 1.117},
         "intercept": 7.203,
