@@ -11,9 +11,11 @@ import argparse
 import random
 import re
 
+from PIL import Image
+
 from lime_mlx import blas, generate, load
 from lime_mlx.scenes import make_scene
-from lime_mlx.scenes.language import questions
+from lime_mlx.scenes.language import Question, questions
 
 FIRST, TOKENS = 100_000, 24
 STRATEGIES = ("random", "adversarial")
@@ -23,6 +25,16 @@ def spoilt(text: str, noun: str) -> bool:
     return noun not in text.lower() or len(re.findall(r"\b(?:yes|no)\b", text.lower())) > 2
 
 
+def asked(scenes: int) -> list[tuple[Image.Image, Question]]:
+    """The pictures of as many scenes, each with its four questions."""
+    return [
+        (scene.image, question)
+        for scene in (make_scene(seed, "ordinary") for seed in range(FIRST, FIRST + scenes))
+        for strategy in STRATEGIES
+        for question in questions(scene, strategy, random.Random(f"{strategy}/{scene.seed}"))[:2]
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=30)
@@ -30,15 +42,10 @@ def main() -> None:
     arguments = parser.parse_args()
     blas.load_blas()
     model, processor = load("demo")
-    asked = [
-        (scene.image, question)
-        for scene in (make_scene(seed, "ordinary") for seed in range(FIRST, FIRST + arguments.scenes))
-        for strategy in STRATEGIES
-        for question in questions(scene, strategy, random.Random(f"{strategy}/{scene.seed}"))[:2]
-    ]
+    pairs_asked = asked(arguments.scenes)
     for method in arguments.method or ("none", "lime"):
         pairs = []
-        for image, question in asked:
+        for image, question in pairs_asked:
             answer = generate(model, processor, question.text, image, method=method, max_tokens=TOKENS)
             pairs.append((question, answer.text))
         wrong = [(question.text, text) for question, text in pairs if spoilt(text, question.kind)]

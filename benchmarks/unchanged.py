@@ -1,7 +1,10 @@
 """Whether the answers of the bundled models are still those that version 0.1.0 gave.
 
 `tests/fixtures/answers_0_1_0.json.gz` holds them: tokens, shares, verdicts and LIME's losses for captions and questions
-about scenes of both worlds, by every method and both modes of LIME. The test suite compares a few of them:
+about scenes of both worlds, by every method and both modes of LIME. The test suite compares a few of them.
+
+One thing changed since: a word that the question brought in is no longer judged or replaced. Such words have no
+verdict, and the answers to questions by LIME with its gate, which spoilt them, are left out here:
 
     python benchmarks/unchanged.py            # all of them, with the largest differences
     python benchmarks/unchanged.py --scenes 5
@@ -44,14 +47,17 @@ def spec(stored: str, world: str) -> str:
     return "+".join(parts)
 
 
-def stored(world: str, scenes: int | None = None) -> Iterator[tuple[str, int, Mapping]]:
+def stored(world: str, scenes: float = math.inf) -> Iterator[tuple[str, int, Mapping]]:
     """(method, seed, what was stored) of a world; of as many scenes as are asked for."""
     with gzip.open(STORE, "rt") as file:
         answers = json.load(file)[world]
     for key, answer in answers.items():
-        method, seed, _ = key.split("|")
-        if scenes is None or int(seed) < FIRST + scenes:
-            yield method, int(seed), answer
+        method, seed, kind = key.split("|")
+        if int(seed) >= FIRST + scenes:
+            continue
+        if kind == "question" and "lime" in method and "words=all" not in method:
+            continue
+        yield method, int(seed), answer
 
 
 class Comparison:
@@ -78,7 +84,7 @@ class Comparison:
         for share, before in zip(answer.shares, wanted["shares"], strict=False):
             self.compare("shares", (share.reliance, share.prompt, share.own), before)
         if answer.finish_reason != "loop":
-            self.check_words(answer.words, wanted)
+            self.check_words(answer.words, wanted, prompt.language.prompted)
         if any(wanted["trace"]):
             ends = frozenset(self.processor.eos_token_ids)
             for step, losses in zip(
@@ -88,13 +94,17 @@ class Comparison:
                 for name, before in (losses or {}).items():
                     self.compare(name, step.trace[name], before)
 
-    def check_words(self, words, wanted: Mapping) -> None:
+    def check_words(self, words, wanted: Mapping, prompted: np.ndarray) -> None:
         assert [word.text for word in words] == [text for text, _ in wanted["words"]]
-        for word, verdict in zip(words, wanted["verdicts"], strict=True):
-            assert (word.rank is None) == (verdict is None), word
-            if verdict is not None:
-                assert [word.name, word.rank, word.flagged] == [verdict[0], verdict[1], verdict[3]]
-                self.compare("p_unsupported", word.p_unsupported, verdict[2])
+        pairs = list(zip(words, wanted["verdicts"], strict=True))
+        spared = [verdict is not None and bool(prompted[list(word.tokens)].any()) for word, verdict in pairs]
+        for (word, verdict), of_question in zip(pairs, spared, strict=True):
+            if verdict is None or of_question:
+                assert word.rank is None and not word.flagged, word
+                continue
+            assert [word.name, word.flagged] == [verdict[0], verdict[3]]
+            assert any(spared) or word.rank == verdict[1]
+            self.compare("p_unsupported", word.p_unsupported, verdict[2])
 
     def compare(self, name: str, ours, before) -> None:
         difference = float(np.max(np.abs(np.asarray(ours, float) - np.asarray(before, float)) / scale(before)))

@@ -359,8 +359,9 @@ def _cost(session: Session, seconds: float, clock: _Clock, repeats: int = 5) -> 
 
 
 def _statistics(session: Session, step: Step) -> dict[str, float] | None:
-    """What a detector reads of a content token about a picture or a sound; None of another, or without relevance."""
-    content = session.content
-    if step.relevance is None or content is None or not content[step.token] or not session.modality.any():
+    """What a detector reads of a content token that the question did not bring in; None of another token."""
+    if step.relevance is None or session.content is None or not session.modality.any():
+        return None
+    if not session.may_judge(step.token):
         return None
     return from_relevance(step.relevance, session.modality) | from_logits(step.logits, step.token)

@@ -139,6 +139,14 @@ class Session:
         """(V,) bool, the content tokens; None where the prompt does not know them."""
         return None if self.prompt.language is None else self.prompt.language.content
 
+    def may_judge(self, token: int) -> bool:
+        """Whether a token can name something that the user's and the system's texts did not bring in.
+
+        Such words may be judged, flagged and replaced. Without a processor's knowledge of the prompt, all tokens may.
+        """
+        language = self.prompt.language
+        return language is None or bool(language.content[token] and not language.prompted[token])
+
     @property
     def newest(self) -> mx.array:
         """Embedding (1, 1, D) of the newest position."""

@@ -51,7 +51,7 @@ def small_model(seed: int = 0, dtype: mx.Dtype = mx.float32, **changes) -> Model
 def small_prompt(length: int = 12, start: int = 2, stop: int = 6, vocabulary: int = 64, content=None) -> Prompt:
     """Random tokens of which `start` to `stop` count as a picture; content (V,) bool are the content tokens."""
     ids = np.random.default_rng(length).integers(0, vocabulary, length)
-    language = None if content is None else SimpleNamespace(content=content)
+    language = None if content is None else SimpleNamespace(content=content, prompted=np.zeros(vocabulary, bool))
     return Prompt(ids, spans=[Span("image", start, stop)], language=language)
 
 

@@ -131,18 +131,18 @@ class PreparedLime(Prepared):
             # One plain forward tells whether the token names anything.
             session.prefill()
             logits = session.extend()
-            if self.names_nothing(session, int(mx.argmax(session.scores(logits)))):
+            if self.leaves(session, int(mx.argmax(session.scores(logits)))):
                 return Forward(logits)
         return Exact(self.options, session, partial(self.skips, session)).run()
 
-    def names_nothing(self, session: Session, token: int) -> bool:
-        """Whether `token` can name nothing, and so is left as it is."""
-        return self.words != "all" and session.content is not None and not session.content[token]
+    def leaves(self, session: Session, token: int) -> bool:
+        """Whether `token` is left as it is: it names nothing, or a word of the question."""
+        return self.words != "all" and not session.may_judge(token)
 
     def skips(self, session: Session, result: RelevanceResult) -> bool:
         """The gates: by content token, then by the detector or by reliance."""
         token = int(result.target)
-        if self.names_nothing(session, token):
+        if self.leaves(session, token):
             return True
         relevance = np.array(result.relevance)
         if self.words == "flagged" and self.detector is not None:

@@ -59,9 +59,9 @@ class PreparedRetry(Prepared):
         return forward if wanted else replace(forward, relevance=None)
 
     def _p_unsupported(self, session: Session, forward: Forward) -> float:
-        """Of the token that would be picked; 0 of one that names nothing."""
+        """Of the token that would be picked; 0 of one that names nothing, or a word of the question."""
         token = int(mx.argmax(session.scores(forward.logits)))
-        if session.content is not None and not session.content[token]:
+        if not session.may_judge(token):
             return 0.0
         assert forward.relevance is not None
         statistics = from_relevance(forward.relevance, session.modality)
