@@ -33,7 +33,6 @@ METHODS = {
     "kvsmooth": {"ref": 0.2, "clip": 0.1, "smooth": "v"},
     "dleaf": {"gamma": 0.3},
     "vcd": {"alpha": 0.3},
-    "pai": {"alpha": 0.1, "guidance": 1.5},
 }
 LIME = {
     "fast": {"steps": 2, "lr": 0.2, "words": "flagged", "threshold": 0.3},

@@ -158,7 +158,7 @@ def _head(file: str) -> bytes:
 
 
 def question(prompt: str | None, image: Sequence[str], audio: Sequence[str]) -> str:
-    """What is asked, from the option or standard input; one newline at the end of that does not count."""
+    """The question, from the option or standard input; one newline at the end of that does not count."""
     if [prompt, *image, *audio].count("-") > 1:
         raise PromptError("Standard input can be read only once; give the other inputs as files or text.")
     if prompt is None:
@@ -212,7 +212,7 @@ def noting(notes: list[str]) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedRequest:
     """A request whose model, pictures and sounds are loaded."""
 
     name: str
@@ -222,21 +222,21 @@ class Opened:
     pictures: list[Image.Image]
 
 
-def load_request(asked: Request, notes: list[str]) -> Opened:
+def load_request(request: Request, notes: list[str]) -> LoadedRequest:
     """Open the pictures, the sounds and the model of a request, and make the prompt; remarks go to `notes`."""
     from lime_mlx.checkpoint.load import load
     from lime_mlx.media.audio import open_audio
     from lime_mlx.media.image import open_image
 
-    pictures = [open_image(source, notice=notes.append) for source in asked.image]
-    sounds = [open_audio(source, notice=notes.append) for source in asked.audio]
-    name = asked.model_name
-    model, processor = load(name, revision=asked.revision)
-    if asked.model is None:
+    pictures = [open_image(source, notice=notes.append) for source in request.image]
+    sounds = [open_audio(source, notice=notes.append) for source in request.audio]
+    name = request.model_name
+    model, processor = load(name, revision=request.revision)
+    if request.model is None:
         knows, real = BUNDLED[name]
         notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
-    prompt = processor.prompt(asked.prompt, images=pictures, audio=sounds, system=asked.system)
-    return Opened(name, model, processor, prompt, pictures)
+    prompt = processor.prompt(request.prompt, images=pictures, audio=sounds, system=request.system)
+    return LoadedRequest(name, model, processor, prompt, pictures)
 
 
 class Stream(Generic[T]):

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from lime_mlx.words import PUNCTUATION, Word, mean, ranked
+from lime_mlx.words import PUNCTUATION, Word, mean_shares, ranked
 
 if TYPE_CHECKING:
     from lime_mlx.lrp.relevance import Shares
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SCALE = ((0.0, "#d75f00"), (0.2, "#af8700"), (0.4, ""), (0.6, "#0087d7"), (0.8, "bold #0087d7"))
 ENOUGH_COLOURS = ("256", "truecolor")
 FLAGGED = "bold underline #d70000"
+# The shares of pictures and of sounds.
+INPUTS = ("image", "audio")
 # How many words are named of a model that was not calibrated.
 LEAST = 3
 
@@ -54,7 +56,7 @@ def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrat
                 click.echo(numbered(word, explain, flag), nl=False)
     finally:
         click.echo()
-    if explain and (total := mean(word.shares for word in shown)):
+    if explain and (total := mean_shares(word.shares for word in shown)):
         click.echo(", ".join(parts(total)))
     if explain and colours:
         console.print(legend(medium))
@@ -66,13 +68,10 @@ def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrat
 
 
 def parts(shares: Shares) -> Iterator[str]:
-    """The shares of an answer in words; those of kinds that it does not rest on at all are left out."""
-    if shares.image or not shares.audio:
-        yield f"picture {percent(shares.image)}"
-    if shares.audio:
-        yield f"sound {percent(shares.audio)}"
-    yield f"prompt {percent(shares.prompt)}"
-    yield f"own text {percent(shares.own)}"
+    """The shares of an answer; that of a kind of input on which it does not rest at all is left out."""
+    for name, share in shares._asdict().items():
+        if share or name not in INPUTS or (name == "image" and not shares.audio):
+            yield f"{name} {percent(share)}"
 
 
 def heard(words: Sequence[Word]) -> Iterator[str]:

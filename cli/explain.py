@@ -10,7 +10,7 @@ import click
 
 from lime_mlx.cli import INTERRUPTED
 from lime_mlx.cli.common import (
-    Opened,
+    LoadedRequest,
     Request,
     Stream,
     cut_note,
@@ -28,19 +28,23 @@ if TYPE_CHECKING:
     from lime_mlx.explanation import Explanation
     from lime_mlx.words import Word
 
-# The shares of a word, and their columns; those of kinds that the prompt lacks are left out.
-COLUMNS = {"image": "picture", "audio": "sound", "prompt": "prompt", "own": "own text"}
-ALWAYS = ("prompt", "own")
-
 
 @click.command()
 @takes_input
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A .png, .svg, .pdf or .html of it.")
-@click.option("--diagnose", is_flag=True, help="How each layer (LIAE) and head (IAF) attended to the input.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page or a figure: .png, .svg, .pdf or .html.",
+)
+@click.option(
+    "--diagnose", is_flag=True, help="Show how each layer (LIAE) and head (IAF) attended to the picture or sound."
+)
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option("--quiet/--verbose", default=False, help="No notes.")
-def command(asked: Request, output: Path | None, diagnose: bool, check_input: bool, as_json: bool, quiet: bool) -> None:
+def command(
+    request: Request, output: Path | None, diagnose: bool, check_input: bool, as_json: bool, quiet: bool
+) -> None:
     """Show where each word of an answer came from, and which words have no support.
 
     \b
@@ -48,7 +52,7 @@ def command(asked: Request, output: Path | None, diagnose: bool, check_input: bo
     lime-mlx explain street.wav --output street.html
     lime-mlx explain photo.jpg --diagnose --json
     """
-    if not asked.image and not asked.audio:
+    if not request.image and not request.audio:
         raise PromptError("There is no picture or sound to explain words by: give one, as in lime-mlx explain x.jpg.")
     if output is not None:
         from lime_mlx.render import answer
@@ -56,8 +60,8 @@ def command(asked: Request, output: Path | None, diagnose: bool, check_input: bo
         answer.check(output)
     notes: list[str] = []
     prepare_backend(notes, quiet)
-    opened = load_request(asked, notes)
-    explanation, interrupted = explained(opened, asked, diagnose, check_input, notes)
+    opened = load_request(request, notes)
+    explanation, interrupted = explained(opened, request, diagnose, check_input, notes)
     if explanation is None:
         click.get_current_context().exit(INTERRUPTED)
     if output is not None:
@@ -68,27 +72,27 @@ def command(asked: Request, output: Path | None, diagnose: bool, check_input: bo
     else:
         print_tables(explanation)
     if not quiet:
-        note(*notes, *cut_note(explanation.answer, asked.max_tokens))
+        note(*notes, *cut_note(explanation.answer, request.max_tokens))
     note(*([] if as_json else explanation.warnings))
     if interrupted:
         click.get_current_context().exit(INTERRUPTED)
 
 
 def explained(
-    opened: Opened, asked: Request, diagnose: bool, check_input: bool, notes: list[str]
+    opened: LoadedRequest, request: Request, diagnose: bool, check_input: bool, notes: list[str]
 ) -> tuple[Explanation | None, bool]:
     """The explanation of what the model answered before Ctrl-C, and whether that came; None when nothing was."""
     from lime_mlx.explanation import explained
     from lime_mlx.generation import resolve_method, stream_generate
 
     with noting(notes):
-        method = resolve_method(asked.method, opened.prompt)
+        method = resolve_method(request.method, opened.prompt)
     responses = stream_generate(
         opened.model,
         opened.processor,
         opened.prompt,
         method=method,
-        max_tokens=asked.max_tokens,
+        max_tokens=request.max_tokens,
         relevance=True,
         notice=notes.append,
     )
@@ -101,8 +105,8 @@ def explained(
         kept,
         opened.model,
         opened.prompt,
-        question=asked.prompt,
-        method=asked.method or method.name,
+        question=request.prompt,
+        method=request.method or method.name,
         pictures=opened.pictures,
         diagnose=diagnose,
         check_input=check_input,
@@ -125,14 +129,17 @@ def words_table(explanation: Explanation) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from lime_mlx.cli.display import INPUTS
+    from lime_mlx.lrp.relevance import Shares
+
     kinds = {span.kind for span in explanation.spans}
-    columns = {key: name for key, name in COLUMNS.items() if key in kinds or key in ALWAYS}
+    columns = [name for name in Shares._fields if name in kinds or name not in INPUTS]
     sounds = any(word.seconds for word in explanation.words)
     table = Table()
-    for column in ("word", *columns.values(), "without support", *(["heard"] if sounds else [])):
+    for column in ("word", *columns, "without support", *(["heard"] if sounds else [])):
         table.add_column(column, justify="left" if column == "word" else "right")
     for word in explanation.words:
-        shares = [getattr(word.shares, key, None) for key in columns]
+        shares = [getattr(word.shares, name, None) for name in columns]
         cells = [escape(word.text.strip()), *("" if share is None else f"{100 * share:.0f} %" for share in shares)]
         cells.append(support(word))
         if sounds:

@@ -11,7 +11,7 @@ import click
 
 from lime_mlx.cli import INTERRUPTED
 from lime_mlx.cli.common import (
-    Opened,
+    LoadedRequest,
     Request,
     Stream,
     check_options,
@@ -32,9 +32,21 @@ if TYPE_CHECKING:
 @click.command()
 @takes_input
 @click.option("--temperature", "--temp", type=float, default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Keep the likeliest tokens up to this sum.")
+@click.option(
+    "--top-p",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Keep the likeliest tokens whose probabilities sum to this.",
+)
 @click.option("--top-k", type=int, default=0, show_default=True, help="Keep so many of the likeliest tokens; 0 is all.")
-@click.option("--min-p", type=float, default=0.0, show_default=True, help="Least share of the best probability.")
+@click.option(
+    "--min-p",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Drop tokens below this share of the best token's probability.",
+)
 @click.option("--repetition-penalty", type=float, help="Makes repeated tokens less likely when above 1.")
 @click.option("--seed", type=int, help="Seed of the sampling.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="A text that ends the answer; repeat it for each one.")
@@ -50,7 +62,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.option("--quiet/--verbose", default=False, help="Only the answer.")
 def command(
-    asked: Request,
+    request: Request,
     temperature: float,
     top_p: float,
     top_k: int,
@@ -80,12 +92,12 @@ def command(
     prepare_backend(notes, quiet)
 
     from lime_mlx.answer import collect
-    from lime_mlx.explanation import warnings
+    from lime_mlx.explanation import input_warnings
     from lime_mlx.generation import resolve_method, stream_generate
 
     with noting(notes):
-        wanted = chosen_method(asked, on_unsupported)
-    opened = load_request(asked, notes)
+        wanted = chosen_method(request, on_unsupported)
+    opened = load_request(request, notes)
     method = resolve_method(wanted, opened.prompt)
     flag = flag or on_unsupported is not None
     check_drop(opened, on_unsupported)
@@ -95,7 +107,7 @@ def command(
         opened.processor,
         opened.prompt,
         method=method,
-        max_tokens=asked.max_tokens,
+        max_tokens=request.max_tokens,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
@@ -104,7 +116,7 @@ def command(
         seed=seed,
         stop=stop,
         reliance=shown,
-        relevance=bool(asked.audio) and shown,
+        relevance=bool(request.audio) and shown,
         measure=measure,
         notice=notes.append,
     )
@@ -113,34 +125,36 @@ def command(
     printed = 0 if quiet else len(notes)
     note(*notes[:printed])
     stream = Stream(chain([first], responses))
-    show(stream, opened, asked, explain, flag, as_json or on_unsupported == "drop")
+    show(stream, opened, request, explain, flag, as_json or on_unsupported == "drop")
     answer = collect(stream.kept, opened.model, opened.prompt)
     if as_json or on_unsupported == "drop":
-        print_whole(answer, opened, asked.method or method.name, as_json, on_unsupported == "drop", check_input)
+        print_whole(answer, opened, request.method or method.name, as_json, on_unsupported == "drop", check_input)
     if stream.interrupted:
         click.get_current_context().exit(INTERRUPTED)
-    note(*warnings(opened.model, opened.prompt, answer, check_input and not as_json))
+    note(*input_warnings(opened.model, opened.prompt, answer, check_input and not as_json))
     if not quiet:
-        note(*notes[printed:], *cut_note(answer, asked.max_tokens), *statistics(answer, method.name))
+        note(*notes[printed:], *cut_note(answer, request.max_tokens), *statistics(answer, method.name))
 
 
-def chosen_method(asked: Request, on_unsupported: str | None) -> Method | None:
+def chosen_method(request: Request, on_unsupported: str | None) -> Method | None:
     """What --method says, with a second try around it where --on-unsupported asks for that; None is the default."""
     from lime_mlx.methods import parse_method
     from lime_mlx.methods.retry import Retry
 
-    method = None if asked.method is None else parse_method(asked.method)
+    method = None if request.method is None else parse_method(request.method)
     return Retry(inner=method or parse_method("lime")) if on_unsupported == "retry" else method
 
 
-def check_drop(opened: Opened, on_unsupported: str | None) -> None:
+def check_drop(opened: LoadedRequest, on_unsupported: str | None) -> None:
     from lime_mlx.support.detector import Detector
 
     if on_unsupported == "drop" and Detector.from_config(opened.model.config) is None:
         raise MethodError("Words can be left out only with a model that was calibrated: lime-mlx evaluate --calibrate.")
 
 
-def show(stream: Stream[Response], opened: Opened, asked: Request, explain: bool, flag: bool, silent: bool) -> None:
+def show(
+    stream: Stream[Response], opened: LoadedRequest, request: Request, explain: bool, flag: bool, silent: bool
+) -> None:
     """Print the answer as it comes: as text, or as words with what --explain and --flag ask for."""
     from lime_mlx.cli import display
     from lime_mlx.support.detector import Detector
@@ -152,12 +166,12 @@ def show(stream: Stream[Response], opened: Opened, asked: Request, explain: bool
     elif explain or flag:
         detector = Detector.from_config(opened.model.config)
         spans = opened.model.spans(opened.prompt)
-        display.show(words(stream, detector, spans), asked.medium, explain, flag, detector is not None)
+        display.show(words(stream, detector, spans), request.medium, explain, flag, detector is not None)
     else:
         display.plain(stream)
 
 
-def print_whole(answer: Answer, opened: Opened, spec: str, as_json: bool, drop: bool, check: bool) -> None:
+def print_whole(answer: Answer, opened: LoadedRequest, spec: str, as_json: bool, drop: bool, check: bool) -> None:
     """Print an answer that had to be whole first: as JSON, or without its flagged words."""
     from lime_mlx.probes.blank import ignores_media
     from lime_mlx.words import without_flagged

@@ -18,7 +18,7 @@ print(explanation.text.strip())
 for word in explanation.words:
     line = f"  {word.name:12}"
     if word.shares is not None:
-        line += f" picture {word.shares.image:4.0%}  prompt {word.shares.prompt:4.0%}  own text {word.shares.own:4.0%}"
+        line += f" image {word.shares.image:4.0%}  prompt {word.shares.prompt:4.0%}  own {word.shares.own:4.0%}"
     if word.p_unsupported is not None:
         line += f"  p_unsupported {word.p_unsupported:.2f}{' flagged' if word.flagged else ''}"
     print(line)

@@ -18,8 +18,9 @@ from lime_mlx.maps import picture_map
 from lime_mlx.media.audio import AudioSource
 from lime_mlx.media.image import ImageSource
 from lime_mlx.methods import Method
+from lime_mlx.methods.dleaf import Focus
 from lime_mlx.models.base import Model
-from lime_mlx.probes.attention import Focus, focus, over_words
+from lime_mlx.probes.attention import focus, over_words
 from lime_mlx.probes.blank import ignores_media
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt, Span
@@ -28,7 +29,7 @@ from lime_mlx.render.html import words_html
 from lime_mlx.render.svg import drawing
 from lime_mlx.sampling import Sampler
 from lime_mlx.session import LogitsProcessor
-from lime_mlx.words import Word, grouped, mean
+from lime_mlx.words import Word, grouped, mean_shares
 
 # Share of the input in the answer below which a warning is due.
 UNUSED = 0.02
@@ -38,8 +39,8 @@ UNUSED = 0.02
 class Explanation:
     """An answer and where each of its words came from.
 
-    answer: with the relevance of every token. spans: of the prompt; pictures, sounds: as they were opened, where they
-    are known. method: its spec. focus: D-LEAF's diagnostics of each word, where they were asked for. warnings:
+    answer: with the relevance of every token. spans: of the prompt; pictures: as they were opened, where they are
+    known. method: its spec. focus: D-LEAF's diagnostics of each word, where they were asked for. warnings:
     sentences on what the reader should know, such as a picture that was hardly used.
     """
 
@@ -216,13 +217,13 @@ def explained(
         spans=spans,
         pictures=pictures,
         focus=by_word,
-        warnings=list(warnings(model, prompt, answer, check_input)),
+        warnings=list(input_warnings(model, prompt, answer, check_input)),
     )
 
 
-def warnings(model: Model, prompt: Prompt, answer: Answer, check_input: bool = False) -> Iterator[str]:
+def input_warnings(model: Model, prompt: Prompt, answer: Answer, check_input: bool = False) -> Iterator[str]:
     """Signs that the picture or sound was not used, one sentence each."""
-    total = mean(answer.shares)
+    total = mean_shares(answer.shares)
     if prompt.media and total is not None and total.reliance < UNUSED:
         yield f"Warning: only {100 * total.reliance:.1f} % of the answer came from the input; was it used at all?"
     if check_input and prompt.media and ignores_media(model, prompt, answer.tokens):
@@ -230,11 +231,11 @@ def warnings(model: Model, prompt: Prompt, answer: Answer, check_input: bool = F
 
 
 def _map(word: Word, spans: Sequence[Span]) -> NDArray[np.float32] | None:
-    return picture_map(word.relevance, spans) if word.names and word.relevance is not None else None
+    return picture_map(word.relevance, spans) if word.names_something and word.relevance is not None else None
 
 
 def _row(word: Word, span: Span) -> NDArray[np.float32] | None:
-    return word.relevance[span.start : span.stop] if word.names and word.relevance is not None else None
+    return word.relevance[span.start : span.stop] if word.names_something and word.relevance is not None else None
 
 
 def _rounded(values: NDArray[np.float32]) -> list[object]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.answer import Answer, Cost, Response, collect
-from lime_mlx.errors import NumericalError
+from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
@@ -130,8 +130,13 @@ def open_prompt(
     system: str | None = None,
     notice: Notice | None = None,
 ) -> Prompt:
-    """The prompt of a question about pictures and sounds, which are opened; a `Prompt` is returned as it is."""
+    """The prompt of a question about pictures and sounds, which are opened; a `Prompt` is returned as it is.
+
+    Raises `PromptError` where a `Prompt`, which has its media, comes with further ones.
+    """
     if isinstance(prompt, Prompt):
+        if image or audio or system:
+            raise PromptError("A Prompt has its pictures, sounds and system text already; leave the others out.")
         return prompt
     images, sounds = open_images(image, notice), open_sounds(audio, notice)
     return processor.prompt(prompt, images=images, audio=sounds, system=system)
@@ -186,7 +191,7 @@ def stream_generate(
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
     opened = open_prompt(processor, prompt, image, audio, system, notice)
-    room = _room(model, opened, max_tokens, notice)
+    limit = _token_limit(model, opened, max_tokens, notice)
     mx.reset_peak_memory()
     chosen = resolve_method(method, opened)
     clock = _Clock()
@@ -202,10 +207,10 @@ def stream_generate(
         clock.prefilled()
     text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)
-    for count, step in enumerate(steps(session, chosen, room, picker, ends), start=1):
+    for count, step in enumerate(steps(session, chosen, limit, picker, ends), start=1):
         clock.tick(count)
         text.add(step.token, step.token in ends)
-        reason = _finish_reason(text, session, step, ends, count == room)
+        reason = _finish_reason(text, session, step, ends, count == limit)
         if reason is not None:
             text.finish()
         response = Response(
@@ -293,7 +298,7 @@ def generate(
     return answer
 
 
-def _room(model: Model, prompt: Prompt, max_tokens: int, notice: Notice | None) -> int:
+def _token_limit(model: Model, prompt: Prompt, max_tokens: int, notice: Notice | None) -> int:
     """How many tokens may follow the prompt: as many as are wanted, or as the context of the model holds."""
     context = model.context
     if context is None or len(prompt) + max_tokens <= context:
@@ -359,7 +364,10 @@ def _cost(session: Session, seconds: float, clock: _Clock, repeats: int = 5) -> 
 
 
 def _statistics(session: Session, step: Step) -> dict[str, float] | None:
-    """What a detector reads of a content token that the question did not bring in; None of another token."""
+    """The detector's statistics of a content token that the question did not bring in.
+
+    None for other tokens, and where no relevance was computed.
+    """
     if step.relevance is None or session.content is None or not session.modality.any():
         return None
     if not session.may_judge(step.token):

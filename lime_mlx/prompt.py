@@ -104,7 +104,7 @@ class Language(Protocol):
         ...
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False)
 class Prompt:
     """Token ids (T,), media arrays under the names and layouts of the transformers processors, and spans.
 

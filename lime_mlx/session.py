@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lime_mlx.attention import Memory, softmax
 from lime_mlx.cache import Delta, Edit, Edited, KVCache
 from lime_mlx.errors import NumericalError, PromptError
-from lime_mlx.lrp.relevance import RelevanceResult, cached
+from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import Decoder
@@ -22,8 +22,6 @@ from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.prompt import Prompt
 
 PREFILL = 512
-# Scores of the next token, (V,), to others.
-Scoring = Callable[[mx.array], mx.array]
 # mlx-lm's form: the tokens so far, logits (1, V), to logits (1, V).
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 Observer = Callable[[mx.array], None]
@@ -44,10 +42,10 @@ class Session:
     """One answer in the making. The loop appends tokens; the method fills `cache` up to the newest position.
 
     embeds (1, T, D): the prompt and the tokens generated so far. modality (T0,) bool: the prompt positions of pictures
-    and sounds; modalities: the same for each kind. positions: where they stand and what they see. processors: from
-    logits to the scores that a token is picked by. observers: of some layers, called with the attention weights
-    (1, K, G, 1, T) of the newest position; hidden_observers: of some layers, called with its hidden state (1, 1, D)
-    after the layer. state: what methods keep, by their names.
+    and sounds; modalities: the same for each kind. positions: their coordinates and their attention mask. processors:
+    from logits to the scores that a token is picked by. observers: of some layers; each gets the attention weights
+    (1, K, G, 1, T) of the newest position. hidden_observers: of some layers; each gets the hidden state (1, 1, D) after
+    its layer. state: what methods keep, by their names.
 
     To intervene in decoding, subclass `Method`: its `step` may observe, change the cache (`cache.overwrite`), edit
     attention weights (`extend`, `relevance`), try a branch (`fork`) or go back (`rewind`).
@@ -91,7 +89,7 @@ class Session:
         return cls(model, prompt, embeds, positions, processors)
 
     def branch(self, prompt: Prompt, shared: int | None = None) -> Session:
-        """A session of another prompt that begins with the same tokens and media, and goes on as text.
+        """A session of another prompt that begins with the same tokens and media, and continues with text only.
 
         shared: how many tokens the prompts have in common; by default all that the cache holds. Their cache entries
         and the features of the media are taken over. Nothing that methods did is.
@@ -111,6 +109,7 @@ class Session:
         session.tokens = list(self.tokens)
         session.cache = self.cache.copy()
         session.state = {name: state.fork() for name, state in self.state.items()}
+        session._blends = list(self._blends)
         return session
 
     def rewind(self, count: int) -> None:
@@ -177,7 +176,7 @@ class Session:
 
         Layers in `edits` make their attention weights by them; the others keep the fused attention.
         """
-        watched = self._observed(edits)
+        watched = self._edits_with_observers(edits)
         memory: list[Memory] = [
             Edited(layer, watched[i]) if i in watched else layer for i, layer in enumerate(self.cache.layers)
         ]
@@ -189,7 +188,7 @@ class Session:
         self,
         deltas: Sequence[Delta] | None = None,
         rules: Rules = ATTN_LRP,
-        target: int | mx.array | None = None,
+        target: Target = None,
         edits: Mapping[int, Edit] | None = None,
         contrast: bool = False,
     ) -> RelevanceResult:
@@ -199,13 +198,13 @@ class Session:
             self.cache.entries(),
             self.newest,
             rules,
-            deltas,
-            self.scores,
-            target,
-            self.positions,
-            self._observed(edits),
-            contrast,
-            self.hidden_observers,
+            deltas=deltas,
+            scoring=self.scores,
+            target=target,
+            positions=self.positions,
+            edits=self._edits_with_observers(edits),
+            contrast=contrast,
+            observers=self.hidden_observers,
         )
 
     def scores(self, logits: mx.array) -> mx.array:
@@ -229,21 +228,21 @@ class Session:
     def observing(self, observers: Mapping[int, Observer]) -> Iterator[None]:
         """Observers of layers, beside those that there are, while this lasts."""
         before = self.observers
-        self.observers = {**before, **{i: _both(before.get(i), new) for i, new in observers.items()}}
+        self.observers = {**before, **{i: _call_both(before.get(i), new) for i, new in observers.items()}}
         try:
             yield
         finally:
             self.observers = before
 
-    def _observed(self, edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
+    def _edits_with_observers(self, edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
         """The edits, with the observers behind them."""
         observed = dict(edits or {})
         for index, observe in self.observers.items():
-            observed[index] = _watched(observed.get(index, softmax), observe)
+            observed[index] = _edit_with_observer(observed.get(index, softmax), observe)
         return observed
 
 
-def _both(first: Observer | None, second: Observer) -> Observer:
+def _call_both(first: Observer | None, second: Observer) -> Observer:
     def observe(weights: mx.array) -> None:
         if first is not None:
             first(weights)
@@ -252,7 +251,7 @@ def _both(first: Observer | None, second: Observer) -> Observer:
     return observe
 
 
-def _watched(edit: Edit, observe: Observer) -> Edit:
+def _edit_with_observer(edit: Edit, observe: Observer) -> Edit:
     def watched(scores: mx.array) -> mx.array:
         weights = edit(scores)
         observe(weights)

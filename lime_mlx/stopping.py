@@ -1,4 +1,4 @@
-"""Where an answer ends beside its end token: at a text that stops it, or in a loop."""
+"""What ends an answer besides its end token: a text that stops it, or a loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lime_mlx.processor import Processor
 
-# An answer that says the same tokens again and again is ended: so many times at least, and so many tokens in all.
+# The answer ends when at most LOOP_LONGEST tokens repeat LOOP_TIMES times and over LOOP_TOKENS tokens, or more.
 LOOP_TIMES, LOOP_TOKENS, LOOP_LONGEST = 4, 24, 32
 
 

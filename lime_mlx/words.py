@@ -39,7 +39,7 @@ class Token:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """A word of an answer, with the white space before it and the punctuation behind it.
+    """A word of an answer, with the white space before it and the punctuation after it.
 
     tokens: their ids. shares: where it came from, the mean over its tokens with letters or digits. p_unsupported:
     probability, 0 to 1, that it has no support; None for a word that names nothing and for a model that was not
@@ -65,7 +65,7 @@ class Word:
         return self.text.strip().strip(PUNCTUATION)
 
     @property
-    def names(self) -> bool:
+    def names_something(self) -> bool:
         """Whether the word can name something, as far as its statistics are known."""
         return self.statistics is not None
 
@@ -137,13 +137,13 @@ def _support(word: Word) -> float:
     return 0.0 if word.statistics is None else word.statistics["positive"]
 
 
-def mean(shares: Iterable[Shares | None]) -> Shares | None:
+def mean_shares(shares: Iterable[Shares | None]) -> Shares | None:
     """Component-wise mean of those that are not None; None when all are."""
     present = [share for share in shares if share is not None]
     return Shares(*(float(x) for x in np.mean(present, axis=0))) if present else None
 
 
-def heard(relevance: NDArray[np.float32], span: Span) -> Interval | None:
+def heard_interval(relevance: NDArray[np.float32], span: Span) -> Interval | None:
     """When a word was heard: the shortest interval, in seconds, with half of the positive relevance in `span`.
 
     relevance (T,). None when no relevance there is positive, or the time of a position is not known.
@@ -158,7 +158,7 @@ def heard(relevance: NDArray[np.float32], span: Span) -> Interval | None:
     return float(first * span.seconds), float(stops[first] * span.seconds)
 
 
-def without(text: str, name: str) -> str | None:
+def without_item(text: str, name: str) -> str | None:
     """The text without a noun of a list such as "a dog, a cat and a ball"; None where no list would be left."""
     for listed in LISTED.finditer(text):
         items = BETWEEN.split(listed.group())
@@ -173,7 +173,7 @@ def without_flagged(text: str, words: Iterable[Word]) -> tuple[str, list[str]]:
     """The text without the flagged words of its lists, and these words. Other flagged words stay."""
     dropped = []
     for word in words:
-        if word.flagged and (shorter := without(text, word.name)) is not None:
+        if word.flagged and (shorter := without_item(text, word.name)) is not None:
             text = shorter
             dropped.append(word.name)
     return text, dropped
@@ -194,19 +194,20 @@ def _text(tokens: Sequence[Token]) -> str:
 
 def _merged(group: Sequence[Token], detector: Detector | None, sounds: Sequence[Span]) -> Word:
     tokens = [token for token in group if not token.ends]
+    counting = [token.shares for token in tokens if _counts(token)]
     relevance = _summed(tokens)
     statistics = next((token.statistics for token in tokens if token.statistics is not None), None)
     word = Word(
         text=_text(group),
         tokens=tuple(token.token for token in tokens),
-        shares=mean(token.shares for token in tokens if _counts(token)) or mean(token.shares for token in tokens),
+        shares=mean_shares(counting) or mean_shares(token.shares for token in tokens),
         relevance=relevance,
         statistics=statistics,
     )
     if statistics is None:
         return word
     if relevance is not None:
-        word = replace(word, seconds=tuple(heard(relevance, span) for span in sounds))
+        word = replace(word, seconds=tuple(heard_interval(relevance, span) for span in sounds))
     if detector is None:
         return word
     p_unsupported = detector.p_unsupported(statistics)

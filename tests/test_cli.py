@@ -95,8 +95,8 @@ def test_explain_without_a_terminal_gives_numbers(model, picture):
     *answer, total = result.stdout.splitlines()
     assert "%]" in "".join(answer)
     parts = [int(part.split()[-2]) for part in total.split(",")]
-    assert total.startswith("picture ")
-    assert "own text" in total
+    assert total.startswith("image ")
+    assert ", own " in total
     assert 99 <= sum(parts) <= 101
 
 
@@ -456,7 +456,7 @@ def test_files_may_stand_alone(model, picture, tmp_path):
 def test_a_sound_may_stand_alone(tmp_path):
     write_wav(make_sound(1, "ordinary"), tmp_path / "sound.png")
     result = run(str(tmp_path / "sound.png"), "--method", "none", "--max-tokens", "3", "--explain", "--quiet")
-    assert result.exit_code == 0 and "sound " in result.stdout.splitlines()[1]
+    assert result.exit_code == 0 and "audio " in result.stdout.splitlines()[1]
 
 
 def test_one_newline_at_the_end_of_a_prompt_does_not_count(model, picture):

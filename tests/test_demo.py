@@ -15,7 +15,7 @@ from lime_mlx.evaluate.scorers.scenes import mentions
 from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.media.audio import Sound
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, SOUNDS, make_scene, make_sound
-from lime_mlx.words import heard
+from lime_mlx.words import heard_interval
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = {"picture": "demo", "sound": "demo-sound"}
@@ -104,7 +104,7 @@ def test_words_are_heard_when_they_sound():
         for piece, relevance in zip(answer.pieces, answer.relevance, strict=True):
             for event in scene.events:
                 if event.kind in mentions(piece, SOUNDS):
-                    start, stop = heard(relevance, span)
+                    start, stop = heard_interval(relevance, span)
                     inside += event.start - 0.2 <= (start + stop) / 2 <= event.stop + 0.2
                     total += 1
     assert total > 40

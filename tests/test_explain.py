@@ -5,7 +5,7 @@ import pytest
 
 from lime_mlx.lrp.relevance import Shares
 from lime_mlx.prompt import Span
-from lime_mlx.words import Token, heard, mean, words
+from lime_mlx.words import Token, heard_interval, mean_shares, words
 
 HIGH, LOW = Shares(0.8, 0.0, 0.1, 0.1), Shares(0.2, 0.0, 0.2, 0.6)
 
@@ -64,8 +64,8 @@ def test_words_come_as_soon_as_they_are_whole():
 def test_nothing_and_unknown_shares():
     assert merged() == []
     assert merged(("dog", None)) == [("dog", None)]
-    assert mean([None, None]) is None
-    assert mean([HIGH, None, LOW]) == pytest.approx((0.5, 0, 0.15, 0.35))
+    assert mean_shares([None, None]) is None
+    assert mean_shares([HIGH, None, LOW]) == pytest.approx((0.5, 0, 0.15, 0.35))
 
 
 def test_words_sum_the_relevance_of_their_tokens():
@@ -91,9 +91,9 @@ def test_words_sum_the_relevance_of_their_tokens():
 def test_a_word_is_heard_where_half_of_its_relevance_is(relevance, when):
     padded = [7.0, *relevance, 7.0]
     span = Span("audio", 1, 1 + len(relevance), seconds=0.1)
-    assert heard(np.array(padded), span) == pytest.approx(when)
+    assert heard_interval(np.array(padded), span) == pytest.approx(when)
 
 
 def test_what_rests_on_no_sound_has_no_moment():
-    assert heard(np.array([3.0, -1.0, 0.0]), Span("audio", 1, 3, seconds=0.1)) is None
-    assert heard(np.array([3.0, 1.0, 1.0]), Span("audio", 1, 3)) is None
+    assert heard_interval(np.array([3.0, -1.0, 0.0]), Span("audio", 1, 3, seconds=0.1)) is None
+    assert heard_interval(np.array([3.0, 1.0, 1.0]), Span("audio", 1, 3)) is None

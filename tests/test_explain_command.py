@@ -20,7 +20,8 @@ from lime_mlx.cli import main
 from lime_mlx.errors import PromptError
 from lime_mlx.explanation import Explanation
 from lime_mlx.lrp.relevance import Shares, shares
-from lime_mlx.probes.attention import Focus, WholeAttention, focus, over_words
+from lime_mlx.methods.dleaf import Focus
+from lime_mlx.probes.attention import WholeAttention, focus, over_words
 from lime_mlx.prompt import Prompt, Span
 from lime_mlx.render import answer
 from lime_mlx.scenes import make_scene, make_sound, write_wav

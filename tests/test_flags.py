@@ -3,7 +3,7 @@
 import pytest
 
 from lime_mlx.support.detector import Detector
-from lime_mlx.words import Token, ranked, without, words
+from lime_mlx.words import Token, ranked, without_item, words
 
 DETECTOR = Detector({"share": -10.0, "certainty": -1.0}, 4.0, 0.5)
 
@@ -16,7 +16,7 @@ def answer(detector, **statistics):
 def test_a_calibrated_model_flags_by_its_threshold():
     statistics = {"dog": {"share": 0.8, "certainty": 0.0}, "boat": {"share": 0.1, "certainty": -1.0}}
     nothing, dog, boat = answer(DETECTOR, a=None, **statistics)
-    assert (nothing.names, nothing.rank, nothing.p_unsupported, nothing.flagged) == (False, None, None, False)
+    assert (nothing.names_something, nothing.rank, nothing.p_unsupported, nothing.flagged) == (False, None, None, False)
     assert (dog.name, dog.rank, dog.flagged) == ("dog", 2, False)
     assert (boat.name, boat.rank, boat.flagged) == ("boat", 1, True)
     assert boat.p_unsupported == pytest.approx(1 / (1 + 2.718281828459045**-4))
@@ -44,11 +44,11 @@ def test_another_model_gives_ranks_only():
     ],
 )
 def test_a_listed_noun_can_be_left_out(text, noun, rest):
-    assert without(text, noun) == rest
+    assert without_item(text, noun) == rest
 
 
 @pytest.mark.parametrize(
     ("text", "noun"), [("A dog stands on a boat.", "boat"), ("There is a dog.", "dog"), ("a dog and a cat", "bird")]
 )
 def test_what_the_grammar_needs_stays(text, noun):
-    assert without(text, noun) is None
+    assert without_item(text, noun) is None

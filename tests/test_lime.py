@@ -281,7 +281,7 @@ def test_every_objective_falls_with_every_step_rule(model, mode, goal, update):
 def test_checkpoints_by_themselves_follow_the_memory(model, monkeypatch):
     search = searching(model, "lime:mode=exact")
     assert not search.checkpointed()
-    monkeypatch.setattr("lime_mlx.methods.token_optimizer.memory_total", lambda: 1e4)
+    monkeypatch.setattr("lime_mlx.backend.memory_total", lambda: 1e4)
     assert search.checkpointed()
 
 

@@ -74,7 +74,7 @@ def test_a_model_without_one_is_not_calibrated():
 
 def test_the_habit_is_doubted_and_what_is_there_is_not(demo, scene):
     answer = run_words(demo, scene, "none")
-    p_unsupported = {word.name: word.p_unsupported for word in answer if word.names}
+    p_unsupported = {word.name: word.p_unsupported for word in answer if word.names_something}
     assert p_unsupported["boat"] > 0.9
     assert p_unsupported["duck"] < 0.1
 

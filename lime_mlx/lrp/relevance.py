@@ -60,8 +60,8 @@ def _explained(
 ) -> Explained:
     """Explain one of the `size` logits of `function` by its gradients for the primals.
 
-    The token of the best score is explained, or `target`. Its logit is explained as it was before the scoring, as in
-    LIME's official code. With `contrast` what is explained is its margin over the logit of its rival, the best of all
+    It explains `target`, or the token with the best score. It uses the logit from before the scoring, as LIME's
+    official code does. With `contrast` what is explained is its margin over the logit of its rival, the best of all
     other tokens.
 
     By `mx.vjp`: what `mx.value_and_grad` returns beside the value passes no gradient on to an enclosing one.

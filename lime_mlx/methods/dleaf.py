@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.attention import softmax
 from lime_mlx.cache import Edit
@@ -95,6 +96,14 @@ class Walk:
             threshold = self.lowest
             self.lowest = mx.where(liae < threshold, liae, threshold)
         return liae > threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Focus:
+    """D-LEAF's diagnostics of a token or a word: liae (L,), NaN where a layer sees nothing of it, and iaf (L, H)."""
+
+    liae: NDArray[np.float32]
+    iaf: NDArray[np.float32]
 
 
 def diagnosis(rows: mx.array, media: mx.array, count: int, aggregate: str = "mean") -> tuple[mx.array, mx.array]:

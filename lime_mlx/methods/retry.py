@@ -51,12 +51,20 @@ class PreparedRetry(Prepared):
 
     def step(self, session: Session) -> Forward:
         wanted, session.want_relevance = session.want_relevance, True
-        forward = self.inner.step(session)
-        if (p_unsupported := self._p_unsupported(session, forward)) >= self.detector.threshold:
-            second = self.again.step(session)
-            forward = second if self._p_unsupported(session, second) < p_unsupported else forward
-        session.want_relevance = wanted
+        try:
+            forward = self._better(session)
+        finally:
+            session.want_relevance = wanted
         return forward if wanted else replace(forward, relevance=None)
+
+    def _better(self, session: Session) -> Forward:
+        """The first try, or the second one where the first is flagged and the second is less so."""
+        first = self.inner.step(session)
+        p_unsupported = self._p_unsupported(session, first)
+        if p_unsupported < self.detector.threshold:
+            return first
+        second = self.again.step(session)
+        return second if self._p_unsupported(session, second) < p_unsupported else first
 
     def _p_unsupported(self, session: Session, forward: Forward) -> float:
         """Of the token that would be picked; 0 of one that names nothing, or a word of the question."""

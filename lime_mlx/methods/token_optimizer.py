@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_mlx.backend import memory_total
+from lime_mlx import backend
 from lime_mlx.cache import Delta, Entries, overlays
 from lime_mlx.errors import NumericalError
 from lime_mlx.lrp.relevance import RelevanceResult, Target, exact, exact_slope
@@ -236,7 +236,7 @@ class Exact(TokenOptimizer):
         """Whether blocks are run again in the backward pass instead of being kept."""
         config, choice = self.decoder.config, self.options.checkpoint
         weights = config.num_hidden_layers * config.num_attention_heads * self.length**2 * 4
-        return choice == "on" or (choice == "auto" and HELD_ATTENTIONS * weights > memory_total() / 4)
+        return choice == "on" or (choice == "auto" and not backend.fits(HELD_ATTENTIONS * weights, 1 / 4))
 
     def last_logits(self, deltas: Deltas) -> mx.array:
         memory = overlays([None] * len(deltas), _pairs(deltas))

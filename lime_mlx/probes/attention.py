@@ -1,4 +1,4 @@
-"""How a model attends to the picture or the sound behind each token of an answer.
+"""How a model attends to the picture or the sound before each token of an answer.
 
 Sources: attention rollout, Abnar and Zuidema 2020, arXiv 2005.00928; LIAE and IAF, D-LEAF, arXiv 2509.07864.
 """
@@ -6,17 +6,15 @@ Sources: attention rollout, Abnar and Zuidema 2020, arXiv 2005.00928; LIAE and I
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import NDArray
 
 from lime_mlx.attention import AttentionRule, attend, masked_scores, softmax
 from lime_mlx.errors import PromptError
 from lime_mlx.methods.base import visible
-from lime_mlx.methods.dleaf import diagnosis
+from lime_mlx.methods.dleaf import Focus, diagnosis
 from lime_mlx.models.base import Model
 from lime_mlx.probes.blank import answered
 from lime_mlx.prompt import Prompt
@@ -24,7 +22,7 @@ from lime_mlx.session import Session
 
 
 def attention(model: Model, prompt: Prompt, tokens: Sequence[int]) -> list[dict[str, float]]:
-    """Statistics of the attention behind each token of an answer, from one forward of the whole sequence.
+    """Statistics of the attention before each token of an answer, from one forward of the whole sequence.
 
     last: attention of the last layer's heads to the picture, their mean; rollout: what reaches the newest position from
     picture positions when each layer passes on half itself and half the mean of its heads.
@@ -40,14 +38,6 @@ def attention(model: Model, prompt: Prompt, tokens: Sequence[int]) -> list[dict[
     rolled = flow[answer, : len(prompt)] @ media
     rows = zip(np.array(last), np.array(rolled), strict=True)
     return [{"last": float(a), "rollout": float(b)} for a, b in rows]
-
-
-@dataclass(frozen=True)
-class Focus:
-    """D-LEAF's diagnostics of a token or a word: liae (L,), NaN where a layer sees nothing of it, and iaf (L, H)."""
-
-    liae: NDArray[np.float32]
-    iaf: NDArray[np.float32]
 
 
 def focus(model: Model, prompt: Prompt, tokens: Sequence[int]) -> list[Focus]:

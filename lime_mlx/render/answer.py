@@ -17,6 +17,7 @@ from PIL import Image
 
 from lime_mlx.errors import LimeError
 from lime_mlx.files import write_bytes
+from lime_mlx.methods.dleaf import Focus
 from lime_mlx.render.svg import LIGHT, drawing
 from lime_mlx.words import Word
 
@@ -25,20 +26,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
     from matplotlib.gridspec import GridSpecBase
 
-    from lime_mlx.probes.attention import Focus
-
 FORMATS = (".png", ".svg", ".pdf", ".html")
 DOTS = 160
 COLUMNS, SHARES = 5, 2.2
 LONGEST = 1024  # pixels of a picture under a map
-# What each share is called, and its colour; a share that no word has is drawn only where it always is.
-PARTS = {
-    "image": ("picture", "series1"),
-    "audio": ("sound", "series3"),
-    "prompt": ("prompt", "series0"),
-    "own": ("own text", "line"),
-}
-ALWAYS = ("prompt", "own")
+# The colour of each share; that of a kind of input is drawn only where a word rests on it.
+COLOURS = {"image": "series1", "audio": "series3", "prompt": "series0", "own": "line"}
+INPUTS = ("image", "audio")
 
 
 class Panel(NamedTuple):
@@ -60,9 +54,9 @@ class WordMap:
 def check(path: Path) -> None:
     """Raise `LimeError`, before anything is computed, for a file that could not be written."""
     if path.suffix.lower() not in FORMATS:
-        raise LimeError(f"--output is {path}; its name must end in one of {', '.join(FORMATS)}.")
+        raise LimeError(f"{path} cannot be written: its name must end in one of {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
-        raise LimeError(f"There is no folder {path.parent} for --output; make it, or name another file.")
+        raise LimeError(f"There is no folder {path.parent} for {path.name}; make it, or name another file.")
     with drawing():
         pass
 
@@ -209,10 +203,10 @@ def _sheet(
 def _shares(axis: Axes, words: Sequence[WordMap]) -> None:
     """Stacked bars: how much of each word came from where."""
     columns, below = np.arange(len(words)), np.zeros(len(words))
-    for name, (label, colour) in PARTS.items():
+    for name, colour in COLOURS.items():
         sizes = np.array([100 * getattr(entry.word.shares, name, 0.0) for entry in words])
-        if sizes.any() or name in ALWAYS:
-            axis.bar(columns, sizes, bottom=below, color=LIGHT[colour], width=0.8, label=label)
+        if sizes.any() or name not in INPUTS:
+            axis.bar(columns, sizes, bottom=below, color=LIGHT[colour], width=0.8, label=name)
         below += sizes
     axis.set_xticks(columns, [_label(entry.word) for entry in words], rotation=45, ha="right", rotation_mode="anchor")
     for tick, entry in zip(axis.get_xticklabels(), words, strict=True):
