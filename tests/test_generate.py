@@ -37,6 +37,19 @@ def test_an_answer_has_one_entry_for_every_token(loaded, method):
     assert answer.peak_memory > 0
 
 
+def test_a_prompt_brings_its_own_media(loaded):
+    prompt = loaded[1].prompt("dog", images=[PICTURE])
+    for further in ({"image": PICTURE}, {"audio": "a.wav"}, {"system": "Be short."}):
+        with pytest.raises(PromptError, match="has its pictures, sounds and system text already"):
+            generate(*loaded, prompt, max_tokens=2, **further)
+
+
+def test_answers_are_compared_by_what_they_hold(loaded):
+    one, same = (generate(*loaded, "dog", image=PICTURE, max_tokens=3, relevance=True) for _ in range(2))
+    assert one == same and one.words == same.words
+    assert one != generate(*loaded, "dog", image=PICTURE, max_tokens=2, relevance=True)
+
+
 def test_reliance_is_left_out_where_nobody_wants_it(loaded):
     answer = generate(*loaded, "dog", image=PICTURE, method="none", max_tokens=3, reliance=False)
     assert answer.reliance == [None] * 3

@@ -68,6 +68,15 @@ def test_a_fork_and_its_origin_go_their_own_ways(model, spec):
     assert fork.generated == [*TOKENS[:3], 40, 41] and session.generated == [*TOKENS[:3], 8, 4]
 
 
+def test_a_fork_keeps_the_blends_that_hold_now(model):
+    session = start(model, small_prompt())
+    logits = decoded(session, parse_method("none").prepare(model), TOKENS[:2])[-1]
+    with session.blending(lambda logits: -logits):
+        fork = session.fork()
+    assert distance(fork.scores(mx.array(logits)), -logits) == 0
+    assert distance(session.scores(mx.array(logits)), logits) == 0
+
+
 def test_more_than_was_generated_cannot_be_taken_back(model):
     session = start(model, small_prompt())
     with pytest.raises(ValueError, match="1 tokens cannot be taken back, 0 were generated"):
