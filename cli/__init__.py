@@ -14,11 +14,11 @@ COMMANDS = {
     "convert": "Convert a checkpoint of Hugging Face to MLX, quantised on request.",
     "data": "Get the files of the public benchmarks.",
     "evaluate": "Compare hallucination rates of models and methods on benchmarks.",
-    "explain": "Where each word of an answer came from, and which have no support: a table, JSON or a picture.",
-    "generate": "Answer a question about a picture, with every word's share of picture on request.",
-    "inspect": "What a checkpoint is: family, parts, quantisation, tokens of a picture, memory needed.",
-    "models": "The supported families, the models in the local cache, and which of them fit in memory.",
-    "report": "One HTML page of an evaluation: which model and method to trust.",
+    "explain": "Show where each word of an answer came from, and which words have no support.",
+    "generate": "Answer a question about a picture or a sound; --explain shows where each word came from.",
+    "inspect": "Show what a checkpoint is: family, parts, quantisation, tokens of a picture, memory needed.",
+    "models": "List the supported families, the models in the local cache, and which of them fit in memory.",
+    "report": "Write an evaluation as one HTML page: which model and method to trust.",
     "score": "Score the stored answers of an evaluation again.",
 }
 INTERRUPTED = 130

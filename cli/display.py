@@ -38,11 +38,11 @@ def plain(tokens: Iterable[Token]) -> None:
         click.echo()
 
 
-def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrated: bool) -> None:
+def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrated: bool, quiet: bool = False) -> None:
     """Print words as they come: with their reliance, with a mark where they have no support, or both.
 
     `medium` names the input: where the answer came from is the last line of an explained one. Flagged words, or of a
-    model that was not calibrated those with the least support, are named on standard error.
+    model that was not calibrated those with the least support, are named on standard error unless `quiet`.
     """
     console = Console(highlight=False)
     colours = console.color_system in ENOUGH_COLOURS and not console.no_color
@@ -63,7 +63,7 @@ def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrat
     if explain:
         for line in heard(shown):
             click.echo(line)
-    if flag and (sentence := unsupported(ranked(shown), calibrated)):
+    if flag and not quiet and (sentence := unsupported(ranked(shown), calibrated)):
         click.echo(sentence, err=True)
 
 
@@ -95,7 +95,7 @@ def unsupported(words: Sequence[Word], calibrated: bool) -> str | None:
         if word.flagged and word.p_unsupported is not None:
             flagged.setdefault(word.name, word.p_unsupported)
     listed = ", ".join(f"{name} ({percent(p_unsupported)})" for name, p_unsupported in flagged.items())
-    return f"Without support, with the probability of that: {listed}" if listed else None
+    return f"Probably without support: {listed}" if listed else None
 
 
 def percent(share: float) -> str:

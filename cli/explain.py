@@ -20,7 +20,7 @@ from lime_mlx.cli.common import (
     prepare_backend,
     takes_input,
 )
-from lime_mlx.errors import PromptError
+from lime_mlx.errors import LimeError, PromptError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-@click.option("--quiet/--verbose", default=False, help="No notes.")
+@click.option("--quiet/--verbose", default=False, help="Print the answer and warnings, without notes.")
 def command(
     request: Request, output: Path | None, diagnose: bool, check_input: bool, as_json: bool, quiet: bool
 ) -> None:
@@ -55,9 +55,7 @@ def command(
     if not request.image and not request.audio:
         raise PromptError("There is no picture or sound to explain words by: give one, as in lime-mlx explain x.jpg.")
     if output is not None:
-        from lime_mlx.render import answer
-
-        answer.check(output)
+        check_output(output, request)
     notes: list[str] = []
     prepare_backend(notes, quiet)
     opened = load_request(request, notes)
@@ -76,6 +74,16 @@ def command(
     note(*([] if as_json else explanation.warnings))
     if interrupted:
         click.get_current_context().exit(INTERRUPTED)
+
+
+def check_output(output: Path, request: Request) -> None:
+    """Refuse, before anything is loaded, a file that cannot be written, or that is the user's own picture or sound."""
+    from lime_mlx.render import answer
+
+    answer.check(output)
+    inputs = [Path(file) for file in (*request.image, *request.audio)]
+    if output.exists() and any(file.exists() and file.samefile(output) for file in inputs):
+        raise LimeError(f"{output} is the input itself; name another file with --output.")
 
 
 def explained(

@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     type=float,
     default=1.0,
     show_default=True,
-    help="Keep the likeliest tokens whose probabilities sum to this.",
+    help="Keep the most likely tokens whose probabilities sum to this.",
 )
-@click.option("--top-k", type=int, default=0, show_default=True, help="Keep so many of the likeliest tokens; 0 is all.")
+@click.option(
+    "--top-k", type=int, default=0, show_default=True, help="Keep this many of the most likely tokens; 0 keeps all."
+)
 @click.option(
     "--min-p",
     type=float,
@@ -58,9 +60,9 @@ if TYPE_CHECKING:
     help="Mark such words, leave them out of lists, or try them again with exact LIME.",
 )
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
-@click.option("--measure", is_flag=True, help="Time plain decoding, too, and print what the method costs beside it.")
+@click.option("--measure", is_flag=True, help="Also time plain decoding, and print how much longer this answer took.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-@click.option("--quiet/--verbose", default=False, help="Only the answer.")
+@click.option("--quiet/--verbose", default=False, help="Print the answer and warnings, without notes.")
 def command(
     request: Request,
     temperature: float,
@@ -125,15 +127,17 @@ def command(
     printed = 0 if quiet else len(notes)
     note(*notes[:printed])
     stream = Stream(chain([first], responses))
-    show(stream, opened, request, explain, flag, as_json or on_unsupported == "drop")
+    show(stream, opened, request, explain, flag, as_json or on_unsupported == "drop", quiet)
     answer = collect(stream.kept, opened.model, opened.prompt)
     if as_json or on_unsupported == "drop":
-        print_whole(answer, opened, request.method or method.name, as_json, on_unsupported == "drop", check_input)
+        drop = on_unsupported == "drop"
+        print_whole(answer, opened, request.method or method.name, as_json, drop, check_input, quiet)
     if stream.interrupted:
         click.get_current_context().exit(INTERRUPTED)
     note(*input_warnings(opened.model, opened.prompt, answer, check_input and not as_json))
     if not quiet:
-        note(*notes[printed:], *cut_note(answer, request.max_tokens), *statistics(answer, method.name))
+        figures = statistics(answer, request.method or method.name)
+        note(*notes[printed:], *cut_note(answer, request.max_tokens), *figures)
 
 
 def chosen_method(request: Request, on_unsupported: str | None) -> Method | None:
@@ -141,6 +145,8 @@ def chosen_method(request: Request, on_unsupported: str | None) -> Method | None
     from lime_mlx.methods import parse_method
     from lime_mlx.methods.retry import Retry
 
+    if on_unsupported == "retry" and not (request.image or request.audio):
+        raise MethodError("Words are tried again by their support in a picture or a sound: give one.")
     method = None if request.method is None else parse_method(request.method)
     return Retry(inner=method or parse_method("lime")) if on_unsupported == "retry" else method
 
@@ -153,7 +159,13 @@ def check_drop(opened: LoadedRequest, on_unsupported: str | None) -> None:
 
 
 def show(
-    stream: Stream[Response], opened: LoadedRequest, request: Request, explain: bool, flag: bool, silent: bool
+    stream: Stream[Response],
+    opened: LoadedRequest,
+    request: Request,
+    explain: bool,
+    flag: bool,
+    silent: bool,
+    quiet: bool,
 ) -> None:
     """Print the answer as it comes: as text, or as words with what --explain and --flag ask for."""
     from lime_mlx.cli import display
@@ -166,12 +178,14 @@ def show(
     elif explain or flag:
         detector = Detector.from_config(opened.model.config)
         spans = opened.model.spans(opened.prompt)
-        display.show(words(stream, detector, spans), request.medium, explain, flag, detector is not None)
+        display.show(words(stream, detector, spans), request.medium, explain, flag, detector is not None, quiet)
     else:
         display.plain(stream)
 
 
-def print_whole(answer: Answer, opened: LoadedRequest, spec: str, as_json: bool, drop: bool, check: bool) -> None:
+def print_whole(
+    answer: Answer, opened: LoadedRequest, spec: str, as_json: bool, drop: bool, check: bool, quiet: bool
+) -> None:
     """Print an answer that had to be whole first: as JSON, or without its flagged words."""
     from lime_mlx.probes.blank import ignores_media
     from lime_mlx.words import without_flagged
@@ -183,7 +197,7 @@ def print_whole(answer: Answer, opened: LoadedRequest, spec: str, as_json: bool,
     if check:
         values["input_used"] = not (opened.prompt.media and ignores_media(opened.model, opened.prompt, answer.tokens))
     click.echo(json.dumps(values, ensure_ascii=False) if as_json else text)
-    if dropped and not as_json:
+    if dropped and not as_json and not quiet:
         note(f"Left out, without support: {', '.join(dropped)}")
 
 
@@ -193,4 +207,5 @@ def statistics(answer: Answer, method: str) -> Iterator[str]:
     yield f"Generation: {answer.generation_tokens} tokens, {answer.generation_tps:.3f} tokens-per-sec"
     yield f"Peak memory: {answer.peak_memory:.3f} GB"
     if answer.cost:
-        yield f"{method.upper()}: {answer.cost.ratio:.1f} x plain decode, +{answer.cost.extra_bytes / 1e6:.0f} MB"
+        ratio, extra = answer.cost.ratio, answer.cost.extra_bytes / 1e6
+        yield f"{method}: a token takes {ratio:.1f} times as long as in plain decoding, and {extra:.0f} MB more memory"

@@ -223,7 +223,7 @@ def explained(
 
 def input_warnings(model: Model, prompt: Prompt, answer: Answer, check_input: bool = False) -> Iterator[str]:
     """Signs that the picture or sound was not used, one sentence each."""
-    total = mean_shares(answer.shares)
+    total = mean_shares(answer.shares) if None not in answer.shares else None
     if prompt.media and total is not None and total.reliance < UNUSED:
         yield f"Warning: only {100 * total.reliance:.1f} % of the answer came from the input; was it used at all?"
     if check_input and prompt.media and ignores_media(model, prompt, answer.tokens):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -207,7 +207,7 @@ def stream_generate(
         clock.prefilled()
     text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)
-    for count, step in enumerate(steps(session, chosen, limit, picker, ends), start=1):
+    for count, step in enumerate(clock.timed(steps(session, chosen, limit, picker, ends)), start=1):
         clock.tick(count)
         text.add(step.token, step.token in ends)
         reason = _finish_reason(text, session, step, ends, count == limit)
@@ -231,7 +231,7 @@ def stream_generate(
         if reason == "loop" and notice is not None:
             notice("Note: the answer repeated itself and was ended.")
         if measure and reason is not None and count > 1:
-            response.cost = _cost(session, 1 / response.generation_tps, clock)
+            response.cost = _cost(session, clock)
         yield response
         if reason is not None:
             return
@@ -326,6 +326,18 @@ class _Clock:
     def __init__(self) -> None:
         self._began = self._first = self._now = time.perf_counter()
         self._prefill_peak = 0
+        self.seconds: list[float] = []
+
+    def timed(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """The steps; what each of them took goes to `seconds`, without what is done between them."""
+        computed = iter(steps)
+        while True:
+            began = time.perf_counter()
+            step = next(computed, None)
+            if step is None:
+                return
+            self.seconds.append(time.perf_counter() - began)
+            yield step
 
     def prefilled(self) -> None:
         """The prompt was run: its peak is that of every method."""
@@ -348,19 +360,24 @@ class _Clock:
         return max(self._prefill_peak, mx.get_peak_memory())
 
 
-def _cost(session: Session, seconds: float, clock: _Clock, repeats: int = 5) -> Cost:
-    """Compare `seconds` a token, and the peak since the prompt's own, with plain decoding that goes on from here."""
+def _cost(session: Session, clock: _Clock, repeats: int = 10) -> Cost:
+    """Compare the time of a token, and the peak since the prompt's own, with plain decoding that goes on from here.
+
+    The first token of each does not count: it warms up.
+    """
     peak = clock.peak()
     session.want_relevance = session.want_trace = False
     session.prefill()
     session.cache.trim(session.cache.offset - (session.embeds.shape[1] - 1))
     mx.reset_peak_memory()
-    plain, times = steps(session, Plain(), repeats), []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        next(plain)
-        times.append(time.perf_counter() - began)
-    return Cost(seconds / sorted(times)[repeats // 2], max(0, peak - clock.peak()))
+    plain = _Clock()
+    for _ in plain.timed(steps(session, Plain(), repeats)):
+        pass
+    return Cost(_mean(clock.seconds[1:]) / _mean(plain.seconds[1:]), max(0, peak - clock.peak()))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _statistics(session: Session, step: Step) -> dict[str, float] | None:

@@ -110,7 +110,7 @@ class Tokenizer(Protocol):
 
     def __len__(self) -> int: ...
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+    def encode(self, text: str, add_special_tokens: bool = True, verbose: bool = True) -> list[int]: ...
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str: ...
 
@@ -171,9 +171,13 @@ class Processor:
         system: str | None = None,
     ) -> list[Prompt]:
         """A prompt of each text about the same pictures and sounds, which are prepared once. As `prompt` otherwise."""
+        if not all(isinstance(text, str) for text in texts):
+            raise PromptError("The prompt must be text, or a Prompt for the functions that take one.")
         if not all(text.strip() for text in texts):
             raise PromptError("The prompt is empty: say what the model should do.")
         given = {kind: sources for kind, sources in (("image", images), ("audio", audio)) if len(sources)}
+        if not isinstance(images, Sequence) or not all(isinstance(image, Image.Image) for image in images):
+            raise PromptError("`images` takes a list of opened pictures (PIL); `generate` opens files itself.")
         for kind in given:
             if kind not in self._media:
                 taken = " and ".join(NOUNS[kind][1] for kind in self._media)
@@ -298,7 +302,8 @@ class Processor:
         """Token ids, with what the tokenizer puts in front (BOS) once, whether or not the template wrote it too."""
         opening = self.tokenizer.convert_ids_to_tokens(self.tokenizer.encode("")[:1])
         twice = bool(opening and opening[0] and rendered.startswith(opening[0]))
-        return self.tokenizer.encode(rendered, add_special_tokens=not twice)
+        # verbose=False: the context is checked later, so that the tokenizer need not warn of it
+        return self.tokenizer.encode(rendered, add_special_tokens=not twice, verbose=False)
 
 
 class PromptLanguage:

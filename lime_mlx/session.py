@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,7 +158,9 @@ class Session:
         return self.tokens[len(self.prompt) :]
 
     def append(self, token: int) -> None:
-        """Append a token to the answer."""
+        """Append a token to the answer. Raises `ValueError` for one outside the vocabulary."""
+        if not 0 <= operator.index(token) < self.decoder.config.vocab_size:
+            raise ValueError(f"There is no token {token}: the vocabulary has {self.decoder.config.vocab_size:,}.")
         self.tokens.append(token)
         self.embeds = mx.concatenate([self.embeds, self.decoder.embed(mx.array([token]))], axis=1)
 
@@ -174,8 +177,10 @@ class Session:
     def extend(self, edits: Mapping[int, Edit] | None = None) -> mx.array:
         """The plain forward of the newest position: its entries go into the cache; returns logits (V,).
 
-        Layers in `edits` make their attention weights by them; the others keep the fused attention.
+        Layers in `edits` make their attention weights by them; the others keep the fused attention. What the cache
+        lacks before the newest position is run first; an entry that it has of the newest position is replaced.
         """
+        self._reach_newest()
         watched = self._edits_with_observers(edits)
         memory: list[Memory] = [
             Edited(layer, watched[i]) if i in watched else layer for i, layer in enumerate(self.cache.layers)
@@ -192,7 +197,8 @@ class Session:
         edits: Mapping[int, Edit] | None = None,
         contrast: bool = False,
     ) -> RelevanceResult:
-        """The forward of the newest position with its relevance at the cache entries; the cache stays as it is."""
+        """The forward of the newest position with its relevance at the cache entries; it adds no entry of its own."""
+        self._reach_newest()
         return cached(
             self.decoder,
             self.cache.entries(),
@@ -206,6 +212,11 @@ class Session:
             contrast=contrast,
             observers=self.hidden_observers,
         )
+
+    def _reach_newest(self) -> None:
+        """The cache then holds every position but the newest."""
+        self.prefill()
+        self.cache.trim(self.cache.offset - (self.embeds.shape[1] - 1))
 
     def scores(self, logits: mx.array) -> mx.array:
         """What a token is picked by, (V,), from logits (V,): blends first, then the processors."""

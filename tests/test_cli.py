@@ -75,13 +75,22 @@ def test_answer_on_stdout_and_the_rest_on_stderr(model, picture):
     assert prompt.endswith(" tokens-per-sec")
     assert generation.startswith("Generation: 5 tokens, ")
     assert memory.startswith("Peak memory: ")
-    assert cost.startswith("LIME: ")
-    assert " x plain decode, +" in cost
+    assert cost.startswith("lime: a token takes ") and " times as long as in plain decoding" in cost
+
+
+def test_nothing_of_quiet_is_on_stderr(picture):
+    for options in (("--flag",), ("--on-unsupported", "drop"), ("--on-unsupported", "mark", "--explain")):
+        assert run("--image", picture, "--method", "none", "--quiet", *options).stderr == ""
+
+
+def test_no_library_warns_of_a_long_prompt(picture):
+    result = run("--image", picture, "-p", "dog " * 2000, "--quiet")
+    assert "holds 512" in refused(result)
 
 
 def test_the_cost_is_measured_only_when_asked(model, picture):
     result = run("--model", model, "--image", picture, "--max-tokens", "3")
-    assert len(result.stderr.splitlines()) == 4 and "plain decode" not in result.stderr
+    assert len(result.stderr.splitlines()) == 4 and "plain decod" not in result.stderr
 
 
 def test_quiet_prints_the_answer_alone(model, picture):
@@ -508,7 +517,7 @@ def test_a_loop_is_ended_and_its_words_are_named_once():
     assert not loops([1, 2, 3, *range(40)]) and not loops([*[4, 5, 6] * 7, 4, 5])
     word = Word(text=" dog,", p_unsupported=0.9, flagged=True, rank=1)
     line = display.unsupported([word, replace(word, rank=2), replace(word, text=" cat", rank=3)], True)
-    assert line == "Without support, with the probability of that: dog (90 %), cat (90 %)"
+    assert line == "Probably without support: dog (90 %), cat (90 %)"
 
 
 def test_a_text_can_end_the_answer(model, picture):

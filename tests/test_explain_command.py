@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import mlx.core as mx
@@ -42,6 +43,16 @@ def media(tmp_path_factory) -> dict[str, str]:
 
 def explain(*arguments: str):
     return CliRunner().invoke(main, ["explain", *arguments])
+
+
+def test_the_input_is_not_overwritten(media, tmp_path):
+    picture = tmp_path / "own.png"
+    picture.write_bytes(before := Path(media["--image"]).read_bytes())
+    (tmp_path / "same.png").symlink_to(picture)
+    for output in (picture, tmp_path / "same.png"):
+        result = explain(str(picture), "--output", str(output))
+        assert result.exit_code == 1 and "is the input itself" in result.stderr
+    assert picture.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["--image", "--audio"])

@@ -95,8 +95,8 @@ def run(cache, monkeypatch):
 
 # weights, complete, fits, and a word of why not
 EXPECTED = {
-    "demo (picture)": ("float32", True, "yes", None),
-    "demo (sound)": ("float16", True, "yes", None),
+    "demo": ("float32", True, "yes", None),
+    "demo-sound": ("float16", True, "yes", None),
     "me/awq": (None, False, None, "awq"),
     "me/bad": (None, False, None, "is not JSON"),
     "me/bert": (None, False, None, "'bert'"),
@@ -158,8 +158,8 @@ def test_without_mlx_and_without_a_cache(run, monkeypatch, tmp_path):
     result = run("--json")
     answer = json.loads(result.stdout)
     assert [(entry["name"], entry["fits"]) for entry in answer["models"]] == [
-        ("demo (picture)", None),
-        ("demo (sound)", None),
+        ("demo", None),
+        ("demo-sound", None),
     ]
     assert answer["memory"] is None
     assert "MLX has no backend here" in result.stderr

@@ -77,6 +77,34 @@ def test_a_fork_keeps_the_blends_that_hold_now(model):
     assert distance(session.scores(mx.array(logits)), logits) == 0
 
 
+@pytest.mark.parametrize("relevance", [True, False])
+def test_another_token_is_taken_after_going_back(model, relevance):
+    """`extend` and `relevance` run what the cache lacks, whatever was called before them."""
+    fresh, session = (start(model, small_prompt(), reliance=relevance) for _ in range(2))
+    read = (lambda one: one.relevance().logits) if relevance else (lambda one: one.extend())
+    fresh.append(5)
+    fresh.append(9)
+    wanted = np.array(read(fresh))
+    assert distance(read(fresh), wanted) < 1e-5
+    session.prefill()
+    mx.eval(session.extend())
+    session.append(5)
+    mx.eval(session.extend())
+    session.append(60)
+    mx.eval(session.extend())
+    session.rewind(1)
+    session.append(9)
+    assert distance(read(session), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("token", [-1, 1_000_000, "x", 3.7])
+def test_only_a_token_of_the_vocabulary_is_appended(model, token):
+    session = start(model, small_prompt())
+    with pytest.raises((ValueError, TypeError)):
+        session.append(token)
+    assert session.generated == []
+
+
 def test_more_than_was_generated_cannot_be_taken_back(model):
     session = start(model, small_prompt())
     with pytest.raises(ValueError, match="1 tokens cannot be taken back, 0 were generated"):

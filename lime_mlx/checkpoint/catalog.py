@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lime_mlx import backend
 from lime_mlx.checkpoint import files
-from lime_mlx.checkpoint.hub import demos
+from lime_mlx.checkpoint.hub import DEMOS, demos
 from lime_mlx.errors import BackendError, CheckpointError, LimeError
 from lime_mlx.models import FAMILIES, takes
 
@@ -66,8 +66,9 @@ def catalog(notice: Notice) -> tuple[list[Entry], Machine | None]:
     except BackendError as error:
         notice(f"What fits is not known. {error}")
         machine = None
-    folders = [(f"demo ({name})", folder, _size(folder)) for name, folder in demos().items()]
-    return [describe(*model, machine) for model in [*folders, *_cached(notice)]], machine
+    folders = demos()
+    bundled = [(name, folders[kind], _size(folders[kind])) for name, kind in DEMOS.items() if kind in folders]
+    return [describe(*model, machine) for model in [*bundled, *_cached(notice)]], machine
 
 
 def _size(folder: Path) -> int:

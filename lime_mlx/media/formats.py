@@ -19,7 +19,7 @@ SOUND_SUFFIXES = frozenset(".wav .mp3 .flac .ogg .oga .opus .m4a .aif .aiff .au 
 
 # What to do with another kind of file where a picture or a sound is wanted.
 ADVICE = {
-    ("picture", "sound"): "a sound; give it with --audio",
+    ("picture", "sound"): "a sound; give it as a sound, as in --audio FILE",
     ("picture", "video"): "a video, which is not supported; save one frame as PNG",
     ("picture", "pdf"): "a PDF; export the page as PNG",
     ("picture", "svg"): "an SVG drawing; export it as PNG",
@@ -27,7 +27,7 @@ ADVICE = {
     ("picture", "text"): "text, not a picture; check which file it is",
     ("picture", None): "not a picture that can be read; convert it to PNG or JPEG",
     ("sound", "sound"): "a sound of a kind that cannot be read; convert it to WAV, FLAC or MP3",
-    ("sound", "picture"): "a picture; give it with --image",
+    ("sound", "picture"): "a picture; give it as a picture, as in --image FILE",
     ("sound", "video"): "a video, which is not supported; save its sound as WAV",
     ("sound", "pdf"): "a PDF, not a sound; check which file it is",
     ("sound", "svg"): "a drawing, not a sound; check which file it is",
