@@ -49,6 +49,7 @@ class AudioQuestions(Task):
     file: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.file and Path(self.file).is_absolute():
             raise DataError(f"audio: file is {self.file}; name it as it stands in the data folder's audio/.")
 

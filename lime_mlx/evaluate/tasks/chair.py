@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.data.layout import (
@@ -20,12 +20,12 @@ from lime_mlx.evaluate.data.layout import (
 from lime_mlx.evaluate.records import Material, Record, names
 from lime_mlx.evaluate.scorers.chair import ObjectFinder, read_synonyms
 from lime_mlx.evaluate.scorers.metrics import Metric, captions
+from lime_mlx.spec import Range
 
-from .base import Item, Task, check_choice, check_positive, drawn
+from .base import Item, Task, drawn
 from .pope import Pope
 
 REQUEST = "Please describe this image in detail."
-PICTURES = ("pope", "all")
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,8 @@ class Chair(Task):
     name = "chair"
     scorers: ClassVar = {"ours": "ours", "official": "pattern", "wordnet": "wordnet"}
 
-    pictures: str = "pope"
-    tokens: int = 512
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "pictures", self.pictures, PICTURES)
-        check_positive(self.name, "tokens", self.tokens)
+    pictures: Literal["pope", "all"] = "pope"
+    tokens: Annotated[int, Range(1)] = 512
 
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         truths = read_truths(task_folder(data, self.name, [object_tables(Path())[WHOLE_TABLE].name]))

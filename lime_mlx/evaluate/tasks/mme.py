@@ -7,7 +7,7 @@ official parser looks for yes or no in the first four characters of an answer.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from lime_mlx.evaluate.data.layout import MME_PARTS, PICTURE_SUFFIXES, task_fold
 from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import MORE, Metric, by_medium, by_split
+from lime_mlx.spec import Choice
 
-from .base import Item, Task, check_choice, drawn
+from .base import Item, Task, drawn
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,7 @@ class Mme(Task):
     name = "mme"
     scorers: ClassVar = {"ours": "ours", "official": "mme"}
 
-    part: str = "all"
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "part", self.part, ("all", *MME_PARTS))
+    part: Annotated[str, Choice("all", *MME_PARTS)] = "all"
 
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         parts = MME_PARTS if self.part == "all" else (self.part,)
