@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import picture_path, task_folder
+from lime_mlx.evaluate.data.layout import AMBER, picture_path, task_folder
 from lime_mlx.evaluate.records import Material, Record, names
 from lime_mlx.evaluate.scorers.amber import Counts, Relation, describe
 from lime_mlx.evaluate.scorers.answers import NO, YES
@@ -39,7 +39,7 @@ class Amber(Task):
     discriminative.
     """
 
-    name = "amber"
+    name = AMBER
     scorers: ClassVar = {"ours": "ours", "official": "amber"}
 
     ask: Annotated[str, Choice("all", GENERATIVE, DISCRIMINATIVE)] = "all"

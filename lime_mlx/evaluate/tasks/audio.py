@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import task_folder
+from lime_mlx.evaluate.data.layout import AUDIO, task_folder
 from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import Metric, by_split
@@ -42,7 +42,7 @@ class AudioQuestions(Task):
     the second.
     """
 
-    name = "audio"
+    name = AUDIO
     medium = "audio"
     scorers: ClassVar = {"ours": "ours", "official": "interspeech2024", "icassp2025": "icassp2025"}
 

@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.data.layout import (
+    CHAIR,
     IMAGES,
-    PICTURE_SUFFIXES,
     SYNONYMS,
     WHOLE_TABLE,
     object_tables,
@@ -20,6 +20,7 @@ from lime_mlx.evaluate.data.layout import (
 from lime_mlx.evaluate.records import Material, Record, names
 from lime_mlx.evaluate.scorers.chair import ObjectFinder, read_synonyms
 from lime_mlx.evaluate.scorers.metrics import Metric, captions
+from lime_mlx.media.formats import is_picture_name
 from lime_mlx.spec import Range
 
 from .base import Item, Task, drawn
@@ -37,7 +38,7 @@ class Chair(Task):
     forms of pattern), wordnet that of later papers; each has its own sets of objects.
     """
 
-    name = "chair"
+    name = CHAIR
     scorers: ClassVar = {"ours": "ours", "official": "pattern", "wordnet": "wordnet"}
 
     pictures: Literal["pope", "all"] = "pope"
@@ -85,7 +86,7 @@ def _finder(material: Material, mode: str) -> ObjectFinder:
 
 def _coco_pictures(images: Path, truths: dict[str, dict[str, list[str]]]) -> list[str]:
     """The pictures in a folder that are named as COCO names them and have known objects, each number once."""
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    files = sorted(filter(is_picture_name, images.rglob("*")))
     first: dict[str, str] = {}
     for path in files:
         first.setdefault(picture_number(path.name), path.relative_to(images).as_posix())

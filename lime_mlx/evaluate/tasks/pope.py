@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import POPE_SETS, POPE_SPLITS, picture_path, task_folder
+from lime_mlx.evaluate.data.layout import POPE, POPE_SETS, POPE_SPLITS, picture_path, task_folder
 from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import Metric, by_split
@@ -35,7 +35,7 @@ class Question:
 class Pope(Task):
     """`pope:set=coco,split=all`: the questions as they stand in the files. split: all, or one of the three."""
 
-    name = "pope"
+    name = POPE
     scorers: ClassVar = {"ours": "ours", "official": "pope", "vcd": "vcd"}
 
     set: Annotated[str, Choice(*POPE_SETS)] = "coco"

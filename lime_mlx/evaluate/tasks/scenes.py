@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from lime_mlx.evaluate.data import layout
 from lime_mlx.evaluate.records import Material, Record, names
 from lime_mlx.evaluate.scorers.metrics import LESS, Metric, by_split, captions, ratio
 from lime_mlx.evaluate.scorers.scenes import count_kinds, mentions
@@ -40,7 +41,7 @@ class Scenes(Task):
     or questions.
     """
 
-    name = "scenes"
+    name = layout.SCENES
     world: ClassVar[World] = PICTURES
     request: ClassVar[str] = PROMPTS[0]
 
@@ -96,7 +97,7 @@ class Scenes(Task):
 class Sounds(Scenes):
     """`sounds:regime=adversarial,part=test,count=100`: synthesised sounds."""
 
-    name = "sounds"
+    name = layout.SOUNDS
     medium = "audio"
     world = SOUNDS
     request = SOUND_PROMPTS[0]
