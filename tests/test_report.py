@@ -183,7 +183,7 @@ def test_better_worse_and_not_enough_questions(tmp_path):
     assert int(re.search(r"about ([\d,]+) questions", said["m3id"])[1].replace(",", "")) in needed
     assert "Lowest CHAIR_I seen: lime, 0.0 % (0.0 to 0.0); more than chance against none." in text
     assert text.count("▲ better") - text.count("▲ better and") == 1 + sum(
-        f.comparison is not None and f.comparison.verdict == "better" for f in summarise(Store(folder))
+        f.comparison is not None and f.comparison.outcome == "better" for f in summarise(Store(folder))
     )
 
 

@@ -111,15 +111,13 @@ class DataFolder:
 
     def _objects(self) -> None:
         """The tables of objects: made from the annotations, which are removed afterwards."""
-        tables, archive = object_tables(self.folder / CHAIR), self.sources.annotations
-        if all(coco.made_from(path) == archive.sha256 for path in tables.values()):
-            self.counts["kept"] += len(tables)
+        paths, archive = list(object_tables(self.folder / CHAIR).values()), self.sources.annotations
+        if all(coco.made_from(path) == archive.sha256 for path in paths):
+            self.counts["kept"] += len(paths)
             return
-        ready = [
-            self._search(path.name, lambda file: coco.made_from(file) == archive.sha256) for path in tables.values()
-        ]
-        copies = [(file, path) for file, path in zip(ready, tables.values(), strict=True) if file is not None]
-        if len(copies) == len(tables):
+        ready = [self._search(path.name, lambda file: coco.made_from(file) == archive.sha256) for path in paths]
+        copies = [(file, path) for file, path in zip(ready, paths, strict=True) if file is not None]
+        if len(copies) == len(paths):
             for file, path in copies:
                 self._copy(file, path)
             return
@@ -169,13 +167,13 @@ class DataFolder:
     def _audio(self) -> None:
         if self.source is None:
             raise DataError(sources.AUDIO)
-        tables = sorted(path for name, paths in self._index.items() if name.endswith(".tsv") for path in paths)
-        if not tables:
+        question_files = sorted(path for name, paths in self._index.items() if name.endswith(".tsv") for path in paths)
+        if not question_files:
             raise DataError(f"There is no TSV file in {self.source}. {sources.AUDIO}")
-        questions = (question for path in tables for question in read_questions(path))
+        questions = (question for path in question_files for question in read_questions(path))
         names = list(dict.fromkeys(question.file for question in questions))
         self._require([name for name in names if name not in self._index], len(names), "sounds")
-        for path in [*tables, *(self._index[name][0] for name in names)]:
+        for path in [*question_files, *(self._index[name][0] for name in names)]:
             self._copy(path, self.folder / AUDIO / path.name)
 
     def _files(self, files: Sequence[File]) -> None:
