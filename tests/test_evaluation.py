@@ -399,6 +399,7 @@ def test_score_needs_no_model_and_says_the_same(whole, monkeypatch):
     (row,) = [r for r in rows if (r["method"], r["split"], r["metric"]) == ("lime", "adversarial", "accuracy")]
     assert row["value"] == pytest.approx(right) and row["n"] == len(by_hand)
     assert row["comparison"]["against"] == ["demo", "none", SCENES]
+    assert row["comparison"]["verdict"] and "outcome" not in row["comparison"], "the keys of stored files stay"
     assert json.loads((whole / "scores.json").read_text())["ours"] == rows
     table = CliRunner().invoke(main, ["score", str(whole)])
     assert "CHAIR_I" in table.stdout and "95 % interval" in table.stdout

@@ -125,7 +125,16 @@ def shown(tmp_path_factory) -> Path:
 def test_real_run(real):
     page = (real / "report.html").read_text()
     text = plain(page)
-    for part in ("Verdict", "Scores", "Plots", "Largest disagreements", "Settings", "demo-sound", "CHAIR_I", "greedy"):
+    for part in (
+        "Conclusion",
+        "Scores",
+        "Plots",
+        "Largest disagreements",
+        "Settings",
+        "demo-sound",
+        "CHAIR_I",
+        "greedy",
+    ):
         assert part in text
     figures = summarise(Store(real))
     assert {f"{100 * f.value:.1f}" for f in figures if f.metric.unit == "%"} <= set(re.findall(r"[\d.]+", text)) | {
