@@ -6,7 +6,7 @@ from types import TracebackType
 import click
 
 from lime_mlx.cli.common import note
-from lime_mlx.evaluate.data.layout import POPE_SETS, TASKS, home
+from lime_mlx.evaluate.data.layout import POPE, POPE_SETS, WITH_FILES, WITH_LIMIT, home
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 into = click.option(
@@ -26,7 +26,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("task", type=click.Choice(TASKS))
+@click.argument("task", type=click.Choice(WITH_FILES))
 @click.option(
     "--set", "sets", type=click.Choice(POPE_SETS), multiple=True, help="A set of POPE; repeat it.  [default: coco]"
 )
@@ -35,7 +35,7 @@ def command() -> None:
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="Get only the pictures that evaluate --limit asks about (pope and chair).",
+    help=f"Get only the pictures that evaluate --limit asks about ({' and '.join(WITH_LIMIT)}).",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The --seed of evaluate, for --limit.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -53,10 +53,10 @@ def get(
     Files are checked by their sha256, pictures by decoding them. Complete files are kept, and an interrupted download
     continues where it stopped. Where pictures or sounds cannot be fetched, the command says where they are.
     """
-    if sets and task != "pope":
-        raise click.UsageError("--set is for pope.")
-    if limit and task not in ("pope", "chair"):
-        raise click.UsageError("--limit is for pope and chair.")
+    if sets and task != POPE:
+        raise click.UsageError(f"--set is for {POPE}.")
+    if limit and task not in WITH_LIMIT:
+        raise click.UsageError(f"--limit is for {' and '.join(WITH_LIMIT)}.")
 
     from lime_mlx.evaluate.data.folder import DataFolder
 

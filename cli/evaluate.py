@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.cli.common import BUNDLED, no_stray, note, noting, prepare_backend
+from lime_mlx.cli.common import BUNDLED, METHOD_NAMES, no_stray, note, noting, prepare_backend
 from lime_mlx.cli.scores import SCORER, show_scores
 from lime_mlx.errors import DataError
+from lime_mlx.evaluate.data.layout import BUILT_IN, SCENES, WITH_FILES
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -21,20 +22,13 @@ if TYPE_CHECKING:
 CONTINUES = "Interrupted. The answers so far are kept; the same command continues."
 
 
-class NamesOption(click.Option):
-    """An option whose help names all methods or all tasks. These are imported only when the help is shown."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        from lime_mlx.evaluate.tasks import TASKS
-        from lime_mlx.methods import METHODS
-
-        record = super().get_help_record(ctx)
-        names = TASKS if self.name == "task" else METHODS
-        return record and (record[0], record[1].replace("NAMES", ", ".join(names)))
-
-
 @click.command()
-@click.option("--task", cls=NamesOption, multiple=True, metavar="SPEC", help="NAMES; repeat it.  [default: scenes]")
+@click.option(
+    "--task",
+    multiple=True,
+    metavar="SPEC",
+    help=f"{', '.join(BUILT_IN + WITH_FILES)}; repeat it.  [default: {SCENES}]",
+)
 @click.option(
     "--model",
     multiple=True,
@@ -43,16 +37,17 @@ class NamesOption(click.Option):
 )
 @click.option(
     "--method",
-    cls=NamesOption,
     multiple=True,
     metavar="SPEC",
-    help="NAMES, or name:key=value,...; repeat it to compare methods.  [default: none and lime]",
+    help=f"{', '.join(METHOD_NAMES)}, or name:key=value,...; repeat it to compare methods.  [default: none and lime]",
 )
 @click.option(
     "--data", type=click.Path(path_type=Path), help="The folder of the benchmarks.  [default: that of data get]"
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Pictures or sounds of each task, with all their questions.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which ones --limit takes.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draw that --limit makes."
+)
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -104,7 +99,7 @@ def command(
     from lime_mlx.evaluate.hosts import Hosts
     from lime_mlx.evaluate.runner import RunConfig
 
-    tasks, hosts = list(task or ("scenes",)), Hosts()
+    tasks, hosts = list(task or (SCENES,)), Hosts()
     if calibrate:
         calibration.check(tasks, hosts)
         tasks = [SPECS.get(spec, spec) for spec in tasks]

@@ -1,4 +1,4 @@
-"""lime-mlx report: one HTML page of a run, with the verdict, the scores, plots, disagreements and settings."""
+"""lime-mlx report: one HTML page of a run, with the conclusion, the scores, plots, disagreements and settings."""
 
 from pathlib import Path
 

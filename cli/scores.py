@@ -120,7 +120,7 @@ def markdown(figures: Sequence["Figure"]) -> Iterator[str]:
 def figure_text(figure: "Figure", plain: "Figure | None") -> str:
     """A figure with its interval, and a mark where it differs from plain decoding; time also as so many x plain."""
     value, low, high = figure.value, figure.low, figure.high
-    mark = MARKS.get(figure.comparison.verdict, "") if figure.comparison else ""
+    mark = MARKS.get(figure.comparison.outcome, "") if figure.comparison else ""
     if math.isnan(value):
         return "none"
     if figure.metric.unit == "s/token":
@@ -143,7 +143,7 @@ def remarks(figures: Sequence["Figure"]) -> list[str]:
         "p < 0.05 after Holm's correction. Plain decoding is compared with that of the first model."
     ]
     for figure, comparison in pairs:
-        if comparison.verdict == TOO_FEW and comparison.p < 0.5:
+        if comparison.outcome == TOO_FEW and comparison.p < 0.5:
             needed = f"; about {comparison.needed:,} would show a difference like this" if comparison.needed else ""
             where = f"{figure.cell.task} {figure.metric.split} {figure.metric.name}"
             lines.append(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from lime_mlx import spec
 from lime_mlx.errors import ConversionError
-from lime_mlx.spec import Range
+from lime_mlx.spec import Choice, Range
 
 from .schemes import BITS, RECIPES, Scheme
 from .tensors import DTYPES, SHARD
@@ -44,14 +44,13 @@ class Options:
     calibration_data: str | None = None
     quantize_vision: bool = False
     dequantize: bool = False
-    dtype: str | None = None
+    dtype: Annotated[str, Choice(*DTYPES)] | None = None
     shard_bytes: int = SHARD
 
     def __post_init__(self) -> None:
+        spec.check(self, "convert", ConversionError)
         if self.quantize and self.dequantize:
             raise ConversionError("Choose either --quantize or --dequantize, not both.")
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise ConversionError(f"There is no dtype {self.dtype!r} here; choose one of {', '.join(DTYPES)}.")
         self._check_flags_of_quantize()
         if self.quant_predicate is not None and self.q_mode != "affine":
             raise ConversionError(f"--quant-predicate goes with --q-mode affine, not with {self.q_mode}.")

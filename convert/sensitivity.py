@@ -21,6 +21,7 @@ from lime_mlx.errors import ConversionError
 from lime_mlx.generation import decode
 from lime_mlx.lrp.relevance import relevance, reliance
 from lime_mlx.media.audio import Sound
+from lime_mlx.media.formats import is_picture_name
 from lime_mlx.media.image import open_image
 from lime_mlx.models import takes
 from lime_mlx.models.base import Model
@@ -33,7 +34,6 @@ from .schemes import BITS, Scheme, dequantize, quantize
 from .verify import divergence
 
 MEASURED = (2, 3, 4)  # bits at which the model runs
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TOKENS = 24
 FIRST_SEED, REGIME = 300_000, "ordinary"
 TEXTS = (
@@ -118,7 +118,7 @@ def sample_prompts(processor: Processor, family: str, recipe: RelevanceRecipe) -
 
 
 def _pictures(folder: Path, media: Sequence[str]) -> list[Path]:
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(filter(is_picture_name, folder.glob("*")))
     if not paths or "image" not in media:
         problem = "has no pictures" if "image" in media else "is of no use to a model that takes no pictures"
         raise ConversionError(f"The folder {folder} {problem}; leave --calibration-data out.")

@@ -5,24 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import mlx.core as mx
 
 from lime_mlx.errors import PromptError
 from lime_mlx.session import LogitsProcessor
+from lime_mlx.spec import Range, options
 
 # Log-probabilities (1, V) to a token (1,), as mlx-lm's samplers.
 Sampler = Callable[[mx.array], mx.array]
-# Least and most of each option; NaN is in no range.
-RANGES = {
-    "max_tokens": (1, math.inf),
-    "temperature": (0, math.inf),
-    "top_p": (0, 1),
-    "top_k": (0, math.inf),
-    "min_p": (0, 1),
-    "repetition_penalty": (0, math.inf),
-    "seed": (0, 2**64 - 1),
-}
+MAX_TOKENS = Range(1)
 
 
 @dataclass(frozen=True)
@@ -34,15 +27,15 @@ class Sampling:
     Raises `PromptError` for a value outside its range.
     """
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float | None = None
-    seed: int | None = None
+    temperature: Annotated[float, Range(0)] = 0.0
+    top_p: Annotated[float, Range(0, 1)] = 1.0
+    top_k: Annotated[int, Range(0)] = 0
+    min_p: Annotated[float, Range(0, 1)] = 0.0
+    repetition_penalty: Annotated[float, Range(0)] | None = None
+    seed: Annotated[int, Range(0, 2**64 - 1)] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"):
+        for name in options(type(self)):
             if (value := getattr(self, name)) is not None:
                 check(name, value)
 
@@ -68,8 +61,12 @@ class Sampling:
 
 
 def check(name: str, value: float, label: str | None = None) -> None:
-    """Raise `PromptError` for an option whose value is outside its range; `label` is what the user calls it."""
-    least, most = RANGES[name]
-    if not least <= value <= most:
-        bound = f"from {least} to {most}" if most < math.inf else f"at least {least}"
-        raise PromptError(f"{label or name} is {value}; it must be {bound}.")
+    """Raise `PromptError` for an option whose value is outside its range; NaN is in no range.
+
+    name: "max_tokens", or an option of `Sampling`. label: what the user calls it.
+    """
+    constraints = (MAX_TOKENS,) if name == "max_tokens" else options(Sampling)[name].constraints
+    for valid in constraints:
+        if isinstance(valid, Range) and not valid.low <= value <= valid.high:
+            bound = f"from {valid.low} to {valid.high}" if valid.high < math.inf else f"at least {valid.low}"
+            raise PromptError(f"{label or name} is {value}; it must be {bound}.")

@@ -31,6 +31,7 @@ from lime_mlx.evaluate.data.download import Downloader
 from lime_mlx.evaluate.data.folder import DataFolder
 from lime_mlx.evaluate.data.sources import LICENCES, File, Sources
 from lime_mlx.evaluate.store import Store
+from lime_mlx.evaluate.tasks.mme import Mme
 from lime_mlx.evaluate.tasks.pope import Pope
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -550,6 +551,19 @@ def test_mme_and_audio_by_hand(tmp_path, task, lacking, missing):
     assert {str(path.relative_to(folder / task)) for path in (folder / task).rglob("*.*")} == files.keys()
     shown = run("list", "--dir", folder).stdout
     assert all(name in shown for name in LICENCES)
+
+
+def test_the_ending_of_a_picture_of_mme_may_be_in_capitals(tmp_path):
+    endings = dict(zip(layout.MME_PARTS, ("JPG", "Jpeg", "PNG", "jpg"), strict=True))
+    files = {f"{part}/a.txt": b"Is it?\tYes\nIs it not?\tNo\n" for part in endings}
+    pictures = {f"{part}/a.{ending}": jpeg(1) for part, ending in endings.items()}
+    put(tmp_path / "from", files | pictures)
+    done = run("get", "mme", "--dir", tmp_path / "data", "--from", tmp_path / "from")
+    assert done.output == f"mme is in {tmp_path / 'data'} (8 copied files).\n"
+    assert ("mme", "4", "4") in DataFolder(tmp_path / "data").state()
+    items = Mme().items(tmp_path / "data")
+    assert {item.medium for item in items} == pictures.keys()
+    assert all(Mme().source(tmp_path / "data", item.medium).is_file() for item in items)
 
 
 @pytest.mark.parametrize("arguments", [["mme", "--set", "coco"], ["amber", "--limit", "3"], ["coco"], []])

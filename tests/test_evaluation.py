@@ -24,6 +24,7 @@ from lime_mlx.errors import CheckpointError, DataError, LimeError
 from lime_mlx.evaluate import asking
 from lime_mlx.evaluate import store as storing
 from lime_mlx.evaluate.asking import TIMED
+from lime_mlx.evaluate.data import layout
 from lime_mlx.evaluate.runner import RunConfig, run
 from lime_mlx.evaluate.scorers.metrics import MORE, Metric, yes_no
 from lime_mlx.evaluate.store import Answers, Cell, Store
@@ -217,6 +218,7 @@ def test_models_take_the_tasks_of_their_medium(tmp_path):
         ({"methods": ["limes"]}, "Unknown method 'limes'"),
         ({"tasks": ["popes"]}, "Unknown task 'popes'; choose one of scenes"),
         ({"tasks": ["scenes:part=all"]}, "part is 'all'; choose one of validation, test"),
+        ({"tasks": ["scenes:ask=caption"]}, "ask is 'caption'; .* questions. Did you mean captions"),
         ({"tasks": ["scenes:count=0"]}, "count is 0; it must be at least 1"),
         ({"tasks": ["pope"]}, "needs its files: lime-mlx data get pope"),
         ({"tasks": ["pope"], "data": Path("nowhere")}, "no data folder nowhere"),
@@ -286,6 +288,7 @@ def test_an_interrupt_says_that_the_same_command_continues(calibrate, tmp_path, 
 def test_help_names_every_method_and_task():
     text = " ".join(CliRunner().invoke(main, ["evaluate", "--help"]).output.split())
     assert ", ".join(METHOD_NAMES) in text and ", ".join(TASKS) in text and "NAMES" not in text
+    assert tuple(TASKS) == layout.BUILT_IN + layout.WITH_FILES
 
 
 def test_a_figure_has_the_same_n_in_the_terminal_and_on_the_page(whole):
@@ -396,6 +399,7 @@ def test_score_needs_no_model_and_says_the_same(whole, monkeypatch):
     (row,) = [r for r in rows if (r["method"], r["split"], r["metric"]) == ("lime", "adversarial", "accuracy")]
     assert row["value"] == pytest.approx(right) and row["n"] == len(by_hand)
     assert row["comparison"]["against"] == ["demo", "none", SCENES]
+    assert row["comparison"]["verdict"] and "outcome" not in row["comparison"], "the keys of stored files stay"
     assert json.loads((whole / "scores.json").read_text())["ours"] == rows
     table = CliRunner().invoke(main, ["score", str(whole)])
     assert "CHAIR_I" in table.stdout and "95 % interval" in table.stdout

@@ -125,7 +125,16 @@ def shown(tmp_path_factory) -> Path:
 def test_real_run(real):
     page = (real / "report.html").read_text()
     text = plain(page)
-    for part in ("Verdict", "Scores", "Plots", "Largest disagreements", "Settings", "demo-sound", "CHAIR_I", "greedy"):
+    for part in (
+        "Conclusion",
+        "Scores",
+        "Plots",
+        "Largest disagreements",
+        "Settings",
+        "demo-sound",
+        "CHAIR_I",
+        "greedy",
+    ):
         assert part in text
     figures = summarise(Store(real))
     assert {f"{100 * f.value:.1f}" for f in figures if f.metric.unit == "%"} <= set(re.findall(r"[\d.]+", text)) | {
@@ -183,7 +192,7 @@ def test_better_worse_and_not_enough_questions(tmp_path):
     assert int(re.search(r"about ([\d,]+) questions", said["m3id"])[1].replace(",", "")) in needed
     assert "Lowest CHAIR_I seen: lime, 0.0 % (0.0 to 0.0); more than chance against none." in text
     assert text.count("▲ better") - text.count("▲ better and") == 1 + sum(
-        f.comparison is not None and f.comparison.verdict == "better" for f in summarise(Store(folder))
+        f.comparison is not None and f.comparison.outcome == "better" for f in summarise(Store(folder))
     )
 
 

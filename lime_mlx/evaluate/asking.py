@@ -18,17 +18,17 @@ from lime_mlx.prompt import NOUNS, Prompt
 from lime_mlx.session import Session
 
 from .checks import RunConfig, Workload
-from .records import Given, Record
+from .records import AnswerFields, Record
 from .store import Answers, Cell
 from .tasks import Item
 
 # Where reliance is recorded, one answer of so many is given once more without it, to be timed.
 TIMED = 5
-Opener = Callable[[], Session]
+SessionFactory = Callable[[], Session]
 Advance = Callable[[Cell, int], None]
 
 
-class Interview:
+class ModelRun:
     """One model in memory that is asked questions. answers: those of each cell, where the new ones go too.
 
     advance: called with a cell and the number of its questions that are done.
@@ -51,32 +51,32 @@ class Interview:
             for cell in cells:
                 self.advance(cell, len(self.answers[cell].lacking(items)))
             return f"{self.name} takes no {NOUNS[task.medium][1]}: {spec} is left out."
-        openers: dict[str, Opener] = {}
+        factories: dict[str, SessionFactory] = {}
         problem = None
         try:
             media = task.opened(self.config.data, items[0].medium)
             prompts = self.processor.prompts([item.text for item in items], **media)
-            opened = sessions(self.model, prompts, self.config.shared)
-            openers = dict(zip((item.id for item in items), opened, strict=True))
+            of_items = sessions(self.model, prompts, self.config.shared)
+            factories = dict(zip((item.id for item in items), of_items, strict=True))
         except Exception as error:  # whatever is wrong with one picture, the others can be asked about
             problem = reason(error)
         for cell in cells:
             for item in self.answers[cell].lacking(items):
-                record = self._failed(item, problem) if problem else self._answered(item, cell, openers[item.id])
+                record = self._failed(item, problem) if problem else self._answered(item, cell, factories[item.id])
                 self.answers[cell].append(record)
                 self.advance(cell, 1)
         mx.clear_cache()
         return ""
 
-    def _answered(self, item: Item, cell: Cell, opener: Opener) -> Record:
+    def _answered(self, item: Item, cell: Cell, open_session: SessionFactory) -> Record:
         """The record of a question with the answer to it, or with the reason why there is none."""
         method, reliance = self.work.methods[cell.method], self.config.reliance
         timed = not reliance or is_timed(item.id)
         try:
-            given = answer(opener, method, self.processor, item.max_tokens, reliance, timed)
+            fields = answer(open_session, method, self.processor, item.max_tokens, reliance, timed)
         except Exception as error:  # what goes wrong with one question is recorded with it
             return self._failed(item, reason(error))
-        return {**_question(item), **given}
+        return {**_question(item), **fields}
 
     def _failed(self, item: Item, problem: str) -> Record:
         return {**_question(item), "error": problem}
@@ -98,22 +98,24 @@ def is_timed(name: str) -> bool:
     return zlib.crc32(name.encode()) % TIMED == 0
 
 
-def answer(opener: Opener, method: Method, processor: Processor, max_tokens: int, reliance: bool, timed: bool) -> Given:
+def answer(
+    open_session: SessionFactory, method: Method, processor: Processor, max_tokens: int, reliance: bool, timed: bool
+) -> AnswerFields:
     """A greedy answer and what it took.
 
-    opener: gives a new session at the end of the prompt each time. timed: decode (once more, after reliance) without
-    reliance, and record seconds and memory.
+    open_session: gives a new session at the end of the prompt each time. timed: decode (once more, after reliance)
+    without reliance, and record seconds and memory.
     """
     stop = frozenset(processor.eos_token_ids)
 
     def decode(relevance: bool) -> tuple[list[Step], float]:
-        session = opener()
+        session = open_session()
         session.want_relevance = relevance
         began = time.perf_counter()
         decoded = list(steps(session, method, max_tokens, stop=stop))
         return decoded, time.perf_counter() - began
 
-    costs: Given = {}
+    costs: AnswerFields = {}
     decoded = decode(True)[0] if reliance else []
     if timed:
         mx.reset_peak_memory()
@@ -122,14 +124,14 @@ def answer(opener: Opener, method: Method, processor: Processor, max_tokens: int
         costs = {"seconds": round(seconds, 6), "memory": round(mx.get_peak_memory() / 1e9, 6)}
     tokens = [step.token for step in decoded if step.token not in stop]
     text = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-    given: Given = {"text": text, "tokens": tokens, "steps": len(decoded)}
+    fields: AnswerFields = {"text": text, "tokens": tokens, "steps": len(decoded)}
     if reliance:
         shares = [None if step.reliance is None else round(step.reliance, 6) for step in decoded]
-        given["reliance"] = shares[: len(tokens)]
-    return {**given, **costs}
+        fields["reliance"] = shares[: len(tokens)]
+    return {**fields, **costs}
 
 
-def sessions(model: Model, prompts: Sequence[Prompt], shared: bool = True) -> Iterator[Opener]:
+def sessions(model: Model, prompts: Sequence[Prompt], shared: bool = True) -> Iterator[SessionFactory]:
     """For each prompt, what opens a session at its end, as often as it is called.
 
     shared: prefill the common part of the prompts only once.

@@ -14,7 +14,7 @@ class _Identity(TypedDict):
     medium: str
 
 
-class Given(TypedDict, total=False):
+class AnswerFields(TypedDict, total=False):
     """An answer and what it took; see `Record`."""
 
     text: str
@@ -25,7 +25,7 @@ class Given(TypedDict, total=False):
     memory: float
 
 
-class Record(_Identity, Given, total=False):
+class Record(_Identity, AnswerFields, total=False):
     """A question, and the answer to it or the reason why there is none. The keys are those of the stored files.
 
     id: of the question, unique in its task. medium: the picture or sound. split: the part of the task. prompt: the

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from .asking import Advance, Interview
+from .asking import Advance, ModelRun
 from .checks import RunConfig, Workload, prepare
 from .hosts import Hosts
 from .store import Answers, Cell, Store
@@ -76,8 +76,8 @@ def _ask(
     """Put groups of questions to one model, which is in memory only here; returns the notes."""
     if not groups:
         return []
-    interview = Interview(config, model, work, answers, advance)
-    return sorted({note for spec, items in groups if (note := interview.ask(spec, items))})
+    model_run = ModelRun(config, model, work, answers, advance)
+    return sorted({note for spec, items in groups if (note := model_run.ask(spec, items))})
 
 
 def _outcome(answers: Mapping[Cell, Answers], notes: list[str]) -> RunOutcome:

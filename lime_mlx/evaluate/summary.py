@@ -29,7 +29,7 @@ class PairedComparison:
 
     difference, low, high: of the ratios, with a 95 % interval by picture. p: of McNemar's exact test for answers that
     are right or wrong, else of the randomisation test. corrected: p after Holm, over all comparisons of the task.
-    verdict: "better", "worse", "not enough questions to tell" or "no difference seen". needed: the number of entries
+    outcome: "better", "worse", "not enough questions to tell" or "no difference seen". needed: the number of entries
     that would show the difference that was seen, in four of five runs and among as many comparisons.
     """
 
@@ -40,7 +40,7 @@ class PairedComparison:
     p: float
     needed: int | None
     corrected: float = float("nan")
-    verdict: str = ""
+    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,10 @@ def rows(figures: Iterable[Figure]) -> list[dict[str, object]]:
         row: dict[str, object] = {**figure.cell._asdict(), "split": metric.split, "metric": metric.name}
         row |= {"unit": metric.unit, "value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
         if figure.comparison is not None:
-            row["comparison"] = _without_nan(asdict(figure.comparison))
+            comparison = asdict(figure.comparison)
+            # Stored files call the outcome a verdict.
+            comparison["verdict"] = comparison.pop("outcome")
+            row["comparison"] = _without_nan(comparison)
         flat.append(_without_nan(row))
     return flat
 
@@ -252,10 +255,10 @@ def _needed(paired: PairedDifference, n: int, level: float, power: float = 0.8) 
 
 
 def _judged(figure: Figure, comparison: PairedComparison, corrected: float) -> PairedComparison:
-    """The comparison with its corrected p and its verdict."""
+    """The comparison with its corrected p and its outcome."""
     if corrected < LEVEL:
-        verdict = BETTER if comparison.difference * figure.metric.goal > 0 else WORSE
-        return replace(comparison, corrected=corrected, verdict=verdict)
-    verdict = TOO_FEW if comparison.difference else SAME
+        outcome = BETTER if comparison.difference * figure.metric.goal > 0 else WORSE
+        return replace(comparison, corrected=corrected, outcome=outcome)
+    outcome = TOO_FEW if comparison.difference else SAME
     needed = None if comparison.needed is None else max(comparison.needed, figure.n + 1)
-    return replace(comparison, corrected=corrected, verdict=verdict, needed=needed)
+    return replace(comparison, corrected=corrected, outcome=outcome, needed=needed)

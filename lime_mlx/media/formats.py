@@ -4,6 +4,7 @@ import codecs
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .fetch import one_line
 
@@ -14,6 +15,8 @@ RIFF = {b"WAVE": "sound", b"AVI ": "video", b"WEBP": "picture"}
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 PICTURE_BRANDS = (*HEIC_BRANDS, b"avif", b"avis")
 SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ")
+# How the names of pictures in a folder end, in lower case; `open_image` knows a file by its content.
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Endings of addresses that are sounds; a file is known by its content.
 SOUND_SUFFIXES = frozenset(".wav .mp3 .flac .ogg .oga .opus .m4a .aif .aiff .au .caf".split())
 
@@ -35,6 +38,11 @@ ADVICE = {
     ("sound", "text"): "text, not a sound; check which file it is",
     ("sound", None): "not a sound that can be read; convert it to WAV, FLAC or MP3",
 }
+
+
+def is_picture_name(file: Path) -> bool:
+    """Whether the name of a file ends as those of pictures do, in small letters or capitals."""
+    return file.suffix.lower() in PICTURE_SUFFIXES
 
 
 def kind_of(data: bytes) -> str | None:

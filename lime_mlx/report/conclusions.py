@@ -18,7 +18,7 @@ Compared = list[tuple[Figure, PairedComparison]]
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What is known of one cell. kind: "better", "worse", "mixed", "unsure" or "same".
+    """What the figures say about one cell. kind: "better", "worse", "mixed", "unsure" or "same".
 
     lines: what it rests on. costs: how many answers are the same as plain ones, and the time.
     """
@@ -38,11 +38,11 @@ class Group(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A figure in a table. verdict: "better", "worse" or "". why: the comparison in words."""
+    """A figure in a table. outcome: "better", "worse" or "". why: the comparison in words."""
 
     value: str
     interval: str
-    verdict: str = ""
+    outcome: str = ""
     why: str = ""
 
 
@@ -92,7 +92,7 @@ def _group(result: TaskResult, names: Names, against: Cell, cells: Mapping[Cell,
 def _conclusion(result: TaskResult, cell: Cell, name: str, against: Cell, figures: Compared) -> Conclusion:
     parts: dict[str, Compared] = {}
     for figure, comparison in figures:
-        parts.setdefault(comparison.verdict, []).append((figure, comparison))
+        parts.setdefault(comparison.outcome, []).append((figure, comparison))
     gained, lost = parts.get(BETTER, []), parts.get(WORSE, [])
     open_ = sorted(parts.get(TOO_FEW, []), key=lambda pair: (pair[1].p, pair[0].metric.goal))
     kind = _kind(bool(gained), bool(lost), bool(open_))
@@ -172,7 +172,7 @@ def _chance(result: TaskResult, cell: Cell, names: Names, with_model: bool) -> s
     comparisons = [figure.comparison for figure in figures if figure.comparison]
     if not comparisons:
         return ""
-    shown = any(comparison.verdict == BETTER for comparison in comparisons)
+    shown = any(comparison.outcome == BETTER for comparison in comparisons)
     base = names.of(comparisons[0].against, with_model)
     return f"; {'more' if shown else 'not shown to be more'} than chance against {base}"
 
@@ -194,7 +194,7 @@ def signed(share: float) -> str:
 
 def score_tables(result: TaskResult, names: Names) -> list[Table]:
     """The tables of the page: what the answers say, then their time, memory and reliance."""
-    tables: dict[tuple[str, ...], list[tuple[str, list[Row]]]] = {}
+    by_metrics: dict[tuple[str, ...], list[tuple[str, list[Row]]]] = {}
     for table in figure_tables(result.figures):
         rows = [
             Row(
@@ -205,8 +205,8 @@ def score_tables(result: TaskResult, names: Names) -> list[Table]:
             )
             for row in table.rows
         ]
-        tables.setdefault(tuple(table.metrics), []).append((table.split, rows))
-    return [Table(list(metrics), splits) for metrics, splits in tables.items()]
+        by_metrics.setdefault(tuple(table.metrics), []).append((table.split, rows))
+    return [Table(list(metrics), splits) for metrics, splits in by_metrics.items()]
 
 
 def entry(result: TaskResult, figure: Figure | None) -> Entry | None:
@@ -221,4 +221,4 @@ def entry(result: TaskResult, figure: Figure | None) -> Entry | None:
     if comparison is None:
         return Entry(value, f"{low}–{high}")
     why = f"{_points(comparison)}, p = {comparison.corrected:.2g} after Holm"
-    return Entry(value, f"{low}–{high}", comparison.verdict if comparison.verdict in (BETTER, WORSE) else "", why)
+    return Entry(value, f"{low}–{high}", comparison.outcome if comparison.outcome in (BETTER, WORSE) else "", why)

@@ -24,11 +24,14 @@ SECONDS, PEAKS = 12, 120
 
 
 class GivenAnswer(NamedTuple):
-    """An answer as words, each with whether another answer lacks it. by: its cells. verdict: what is wrong, if any."""
+    """An answer as words, each with whether another answer lacks it.
+
+    by: the cells that gave it. judgement: what is wrong with it, if anything.
+    """
 
     words: list[tuple[str, bool]]
     by: str
-    verdict: str
+    judgement: str
     wrong: bool
 
 
@@ -115,12 +118,12 @@ def _question(result: TaskResult, name: str, names: Names, with_model: bool) -> 
     record = next(by_id[name] for by_id in result.answers.values() if name in by_id)
     answers = []
     for words, (_, cells) in zip(marked(list(by_text)), by_text.items(), strict=True):
-        verdict, wrong = _verdict(result, cells[0], name)
-        answers.append(GivenAnswer(words, names.all(cells, with_model), verdict, wrong))
+        judgement, wrong = _judgement(result, cells[0], name)
+        answers.append(GivenAnswer(words, names.all(cells, with_model), judgement, wrong))
     return ExhibitQuestion(record["prompt"], record["split"], _truth(record), answers)
 
 
-def _verdict(result: TaskResult, cell: Cell, name: str) -> tuple[str, bool]:
+def _judgement(result: TaskResult, cell: Cell, name: str) -> tuple[str, bool]:
     """What is wrong with an answer, in words, and whether something is."""
     if errors := result.errors.get(CAPTIONS, {}).get(cell, {}).get(name):
         text = f"{errors.wrong:g} of {errors.total:g} objects made up" if errors.wrong else "nothing made up"

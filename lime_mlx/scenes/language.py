@@ -16,9 +16,9 @@ PROMPTS = (
     "What does the picture show?",
 )
 CAPTIONS = (
-    "A {place} with {things}.",
-    "This is {a_place}. There is {things}.",
-    "The picture shows {a_place}. I see {things}.",
+    "A {setting} with {things}.",
+    "This is {a_setting}. There is {things}.",
+    "The picture shows {a_setting}. I see {things}.",
 )
 SOUND_PROMPTS = (
     "What do you hear?",
@@ -62,7 +62,7 @@ def caption(scene: Scene | SoundScene, rng: random.Random | None = None, togethe
     template = rng.choice(templates) if rng else templates[0]
     kinds = _together(scene) if together else scene.kinds
     things = listed([with_article(kind) for kind in kinds])
-    return template.format(place=scene.setting, a_place=with_article(scene.setting), things=things)
+    return template.format(setting=scene.setting, a_setting=with_article(scene.setting), things=things)
 
 
 def _together(scene: Scene | SoundScene) -> list[str]:

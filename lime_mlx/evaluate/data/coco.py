@@ -49,7 +49,7 @@ def write_objects(
     annotations = read_annotations(archive)
     pictures = len(annotations.categories)
     whole: dict[str, list[int]] = {}
-    tables: dict[str, ObjectTable] = {}
+    by_mode: dict[str, ObjectTable] = {}
     for number, mode in enumerate((WHOLE_TABLE, *(mode for mode in MODES if mode != WHOLE_TABLE))):
 
         def count(done: int, before: int = number * pictures) -> None:
@@ -60,9 +60,9 @@ def write_objects(
             whole = images
         else:
             images = {image: indices for image, indices in images.items() if indices != whole[image]}
-        tables[mode] = {"annotations_sha256": sha256, "objects": annotations.objects, "images": images}
+        by_mode[mode] = {"annotations_sha256": sha256, "objects": annotations.objects, "images": images}
     for mode, path in object_tables(folder).items():
-        write(path, json.dumps(tables[mode]))
+        write(path, json.dumps(by_mode[mode]))
 
 
 def read_annotations(archive: Path) -> Annotations:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,11 +16,13 @@ from pathlib import Path
 from lime_mlx.errors import DataError, MediaError
 from lime_mlx.evaluate.data import coco, sources
 from lime_mlx.evaluate.data.download import Downloader
-from lime_mlx.evaluate.data.layout import IMAGES, MME_PARTS, PICTURE_SUFFIXES, TASKS, object_tables
+from lime_mlx.evaluate.data.layout import AMBER, AUDIO, CHAIR, IMAGES, MME, MME_PARTS, POPE, WITH_FILES, object_tables
 from lime_mlx.evaluate.data.sources import File, Sources
 from lime_mlx.evaluate.store import Store
 from lime_mlx.evaluate.tasks.audio import read_questions
+from lime_mlx.evaluate.tasks.mme import pictures_of
 from lime_mlx.evaluate.tasks.pope import Pope
+from lime_mlx.media.formats import is_picture_name
 from lime_mlx.media.image import open_image
 
 # How many names an error lists.
@@ -47,7 +49,7 @@ class DataFolder:
     counts: Counter[str] = field(default_factory=Counter)
 
     def get(self, task: str, sets: Sequence[str] = ("coco",), limit: int | None = None, seed: int = 0) -> None:
-        """Get the files of one of `TASKS`. Complete files are kept; an interrupted call can be repeated.
+        """Get the files of one of `WITH_FILES`. Complete files are kept; an interrupted call can be repeated.
 
         sets: of POPE. limit: get only the pictures that evaluate --limit and --seed ask about (POPE and CHAIR).
 
@@ -55,33 +57,35 @@ class DataFolder:
             DataError: files are missing in `source`, do not arrive or are not the official ones, or they cannot be
                 downloaded. The error says where to get them.
         """
-        if task not in TASKS:
-            raise DataError(f"The task {task!r} has no files; choose one of {', '.join(TASKS)}.")
+        getters: dict[str, Callable[[], None]] = {
+            POPE: partial(self._pope, sets, limit, seed),
+            CHAIR: partial(self._chair, limit, seed),
+            AMBER: self._amber,
+            MME: self._mme,
+            AUDIO: self._audio,
+        }
+        if task not in getters:
+            raise DataError(f"The task {task!r} has no files; choose one of {', '.join(WITH_FILES)}.")
         if self.source is not None and not self.source.is_dir():
             raise DataError(f"There is no folder {self.source} to take files from; check --from.")
         with Store(self.folder).locked():
-            if task == "pope":
-                self._pope(sets, limit, seed)
-            elif task == "chair":
-                self._chair(limit, seed)
-            else:
-                {"amber": self._amber, "mme": self._mme, "audio": self._audio}[task]()
+            getters[task]()
 
     def state(self) -> Iterator[tuple[str, str, str]]:
         """Each task, its files and its pictures or sounds that are in the folder, judged by name and size."""
         pope = {f"pope:set={name}": files for name, files in self.sources.pope.items()}
-        for task, files in {**pope, "chair": self.sources.chair, "amber": self.sources.amber}.items():
+        for task, files in {**pope, CHAIR: self.sources.chair, AMBER: self.sources.amber}.items():
             complete = [_has_size(self.folder / file.path, file) for file in files]
-            if task == "chair":
-                complete += [path.is_file() for path in object_tables(self.folder / "chair").values()]
+            if task == CHAIR:
+                complete += [path.is_file() for path in object_tables(self.folder / CHAIR).values()]
             yield task, f"{sum(complete)} of {len(complete)}", self._pictures_of(task)
-        for task, files_of, media_of in (("mme", "*/*.txt", "*/*.[jp]*g"), ("audio", "*.tsv", "*.wav")):
-            count = [sum(1 for _ in (self.folder / task).glob(pattern)) for pattern in (files_of, media_of)]
-            yield task, str(count[0]), str(count[1])
+        mme, audio = self.folder / MME, self.folder / AUDIO
+        yield MME, _count(mme.glob("*/*.txt")), _count(filter(is_picture_name, mme.glob("*/*")))
+        yield AUDIO, _count(audio.glob("*.tsv")), _count(audio.glob("*.wav"))
 
     def _pictures_of(self, task: str) -> str:
         """How many pictures of a task are in the folder; "?" where its questions are not."""
-        names = self._amber_pictures() if task == "amber" else []
+        names = self._amber_pictures() if task == AMBER else []
         with suppress(DataError):
             names = names or list(dict.fromkeys(self._question_pictures(task.partition("=")[2] or "coco", "random")))
         complete = sum((self.folder / IMAGES / name).is_file() for name in names)
@@ -107,15 +111,13 @@ class DataFolder:
 
     def _objects(self) -> None:
         """The tables of objects: made from the annotations, which are removed afterwards."""
-        tables, archive = object_tables(self.folder / "chair"), self.sources.annotations
-        if all(coco.made_from(path) == archive.sha256 for path in tables.values()):
-            self.counts["kept"] += len(tables)
+        paths, archive = list(object_tables(self.folder / CHAIR).values()), self.sources.annotations
+        if all(coco.made_from(path) == archive.sha256 for path in paths):
+            self.counts["kept"] += len(paths)
             return
-        ready = [
-            self._search(path.name, lambda file: coco.made_from(file) == archive.sha256) for path in tables.values()
-        ]
-        copies = [(file, path) for file, path in zip(ready, tables.values(), strict=True) if file is not None]
-        if len(copies) == len(tables):
+        ready = [self._search(path.name, lambda file: coco.made_from(file) == archive.sha256) for path in paths]
+        copies = [(file, path) for file, path in zip(ready, paths, strict=True) if file is not None]
+        if len(copies) == len(paths):
             for file, path in copies:
                 self._copy(file, path)
             return
@@ -124,7 +126,7 @@ class DataFolder:
             annotations,
             archive.sha256,
             self.folder / self.sources.chair[0].path,
-            self.folder / "chair",
+            self.folder / CHAIR,
             lambda done, total: self.progress(TABLES, done, total),
         )
         if self.source is None:
@@ -160,19 +162,19 @@ class DataFolder:
         self._require(lacking, len(files) + len(lacking), "files")
         for path in files:
             check = None if path.suffix == ".txt" else _check_picture
-            self._copy(path, self.folder / "mme" / path.parent.name / path.name, check)
+            self._copy(path, self.folder / MME / path.parent.name / path.name, check)
 
     def _audio(self) -> None:
         if self.source is None:
             raise DataError(sources.AUDIO)
-        tables = sorted(path for name, paths in self._index.items() if name.endswith(".tsv") for path in paths)
-        if not tables:
+        question_files = sorted(path for name, paths in self._index.items() if name.endswith(".tsv") for path in paths)
+        if not question_files:
             raise DataError(f"There is no TSV file in {self.source}. {sources.AUDIO}")
-        questions = (question for path in tables for question in read_questions(path))
+        questions = (question for path in question_files for question in read_questions(path))
         names = list(dict.fromkeys(question.file for question in questions))
         self._require([name for name in names if name not in self._index], len(names), "sounds")
-        for path in [*tables, *(self._index[name][0] for name in names)]:
-            self._copy(path, self.folder / "audio" / path.name)
+        for path in [*question_files, *(self._index[name][0] for name in names)]:
+            self._copy(path, self.folder / AUDIO / path.name)
 
     def _files(self, files: Sequence[File]) -> None:
         lacking = []
@@ -292,12 +294,16 @@ class DataFolder:
 
 def _mme_part(folder: Path) -> tuple[list[Path], list[str]]:
     """The text files and pictures of one part of MME, and the names of those that are missing."""
-    pictures = {path.stem: path for path in folder.glob("*") if path.suffix in PICTURE_SUFFIXES}
+    pictures = pictures_of(folder)
     texts = sorted(folder.glob("*.txt"))
     if not texts:
         return [], [f"{folder.name}/*.txt"]
     files = [path for text in texts for path in (text, pictures.get(text.stem)) if path]
     return files, [f"{folder.name}/{text.stem}.jpg" for text in texts if text.stem not in pictures]
+
+
+def _count(files: Iterable[Path]) -> str:
+    return str(sum(1 for _ in files))
 
 
 def _has_size(path: Path, file: File) -> bool:

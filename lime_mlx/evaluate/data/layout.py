@@ -8,12 +8,14 @@ import platformdirs
 
 from lime_mlx.errors import DataError
 
-# The tasks that have files.
-TASKS = ("pope", "chair", "amber", "mme", "audio")
+# The names of the tasks: those that are drawn or synthesised, and those that have files.
+SCENES, SOUNDS = BUILT_IN = ("scenes", "sounds")
+POPE, CHAIR, AMBER, MME, AUDIO = WITH_FILES = ("pope", "chair", "amber", "mme", "audio")
+# Those of which only the pictures that --limit draws can be got.
+WITH_LIMIT = (POPE, CHAIR)
 POPE_SETS = ("coco", "aokvqa", "gqa")
 POPE_SPLITS = ("random", "popular", "adversarial")
 MME_PARTS = ("existence", "count", "position", "color")
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 IMAGES, SYNONYMS = "images", "synonyms.txt"
 # The objects of the pictures of COCO by CHAIR mode. The first table is whole; the others hold what differs from it.
 OBJECT_TABLES: Mapping[str, str] = {

@@ -4,16 +4,17 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import picture_path, task_folder
+from lime_mlx.evaluate.data.layout import AMBER, picture_path, task_folder
 from lime_mlx.evaluate.records import Material, Record, names
 from lime_mlx.evaluate.scorers.amber import Counts, Relation, describe
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import LESS, MORE, Metric, by_split, ratio
+from lime_mlx.spec import Choice, Range
 
-from .base import Item, Task, check_choice, check_positive, drawn
+from .base import Item, Task, drawn
 
 ANNOTATIONS, QUERIES, RELATION, SAFE = "annotations.json", "query/query_all.json", "relation.json", "safe_words.txt"
 GENERATIVE, DISCRIMINATIVE = "generative", "discriminative"
@@ -26,7 +27,6 @@ SPLITS = {
     "discriminative-relation": "relation",
     "relation": "relation",
 }
-ASK = ("all", GENERATIVE, DISCRIMINATIVE)
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,11 @@ class Amber(Task):
     discriminative.
     """
 
-    name = "amber"
+    name = AMBER
     scorers: ClassVar = {"ours": "ours", "official": "amber"}
 
-    ask: str = "all"
-    tokens: int = 512
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "ask", self.ask, ASK)
-        check_positive(self.name, "tokens", self.tokens)
+    ask: Annotated[str, Choice("all", GENERATIVE, DISCRIMINATIVE)] = "all"
+    tokens: Annotated[int, Range(1)] = 512
 
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         home = task_folder(data, self.name, [ANNOTATIONS])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import task_folder
+from lime_mlx.evaluate.data.layout import AUDIO, task_folder
 from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import Metric, by_split
@@ -42,13 +42,14 @@ class AudioQuestions(Task):
     the second.
     """
 
-    name = "audio"
+    name = AUDIO
     medium = "audio"
     scorers: ClassVar = {"ours": "ours", "official": "interspeech2024", "icassp2025": "icassp2025"}
 
     file: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.file and Path(self.file).is_absolute():
             raise DataError(f"audio: file is {self.file}; name it as it stands in the data folder's audio/.")
 

@@ -9,6 +9,7 @@ from typing import ClassVar, TypedDict
 
 from PIL import Image
 
+from lime_mlx import spec
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.records import Material, Record, Truth, names
 from lime_mlx.evaluate.scorers import answers
@@ -48,6 +49,8 @@ class Item:
 class Task(ABC):
     """A benchmark. Subclasses are frozen dataclasses whose fields are the options of its spec, as those of methods.
 
+    The annotations of the fields say which values are valid, see `spec`; making a task raises `DataError` for others.
+
     medium: "image" or "audio". scorers: the ways to score answers, ours first, each with the parser or mode that it
     uses; "official" is the benchmark's own.
     """
@@ -55,6 +58,9 @@ class Task(ABC):
     name: ClassVar[str]
     medium: ClassVar[str] = "image"
     scorers: ClassVar[Mapping[str, str]] = {"ours": "ours"}
+
+    def __post_init__(self) -> None:
+        spec.check(self, self.name, DataError)
 
     @abstractmethod
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
@@ -101,18 +107,6 @@ class Task(ABC):
     def material(self, data: Path | None) -> Material:
         """What the figures need beside the records, as JSON: it is kept with the answers."""
         return {}
-
-
-def check_choice(task: str, key: str, value: str, choices: Collection[str]) -> None:
-    """Raise `DataError` for a value of an option that is none of its choices."""
-    if value not in choices:
-        raise DataError(f"{task}: {key} is {value!r}; choose one of {', '.join(choices)}.")
-
-
-def check_positive(task: str, key: str, value: int) -> None:
-    """Raise `DataError` for an option below 1."""
-    if value < 1:
-        raise DataError(f"{task}: {key} is {value}; it must be at least 1.")
 
 
 def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:

@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.data.layout import (
+    CHAIR,
     IMAGES,
-    PICTURE_SUFFIXES,
     SYNONYMS,
     WHOLE_TABLE,
     object_tables,
@@ -20,12 +20,13 @@ from lime_mlx.evaluate.data.layout import (
 from lime_mlx.evaluate.records import Material, Record, names
 from lime_mlx.evaluate.scorers.chair import ObjectFinder, read_synonyms
 from lime_mlx.evaluate.scorers.metrics import Metric, captions
+from lime_mlx.media.formats import is_picture_name
+from lime_mlx.spec import Range
 
-from .base import Item, Task, check_choice, check_positive, drawn
+from .base import Item, Task, drawn
 from .pope import Pope
 
 REQUEST = "Please describe this image in detail."
-PICTURES = ("pope", "all")
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,11 @@ class Chair(Task):
     forms of pattern), wordnet that of later papers; each has its own sets of objects.
     """
 
-    name = "chair"
+    name = CHAIR
     scorers: ClassVar = {"ours": "ours", "official": "pattern", "wordnet": "wordnet"}
 
-    pictures: str = "pope"
-    tokens: int = 512
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "pictures", self.pictures, PICTURES)
-        check_positive(self.name, "tokens", self.tokens)
+    pictures: Literal["pope", "all"] = "pope"
+    tokens: Annotated[int, Range(1)] = 512
 
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         truths = read_truths(task_folder(data, self.name, [object_tables(Path())[WHOLE_TABLE].name]))
@@ -89,7 +86,7 @@ def _finder(material: Material, mode: str) -> ObjectFinder:
 
 def _coco_pictures(images: Path, truths: dict[str, dict[str, list[str]]]) -> list[str]:
     """The pictures in a folder that are named as COCO names them and have known objects, each number once."""
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    files = sorted(filter(is_picture_name, images.rglob("*")))
     first: dict[str, str] = {}
     for path in files:
         first.setdefault(picture_number(path.name), path.relative_to(images).as_posix())

@@ -7,17 +7,19 @@ official parser looks for yes or no in the first four characters of an answer.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import MME_PARTS, PICTURE_SUFFIXES, task_folder
+from lime_mlx.evaluate.data.layout import MME, MME_PARTS, task_folder
 from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import MORE, Metric, by_medium, by_split
+from lime_mlx.media.formats import PICTURE_SUFFIXES, is_picture_name
+from lime_mlx.spec import Choice
 
-from .base import Item, Task, check_choice, drawn
+from .base import Item, Task, drawn
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,10 @@ class Mme(Task):
     accuracy+ is the share of pictures with right answers to both questions.
     """
 
-    name = "mme"
+    name = MME
     scorers: ClassVar = {"ours": "ours", "official": "mme"}
 
-    part: str = "all"
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "part", self.part, ("all", *MME_PARTS))
+    part: Annotated[str, Choice("all", *MME_PARTS)] = "all"
 
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         parts = MME_PARTS if self.part == "all" else (self.part,)
@@ -57,14 +56,21 @@ def _part(home: Path, part: str) -> Iterator[Item]:
     files = sorted((home / part).glob("*.txt"))
     if not files:
         raise DataError(f"There is no text file with questions in {home / part}: lime-mlx data get mme.")
+    pictures = pictures_of(home / part)
     for file in files:
-        pictures = [path.name for path in (file.with_suffix(ending) for ending in PICTURE_SUFFIXES) if path.is_file()]
-        medium = f"{part}/{pictures[0] if pictures else file.with_suffix('.jpg').name}"
+        medium = f"{part}/{pictures.get(file.stem, file.with_suffix('.jpg')).name}"
         pair = list(_questions(file))
         if len(pair) != 2:
             raise DataError(f"{file}: expected two questions, not {len(pair)}.")
         for number, (question, label) in enumerate(pair, start=1):
             yield Item(f"{part}/{file.stem}/{number}", medium, question, 16, part, label)
+
+
+def pictures_of(folder: Path) -> dict[str, Path]:
+    """The pictures of a part by their names without ending; of several, the one whose ending is listed first."""
+    pictures = [path for path in folder.glob("*") if is_picture_name(path) and path.is_file()]
+    pictures.sort(key=lambda path: PICTURE_SUFFIXES.index(path.suffix.lower()), reverse=True)
+    return {path.stem: path for path in pictures}
 
 
 def _questions(file: Path) -> Iterator[tuple[str, str]]:

@@ -7,15 +7,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import POPE_SETS, POPE_SPLITS, picture_path, task_folder
+from lime_mlx.evaluate.data.layout import POPE, POPE_SETS, POPE_SPLITS, picture_path, task_folder
 from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import Metric, by_split
+from lime_mlx.spec import Choice
 
-from .base import Item, Task, check_choice, drawn
+from .base import Item, Task, drawn
 
 KEYS = ("question_id", "image", "text", "label")
 
@@ -34,15 +35,11 @@ class Question:
 class Pope(Task):
     """`pope:set=coco,split=all`: the questions as they stand in the files. split: all, or one of the three."""
 
-    name = "pope"
+    name = POPE
     scorers: ClassVar = {"ours": "ours", "official": "pope", "vcd": "vcd"}
 
-    set: str = "coco"
-    split: str = "all"
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "set", self.set, POPE_SETS)
-        check_choice(self.name, "split", self.split, ("all", *POPE_SPLITS))
+    set: Annotated[str, Choice(*POPE_SETS)] = "coco"
+    split: Annotated[str, Choice("all", *POPE_SPLITS)] = "all"
 
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         home = task_folder(data, self.name, [self.set])

@@ -4,8 +4,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
+from lime_mlx.evaluate.data import layout
 from lime_mlx.evaluate.records import Material, Record, names
 from lime_mlx.evaluate.scorers.metrics import LESS, Metric, by_split, captions, ratio
 from lime_mlx.evaluate.scorers.scenes import count_kinds, mentions
@@ -23,12 +24,12 @@ from lime_mlx.scenes import (
     make_sound,
 )
 from lime_mlx.scenes.language import STRATEGIES, questions
+from lime_mlx.spec import Choice, Range
 
-from .base import COUNT, Item, MediaSource, Task, check_choice, check_positive
+from .base import COUNT, Item, MediaSource, Task
 
 # The first seed of a part; lower seeds belong to training.
 PARTS = {"validation": 100_000, "test": 200_000}
-ASK = ("all", "captions", "questions")
 CAPTION = "caption"
 
 
@@ -40,20 +41,14 @@ class Scenes(Task):
     or questions.
     """
 
-    name = "scenes"
+    name = layout.SCENES
     world: ClassVar[World] = PICTURES
     request: ClassVar[str] = PROMPTS[0]
 
-    regime: str = "adversarial"
-    part: str = "test"
-    count: int = COUNT
-    ask: str = "all"
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "regime", self.regime, REGIMES)
-        check_choice(self.name, "part", self.part, PARTS)
-        check_choice(self.name, "ask", self.ask, ASK)
-        check_positive(self.name, "count", self.count)
+    regime: Annotated[str, Choice(*REGIMES)] = "adversarial"
+    part: Annotated[str, Choice(*PARTS)] = "test"
+    count: Annotated[int, Range(1)] = COUNT
+    ask: Literal["all", "captions", "questions"] = "all"
 
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         count = self.count if limit is None else limit
@@ -102,7 +97,7 @@ class Scenes(Task):
 class Sounds(Scenes):
     """`sounds:regime=adversarial,part=test,count=100`: synthesised sounds."""
 
-    name = "sounds"
+    name = layout.SOUNDS
     medium = "audio"
     world = SOUNDS
     request = SOUND_PROMPTS[0]
