@@ -94,7 +94,8 @@ def exchange(case: str, family, python: str, home: Path) -> list[str]:
     hub = parity_checkpoint(case, home / "hub", "hub" if "hub" in spellings else "transformers")
     complete(hub / "config.json", case)
     prompt, inputs = prompt_of(fixture(case)), home / "inputs.npz"
-    np.savez(inputs, input_ids=prompt.input_ids, **prompt.media)
+    arrays: dict[str, Any] = {"input_ids": prompt.input_ids, **prompt.media}
+    np.savez(inputs, **arrays)
     cells = []
     for packed in (False, True):
         mine, other = home / f"mine{packed}", home / f"theirs{packed}"
