@@ -11,7 +11,7 @@ bootstraps over scenes, 95 %; differences are paired by scene.
 import argparse
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from rich.progress import track
 from lime_mlx import load
 from lime_mlx.checkpoint.hub import demos
 from lime_mlx.convert import convert
+from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.scorers.metrics import Metric, ratio
 from lime_mlx.evaluate.statistics import interval, paired_bootstrap
 from lime_mlx.evaluate.store import Answers
@@ -81,25 +82,33 @@ def ask(kind: Kind, home: Path, task: Task) -> None:
         return
     model, processor = load(converted(kind, home)[0])
     for item in track(lacking, description=kind.name):
-        prompt, caption = processor.prompt(item.text, images=[task.source(None, item.medium)]), item.label is None
+        prompt, caption = processor.prompt(item.text, **task.opened(None, item.medium)), item.label is None
         stop = frozenset(processor.eos_token_ids)
-        said = list(decode(model, prompt, "none", item.max_tokens, reliance=caption, stop=stop))
-        record = {**asdict(item), "text": processor.tokenizer.decode([s.token for s in said if s.token not in stop])}
+        decoded = list(decode(model, prompt, "none", item.max_tokens, reliance=caption, stop=stop))
+        record: Record = {
+            "id": item.id,
+            "medium": item.medium,
+            "split": item.split,
+            "label": item.label,
+            "truth": item.truth,
+            "text": processor.tokenizer.decode([step.token for step in decoded if step.token not in stop]),
+        }
         if caption:
-            record["reliance"] = [step.shares.media for step in said if processor.content[step.token]]
+            record["reliance"] = [step.reliance for step in decoded if processor.content[step.token]]
         held.append(record)
 
 
 def figures(kind: Kind, home: Path, task: Task) -> dict[str, Metric]:
     """Every measure of one kind."""
-    known = answers(kind, home).records
-    records = [known[item.id] for item in task.items(None)]
-    found = {(metric.split, metric.name): metric for metric in task.metrics(records, "ours", {})}
-    yes_no = [metric for (_, name), metric in found.items() if name == "accuracy"]
+    stored = answers(kind, home).records
+    records = [stored[item.id] for item in task.items(None)]
+    metrics = {(metric.split, metric.name): metric for metric in task.metrics(records, "ours", {})}
+    yes_no = [metric for (_, name), metric in metrics.items() if name == "accuracy"]
     captions = [record for record in records if record["label"] is None]
+    reliances = [record["reliance"] or [] for record in captions]
     return {
-        "CHAIR_I": found["caption", "CHAIR_I"],
-        "recall": found["caption", "recall"],
+        "CHAIR_I": metrics["caption", "CHAIR_I"],
+        "recall": metrics["caption", "recall"],
         "POPE": Metric(
             "POPE",
             "all",
@@ -108,13 +117,13 @@ def figures(kind: Kind, home: Path, task: Task) -> dict[str, Metric]:
             np.concatenate([metric.top for metric in yes_no]),
             np.concatenate([metric.bottom for metric in yes_no]),
         ),
-        "adversarial": found["adversarial", "accuracy"],
+        "adversarial": metrics["adversarial", "accuracy"],
         "reliance": ratio(
             "reliance",
             "caption",
             captions,
-            [sum(record["reliance"]) for record in captions],
-            [len(record["reliance"]) for record in captions],
+            [sum(share or 0.0 for share in shares) for shares in reliances],
+            [len(shares) for shares in reliances],
         ),
     }
 
@@ -126,18 +135,18 @@ def spread(metric: Metric) -> str:
 
 def difference(ours: Metric, theirs: Metric) -> str:
     """Ours minus theirs, over the same scenes."""
-    found = paired_bootstrap((theirs.top, theirs.bottom), (ours.top, ours.bottom), ours.media)
-    return "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found._asdict())
+    compared = paired_bootstrap((theirs.top, theirs.bottom), (ours.top, ours.bottom), ours.media)
+    return "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**compared._asdict())
 
 
 def tables(home: Path, chosen: list[Kind], task: Task) -> str:
-    found = {kind.name: figures(kind, home, task) for kind in chosen}
+    measures = {kind.name: figures(kind, home, task) for kind in chosen}
     bits = {kind.name: converted(kind, home)[1] for kind in chosen}
-    rows = [[name, f"{bits[name]:.2f}", *map(spread, found[name].values())] for name in found]
-    guided = [name for name in found if name.startswith(("relevance", "logits"))]
-    pairs = [(a, b) for a in guided for b in set(found) - set(guided) if abs(bits[a] - bits[b]) < 0.03]
+    rows = [[name, f"{bits[name]:.2f}", *map(spread, measures[name].values())] for name in measures]
+    guided = [name for name in measures if name.startswith(("relevance", "logits"))]
+    pairs = [(a, b) for a in guided for b in set(measures) - set(guided) if abs(bits[a] - bits[b]) < 0.03]
     versus = [
-        [f"{a} - {b}", f"{bits[a]:.2f}", *(difference(found[a][what], found[b][what]) for what in COLUMNS[2:])]
+        [f"{a} - {b}", f"{bits[a]:.2f}", *(difference(measures[a][what], measures[b][what]) for what in COLUMNS[2:])]
         for a, b in pairs
     ]
     lines = lambda rows: ["| " + " | ".join(row) + " |" for row in rows]  # noqa: E731

@@ -19,14 +19,15 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+WIDTH, MLP, VOCABULARY = 2048, 5504, 32064
 CONFIG = {
     "model_type": "llama",
-    "hidden_size": 2048,
-    "intermediate_size": 5504,
+    "hidden_size": WIDTH,
+    "intermediate_size": MLP,
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
     "num_key_value_heads": 16,
-    "vocab_size": 32064,
+    "vocab_size": VOCABULARY,
 }
 VISION = {
     "model_type": "clip_vision_model",
@@ -75,7 +76,8 @@ def generate(folder: Path, config: dict, limit: int = 5 << 30) -> Path:
 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16"}))
-    shapes = {name: mx.zeros(a.shape, mx.bfloat16) for name, a in tree_flatten(build(config).parameters())}
+    weights = dict(tree_flatten(build(config).parameters()))
+    shapes = {name: mx.zeros(weight.shape, mx.bfloat16) for name, weight in weights.items()}
     files = shard(shapes, limit)
     mx.random.seed(0)
     for file, names in files.items():
@@ -86,8 +88,8 @@ def generate(folder: Path, config: dict, limit: int = 5 << 30) -> Path:
             mx.eval(part[name])
         mx.save_safetensors(str(folder / file), part, metadata={"format": "pt"})
     if len(files) > 1:
-        places = {name: file for file, names in files.items() for name in names}
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        files_of = {name: file for file, names in files.items() for name in names}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files_of}))
     return folder
 
 
@@ -107,15 +109,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", default=None, help="where there is room for the source and two outputs")
     arguments = parser.parse_args()
-    block = 2 * (4 * CONFIG["hidden_size"] ** 2 + 3 * CONFIG["hidden_size"] * CONFIG["intermediate_size"])
-    rest = 4 * CONFIG["vocab_size"] * CONFIG["hidden_size"]
+    block = 2 * (4 * WIDTH**2 + 3 * WIDTH * MLP)
+    rest = 4 * VOCABULARY * WIDTH
     text = {**CONFIG, "num_hidden_layers": max(1, round((1e9 * arguments.gigabytes - rest) / block))}
     config = {"model_type": "llava", "image_token_index": 32000, "text_config": text, "vision_config": VISION}
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as home:
-        home = Path(home)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        home = Path(folder)
         source = generate(home / "source", config)
         size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
-        largest = 2 * CONFIG["vocab_size"] * CONFIG["hidden_size"]
+        largest = 2 * VOCABULARY * WIDTH
         print(
             f"source {size / 1e9:.2f} GB, {text['num_hidden_layers']} layers, largest tensor {largest / 1e6:.0f} MB",
             flush=True,
@@ -124,20 +126,20 @@ def main() -> None:
         if arguments.python:
             runs["mlx_vlm.convert"] = []
         for _ in range(arguments.repeats):
-            for name, found in runs.items():
+            for name, measured in runs.items():
                 for path in source.glob("*.safetensors"):
                     with path.open("rb") as file:
                         while file.read(1 << 24):
                             pass
                 out = home / "out"
                 code, python = (OURS, sys.executable) if name.startswith("lime") else (THEIRS, arguments.python)
-                found.append(measure(python, code, source, out))
+                measured.append(measure(python, code, source, out))
                 written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-                print(f"  {name}: {found[-1][0]:.1f} s, {written / 1e9:.2f} GB", flush=True)
+                print(f"  {name}: {measured[-1][0]:.1f} s, {written / 1e9:.2f} GB", flush=True)
                 subprocess.run(["rm", "-rf", str(out)], check=True)
         print("| | seconds, median | MLX peak, MB | resident, MB |\n|---|---|---|---|")
-        for name, found in runs.items():
-            seconds, peak, resident = np.median(np.array(found), axis=0)
+        for name, measured in runs.items():
+            seconds, peak, resident = np.median(np.array(measured), axis=0)
             print(f"| {name} | {seconds:.1f} | {peak / 1e6:.0f} | {resident / 1e6:.0f} |")
 
 

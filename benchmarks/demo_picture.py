@@ -18,6 +18,8 @@ __all__ = ["KINDS", "PROMPTS", "Model", "answer", "caption", "questions"]
 
 SIZE, PATCH = 128, 16
 GRID = SIZE // PATCH
+# Of a scene whose picture is kept as bytes.
+NO_BOX, NO_PICTURE = (0.0, 0.0, 0.0, 0.0), Image.new("RGB", (1, 1))
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>"]
@@ -127,7 +129,7 @@ class Pool:
             self.pixels, self.labels = stored["pixels"], stored["labels"]
             kept = json.loads(str(stored["scenes"]))
         self.scenes = [
-            Scene(seed, regime, setting, tuple(Object(kind, (), "") for kind in kinds), None, *rest)
+            Scene(seed, regime, setting, tuple(Object(kind, NO_BOX, "") for kind in kinds), NO_PICTURE, *rest)
             for seed, (setting, kinds, *rest) in enumerate(kept)
         ]
 

@@ -9,6 +9,7 @@ a question.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +36,10 @@ def picture(folder: Path, seed: int, regime: str) -> tuple[dict, np.ndarray, int
 def sound(folder: Path, seed: int, regime: str) -> tuple[dict, np.ndarray, int]:
     scene = make_sound(seed, regime)
     extract = WhisperFeatureExtractor.from_pretrained(folder)
-    found = extract(scene.samples, sampling_rate=scene.rate, return_attention_mask=True, return_tensors="pt")
-    inputs = {"input_features": found["input_features"], "feature_attention_mask": found["attention_mask"]}
-    frames = (int(found["attention_mask"].sum()) - 1) // 2 + 1
-    return inputs, found["input_features"][0, :, ::8].numpy(), (frames - 2) // 2 + 1
+    features = extract(scene.samples, sampling_rate=scene.rate, return_attention_mask=True, return_tensors="pt")
+    inputs = {"input_features": features["input_features"], "feature_attention_mask": features["attention_mask"]}
+    frames = (int(features["attention_mask"].sum()) - 1) // 2 + 1
+    return inputs, features["input_features"][0, :, ::8].numpy(), (frames - 2) // 2 + 1
 
 
 DEMOS = {
@@ -65,19 +66,19 @@ DEMOS = {
 }
 
 
-def computed(folder: Path, architecture, inputs_of, placeholder, asked) -> dict[str, np.ndarray]:
+def computed(folder: Path, architecture, inputs_of, placeholder, questions) -> dict[str, np.ndarray]:
     model = architecture.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     template = (folder / "chat_template.jinja").read_text()
     kind, token = placeholder
-    stored = {}
-    for index, (seed, regime, text) in enumerate(asked):
+    stored: dict[str, np.ndarray] = {}
+    for index, (seed, regime, text) in enumerate(questions):
         inputs, part, count = inputs_of(folder, seed, regime)
         message = {"role": "user", "content": [{"type": kind}, {"type": "text", "text": text}]}
-        said = tokenizer.apply_chat_template(
+        question = tokenizer.apply_chat_template(
             [message], chat_template=template, tokenize=False, add_generation_prompt=True
         )
-        ids = tokenizer(said.replace(token, token * count), return_tensors="pt")["input_ids"]
+        ids = tokenizer(question.replace(token, token * count), return_tensors="pt")["input_ids"]
         with torch.no_grad():
             logits = model(input_ids=ids, **inputs).logits[0, -1]
             tokens = model.generate(input_ids=ids, **inputs, max_new_tokens=24, do_sample=False)
@@ -97,9 +98,9 @@ def main() -> None:
     parser.add_argument("--demos", type=Path, default=ROOT / "lime_mlx" / "demo")
     parser.add_argument("--output", type=Path, default=ROOT / "tests" / "fixtures")
     arguments = parser.parse_args()
-    for name, (architecture, inputs_of, placeholder, asked) in DEMOS.items():
-        stored = computed(arguments.demos / name, architecture, inputs_of, placeholder, asked)
-        np.savez_compressed(arguments.output / f"demo_{name}.npz", asked=json.dumps(asked), **stored)
+    for name, (architecture, inputs_of, placeholder, questions) in DEMOS.items():
+        stored: dict[str, Any] = computed(arguments.demos / name, architecture, inputs_of, placeholder, questions)
+        np.savez_compressed(arguments.output / f"demo_{name}.npz", asked=json.dumps(questions), **stored)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ twice.
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,12 +18,16 @@ import numpy as np
 from rich.progress import track
 
 from lime_mlx import load
-from lime_mlx.evaluate.fitting import auroc, auroc_interval, fitted, measured
+from lime_mlx.evaluate.fitting import auroc, auroc_interval, fitted, measured, unsupported
+from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.store import Answers
-from lime_mlx.evaluate.tasks import parse_task
-from lime_mlx.generation import decode
+from lime_mlx.evaluate.tasks import Task, parse_task
+from lime_mlx.generation import Step, decode
+from lime_mlx.models.base import Model
 from lime_mlx.probes.attention import attention
-from lime_mlx.probes.blank import blanked, contrast
+from lime_mlx.probes.blank import blank_logits, contrast
+from lime_mlx.processor import Processor
+from lime_mlx.prompt import Prompt
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
 
@@ -32,7 +37,7 @@ TASKS = {"picture": ("scenes", "demo"), "sound": ("sounds", "demo-sound")}
 STATISTICS = ("share", "signed", "positive", "peak", "logp", "certainty", "last", "rollout", "contrast")
 
 
-def records(loaded, task, file: Path) -> list[dict]:
+def records(loaded: tuple[Model, Processor], task: Task, file: Path) -> list[Record]:
     """One record a scene, with its named objects: their statistics and whether they are there."""
     model, processor = loaded
     answers, items = Answers(file), task.items(None)
@@ -42,25 +47,26 @@ def records(loaded, task, file: Path) -> list[dict]:
         steps = [s for s in decode(model, prompt, "none", item.max_tokens, stop=stop) if s.token not in stop]
         texts = [processor.tokenizer.decode([step.token]) for step in steps]
         statistics = gather(model, prompt, steps)
-        words = [
-            {"kind": kind, "there": kind in item.truth, **statistics[place]} for place, kind in task.objects(texts, {})
+        truth = task.true_objects(item)
+        words: list[dict[str, float | str | bool]] = [
+            {"kind": kind, "there": kind in truth, **statistics[index]} for index, kind in task.objects(texts, {})
         ]
-        answers.append({"id": item.medium, "seed": int(item.medium), "text": "".join(texts), "words": words})
+        answers.append({"id": item.medium, "medium": item.medium, "text": "".join(texts), "words": words})
     return [answers.records[item.medium] for item in items]
 
 
-def gather(model, prompt, steps) -> list[dict[str, float]]:
+def gather(model: Model, prompt: Prompt, steps: Sequence[Step]) -> list[dict[str, float]]:
     """All statistics of each step."""
     tokens, modality = [step.token for step in steps], model.modality(prompt)
     return [
         {
-            **from_relevance(step.relevance, modality),
+            **from_relevance(np.asarray(step.relevance), modality),
             **from_logits(step.logits, step.token),
             **attended,
             "contrast": contrast(step.logits, without, step.token),
         }
         for step, attended, without in zip(
-            steps, attention(model, prompt, tokens), blanked(model, prompt, tokens), strict=True
+            steps, attention(model, prompt, tokens), blank_logits(model, prompt, tokens), strict=True
         )
     ]
 
@@ -79,23 +85,23 @@ def main() -> None:
     spec = f"{name}:regime={arguments.regime},part={arguments.split},count={arguments.scenes},ask=captions"
     file = arguments.output / f"{arguments.demo}.{arguments.split}.{arguments.regime}.jsonl"
     loaded = load(arguments.model or bundled)
-    found = records(loaded, parse_task(spec), file)
-    rows = [(record["seed"], word) for record in found for word in record["words"]]
+    rows = [(record["id"], word) for record in records(loaded, parse_task(spec), file) for word in record["words"]]
     words = [word for _, word in rows]
-    owner = np.array([seed for seed, _ in rows])
+    scenes = np.array([int(seed) for seed, _ in rows])
     positive = np.array([not word["there"] for word in words])
     print(f"{len(words)} object words, {positive.sum()} hallucinated")
-    scores = {name: -np.array([word[name] for word in words]) for name in STATISTICS}
+    scores = {name: -np.array([float(word[name]) for word in words]) for name in STATISTICS}
     detector = Detector.from_config(loaded[0].config)
     if arguments.calibrate:
         detector = fitted(words, arguments.calibrate.split(","))
         print(json.dumps(asdict(detector)))
     if detector:
-        scores["detector"] = np.array([detector.p_unsupported(word) for word in words])
-        found = measured(detector, words, owner)
-        print(f"at the threshold {detector.threshold:.3f}: precision {found.precision:.3f}, recall {found.recall:.3f}")
+        scores["detector"] = unsupported(detector, words)
+        quality = measured(detector, words, scenes)
+        print(f"at the threshold {detector.threshold:.3f}: ", end="")
+        print(f"precision {quality.precision:.3f}, recall {quality.recall:.3f}")
     for name, values in scores.items():
-        low, high = auroc_interval(values, positive, owner)
+        low, high = auroc_interval(values, positive, scenes)
         print(f"| {name} | {auroc(values, positive):.3f} [{low:.3f}, {high:.3f}] |")
 
 

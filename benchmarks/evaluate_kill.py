@@ -27,14 +27,14 @@ UNTIMED = ("time", "memory")
 
 def whole(folder: Path) -> dict[tuple, dict]:
     """Every record whose line has an end, by cell and id; a second one under the same id is an error."""
-    found = {}
+    records: dict[tuple, dict] = {}
     for file in folder.rglob("answers/**/*.jsonl"):
         for line in file.read_bytes().split(b"\n")[:-1]:
             record = json.loads(line)
             key = (file.relative_to(folder).as_posix(), record["id"])
-            assert key not in found, f"{key} is there twice"
-            found[key] = record
-    return found
+            assert key not in records, f"{key} is there twice"
+            records[key] = record
+    return records
 
 
 def size(folder: Path) -> int:

@@ -26,25 +26,24 @@ from lime_mlx.evaluate.asking import sessions  # noqa: E402
 from lime_mlx.evaluate.tasks import parse_task  # noqa: E402
 from lime_mlx.generation import steps  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
+from lime_mlx.models.base import Model  # noqa: E402
 from lime_mlx.prompt import Prompt  # noqa: E402
 
 QUESTIONS, TOKENS = 3, 2
 
 
-def bundled(pictures: int):
+def bundled(pictures: int) -> tuple[Model, list[list[Prompt]]]:
     """The model, and three prompts about each picture."""
     model, processor = load("demo")
     task = parse_task(f"scenes:ask=questions,count={pictures}")
-    asked: dict[str, list[str]] = {}
+    questions: dict[str, list[str]] = {}
     for item in task.items(None):
-        asked.setdefault(item.medium, []).append(item.text)
-    groups = [
-        processor.prompts(texts[:QUESTIONS], images=[task.source(None, medium)]) for medium, texts in asked.items()
-    ]
-    return model, processor.content, groups
+        questions.setdefault(item.medium, []).append(item.text)
+    groups = [processor.prompts(texts[:QUESTIONS], **task.opened(None, medium)) for medium, texts in questions.items()]
+    return model, groups
 
 
-def random_model(pictures: int, layers: int, hidden: int, side: int):
+def random_model(pictures: int, layers: int, hidden: int, side: int) -> tuple[Model, list[list[Prompt]]]:
     """A llava with a random decoder and a tower of a third of its layers."""
     patch, vocabulary = 14, 1000
     vision = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": max(2, layers // 3)}
@@ -61,18 +60,18 @@ def random_model(pictures: int, layers: int, hidden: int, side: int):
         media = {"pixel_values": rng.standard_normal((1, 3, side * patch, side * patch)).astype(np.float32)}
         opening = [1, 2, 3, *[999] * side * side, 4]
         groups.append([Prompt([*opening, *rng.integers(10, 900, 12)], media) for _ in range(QUESTIONS)])
-    return model, None, groups
+    return model, groups
 
 
-def answered(model, content, prompts, shared: bool) -> tuple[list[list[int]], float]:
+def answered(model: Model, prompts: list[Prompt], shared: bool) -> tuple[list[list[int]], float]:
     method = parse_method("none")
     began = time.perf_counter()
-    said = []
-    for start in sessions(model, content, prompts, shared):
+    answers = []
+    for start in sessions(model, prompts, shared):
         session = start()
         session.want_relevance = False
-        said.append([step.token for step in steps(session, method, TOKENS)])
-    return said, time.perf_counter() - began
+        answers.append([step.token for step in steps(session, method, TOKENS)])
+    return answers, time.perf_counter() - began
 
 
 def main() -> None:
@@ -83,14 +82,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=24)
     arguments = parser.parse_args()
     if arguments.layers:
-        found = random_model(arguments.pictures, arguments.layers, arguments.hidden, arguments.side)
+        model, groups = random_model(arguments.pictures, arguments.layers, arguments.hidden, arguments.side)
     else:
-        found = bundled(arguments.pictures)
-    model, content, groups = found
+        model, groups = bundled(arguments.pictures)
     ratios, same = [], 0
     for number, prompts in enumerate([groups[0], *groups]):
         order = (True, False) if number % 2 else (False, True)
-        results = {shared: answered(model, content, prompts, shared) for shared in order}
+        results = {shared: answered(model, prompts, shared) for shared in order}
         if number:  # the first warms up
             same += results[True][0] == results[False][0]
             ratios.append(results[False][1] / results[True][1])

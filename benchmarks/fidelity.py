@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model, processor = load(arguments.model)
     chosen = rules(arguments.rules)
-    everything, content, shares, boxes = [], [], [], []
+    everything, content, share_pairs, box_rows = [], [], [], []
     for seed in track(range(FIRST_SEED, FIRST_SEED + arguments.scenes)):
         scene = make_scene(seed, "ordinary")
         where = {thing.kind: thing.box for thing in scene.objects}
@@ -59,16 +59,16 @@ def main() -> None:
                 break
             correlation = spearman(a[: len(span)][span], b[: len(span)][span])
             everything.append(correlation)
-            shares.append((reliance(a, span), reliance(b, span)))
+            share_pairs.append((reliance(a, span), reliance(b, span)))
             if processor.content[token]:
                 content.append(correlation)
             kind = processor.tokenizer.decode([token]).strip()
             if kind in where:
                 inside = patches(where[kind], scene.image.width, int(span.sum() ** 0.5))
-                boxes.append((grounding(a, span, inside), grounding(b, span, inside), inside.mean()))
+                box_rows.append((grounding(a, span, inside), grounding(b, span, inside), inside.mean()))
             session.extend()
             session.append(token)
-    shares, boxes = np.array(shares), np.array(boxes)
+    shares, boxes = np.array(share_pairs), np.array(box_rows).reshape(-1, 3)
     for name, values in (("all tokens", everything), ("content words", content)):
         low, middle, high = np.percentile(values, [5, 50, 95])
         print(f"Spearman over image tokens, {name} (n={len(values)}): mean {np.mean(values):.3f}, "

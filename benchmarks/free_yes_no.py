@@ -25,7 +25,7 @@ def spoilt(text: str, noun: str) -> bool:
     return noun not in text.lower() or len(re.findall(r"\b(?:yes|no)\b", text.lower())) > 2
 
 
-def asked(scenes: int) -> list[tuple[Image.Image, Question]]:
+def pictures_and_questions(scenes: int) -> list[tuple[Image.Image, Question]]:
     """The pictures of as many scenes, each with its four questions."""
     return [
         (scene.image, question)
@@ -42,10 +42,10 @@ def main() -> None:
     arguments = parser.parse_args()
     blas.load_blas()
     model, processor = load("demo")
-    pairs_asked = asked(arguments.scenes)
+    questions_of = pictures_and_questions(arguments.scenes)
     for method in arguments.method or ("none", "lime"):
         pairs = []
-        for image, question in pairs_asked:
+        for image, question in questions_of:
             answer = generate(model, processor, question.text, image, method=method, max_tokens=TOKENS)
             pairs.append((question, answer.text))
         wrong = [(question.text, text) for question, text in pairs if spoilt(text, question.kind)]

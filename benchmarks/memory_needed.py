@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten  # noqa: E402
 from lime_mlx import decode, load  # noqa: E402
 from lime_mlx.checkpoint.load import build  # noqa: E402
 from lime_mlx.convert.memory import memory_needed  # noqa: E402
+from lime_mlx.models.base import Model  # noqa: E402
 from lime_mlx.prompt import Prompt, Span  # noqa: E402
 from lime_mlx.scenes import make_scene  # noqa: E402
 
@@ -29,12 +30,13 @@ RUNS = {
 SHAPES = [(4, 256, 8, 8, 512, 400), (4, 256, 8, 2, 1024, 300), (8, 256, 8, 8, 512, 200), (2, 512, 4, 4, 2048, 300)]
 
 
-def random_model(layers, width, heads, key_heads, hidden, length):
+def random_model(layers: int, width: int, heads: int, key_heads: int, hidden: int, length: int) -> tuple[Model, Prompt]:
     config = {"model_type": "llama", "hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers}
     model = build({**config, "num_attention_heads": heads, "num_key_value_heads": key_heads, "vocab_size": 512})
     rng = np.random.default_rng(0)
     draw = lambda shape: rng.standard_normal(shape) * 0.02 if len(shape) > 1 else np.ones(shape)  # noqa: E731
-    model.load_weights([(k, mx.array(draw(v.shape).astype(np.float32))) for k, v in tree_flatten(model.parameters())])
+    shapes = {name: weight.shape for name, weight in dict(tree_flatten(model.parameters())).items()}
+    model.load_weights([(name, mx.array(draw(shape), mx.float32)) for name, shape in shapes.items()])
     mx.eval(model.parameters())
     return model, Prompt(np.arange(length) % 512, spans=[Span("image", 4, length - 8)])
 

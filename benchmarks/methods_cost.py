@@ -11,14 +11,17 @@ the prompt: what they do for a token is the same.
 import argparse
 import statistics
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import speed
 from speed import Token
 
 from lime_mlx import backend
-from lime_mlx.methods import parse_method
+from lime_mlx.methods import Method, parse_method
 from lime_mlx.methods.contrastive import M3ID
 from lime_mlx.models.text import Text
+from lime_mlx.prompt import Prompt
+from lime_mlx.session import Session
 
 import mlx.core as mx  # isort: skip
 
@@ -27,11 +30,11 @@ import mlx.core as mx  # isort: skip
 class Alike(M3ID):
     """M3ID against a prompt of the same length."""
 
-    def other(self, session):
+    def other(self, session: Session) -> Prompt:
         return session.prompt
 
 
-METHODS = {
+METHODS: dict[str, str | Method] = {
     "kvsmooth": "kvsmooth",
     "dleaf": "dleaf",
     "dleaf, k lowest heads": "dleaf:heads=bottom-k,aggregate=max,threshold=mean",
@@ -67,10 +70,10 @@ def main() -> None:
     arguments = parser.parse_args()
     model = Text(speed.CONFIG)
     mx.eval(model.parameters())
-    print(f"mlx {mx.__version__}, {backend.device_name()}; median of {arguments.tokens} tokens (quartiles)\n")
+    print(f"mlx {version('mlx')}, {backend.device_name()}; median of {arguments.tokens} tokens (quartiles)\n")
     print(f"| x plain, a token | {' | '.join(f'{length:,} prompt tokens' for length in PROMPTS)} |")
     print("|---|" + "---|" * len(PROMPTS))
-    for name, method in {"plain": "none", **METHODS}.items():
+    for name, method in [("plain", "none"), *METHODS.items()]:
         if arguments.only and arguments.only not in name:
             continue
         cells = []

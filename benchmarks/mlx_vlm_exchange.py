@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -48,8 +49,8 @@ else:
     given = dict(np.load(second))
     ids = mx.array(given.pop("input_ids"))[None]
     media = {k: mx.array(v.astype(np.float32) if v.dtype.kind == "f" else v) for k, v in given.items()}
-    found = model(ids, media.pop("pixel_values", None), mask=mx.ones_like(ids), **media)
-    np.save(out, np.array(found.logits[0].astype(mx.float32)))
+    output = model(ids, media.pop("pixel_values", None), mask=mx.ones_like(ids), **media)
+    np.save(out, np.array(output.logits[0].astype(mx.float32)))
 """
 
 
@@ -93,28 +94,33 @@ def exchange(case: str, family, python: str, home: Path) -> list[str]:
     hub = parity_checkpoint(case, home / "hub", "hub" if "hub" in spellings else "transformers")
     complete(hub / "config.json", case)
     prompt, inputs = prompt_of(fixture(case)), home / "inputs.npz"
-    np.savez(inputs, input_ids=prompt.input_ids, **prompt.media)
+    arrays: dict[str, Any] = {"input_ids": prompt.input_ids, **prompt.media}
+    np.savez(inputs, **arrays)
     cells = []
     for packed in (False, True):
         mine, other = home / f"mine{packed}", home / f"theirs{packed}"
-        options = {"quantize": True, "q_bits": BITS, "q_group_size": GROUP} if packed else {}
+        options: dict[str, Any] = {"quantize": True, "q_bits": BITS, "q_group_size": GROUP} if packed else {}
         convert(hub, mine, compare_logits=False, **options)
         other.mkdir()
         problem = theirs(python, "save", hub, other, "packed" if packed else "")
         if problem:
             print(f"  {case}: mlx-vlm does not read the hub's form, so it gets our float: {problem}", file=sys.stderr)
             problem = theirs(python, "save", home / "mineFalse", other, "packed" if packed else "")
-        own = their_logits(python, other, inputs) if problem is None else problem
-        read = their_logits(python, mine, inputs)
-        if isinstance(read, str):
-            print(f"  {case}: mlx-vlm on ours: {read}", file=sys.stderr)
-        here = np.array(load_model(mine).logits(prompt))
+        theirs_on_theirs = their_logits(python, other, inputs) if problem is None else problem
+        theirs_on_ours = their_logits(python, mine, inputs)
+        if isinstance(theirs_on_ours, str):
+            print(f"  {case}: mlx-vlm on ours: {theirs_on_ours}", file=sys.stderr)
+        ours_on_ours = np.array(load_model(mine).logits(prompt))
         try:
-            back = np.array(load_model(other).logits(prompt)) if problem is None else problem
+            ours_on_theirs = np.array(load_model(other).logits(prompt)) if problem is None else problem
         except LimeError as error:
             print(f"  {case}: ours on theirs: {error}", file=sys.stderr)
-            back = str(error)
-        cells += [far(read, own), far(back, here), far(read, here)]
+            ours_on_theirs = str(error)
+        cells += [
+            far(theirs_on_ours, theirs_on_theirs),
+            far(ours_on_theirs, ours_on_ours),
+            far(theirs_on_ours, ours_on_ours),
+        ]
     return cells
 
 

@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -55,26 +56,28 @@ def reference(name: str, family, config: dict, folder: Path) -> dict[str, np.nda
         what: torch.tensor(value, dtype=torch.float32 if value.dtype.kind == "f" else None)
         for what, value in media.items()
     }
-    more = getattr(family, "reference_inputs", lambda ids: {})
+    more = getattr(family, "reference_inputs", None)
 
-    said, logits, prompt = [], None, ids
+    tokens: list[int] = []
+    first, prompt = None, ids
     for _ in range(TOKENS):  # without a cache
-        extra = {what: torch.tensor(value)[None] for what, value in more(prompt).items()}
+        extra = {what: torch.tensor(value)[None] for what, value in (more(prompt) if more else {}).items()}
         with torch.no_grad():
-            found = model(input_ids=torch.tensor(prompt)[None], **tensors, **extra, use_cache=False).logits[0]
-        logits = found if logits is None else logits
-        best, second = found[-1].topk(2).values
+            logits = model(input_ids=torch.tensor(prompt)[None], **tensors, **extra, use_cache=False).logits[0]
+        first = logits if first is None else first
+        best, second = logits[-1].topk(2).values
         assert best - second > MARGIN, f"{name}: two tokens are too near to tell them apart"
-        said.append(int(found[-1].argmax()))
-        prompt = np.append(prompt, said[-1])
+        tokens.append(int(logits[-1].argmax()))
+        prompt = np.append(prompt, tokens[-1])
+    assert first is not None
     return {
         "config": np.array(json.dumps(config)),
         "saved_config": np.array((folder / "config.json").read_text()),
         "weights": np.array(json.dumps({path: list(weight.shape) for path, weight in model.named_parameters()})),
         "input_ids": ids,
         **{f"media.{what}": v.astype(np.float16) if v.dtype.kind == "f" else v for what, v in media.items()},
-        "logits": logits.numpy(),
-        "tokens": np.array(said),
+        "logits": first.numpy(),
+        "tokens": np.array(tokens),
     }
 
 
@@ -102,7 +105,7 @@ def sparse(family, config: dict, folder: Path) -> dict[str, dict]:
     whole = AutoConfig.from_pretrained(folder)
     text = whole.get_text_config()
     names = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"]
-    found = {
+    read = {
         "config": config,
         "text": {
             **{name: getattr(text, name) for name in [*names, "rms_norm_eps", "max_position_embeddings"]},
@@ -115,33 +118,33 @@ def sparse(family, config: dict, folder: Path) -> dict[str, dict]:
     }
     if config["model_type"] in ("llava", "llava_next"):
         extra = ["num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"]
-        found["vision"] = {name: getattr(whole.vision_config, name) for name in [*names[:4], *extra]}
-        found["image_token"] = whole.image_token_index
+        read["vision"] = {name: getattr(whole.vision_config, name) for name in [*names[:4], *extra]}
+        read["image_token"] = whole.image_token_index
     if hasattr(family, "TOWER"):
-        found["vision"] = {ours: getattr(whole.vision_config, theirs) for ours, theirs in family.TOWER.items()}
-        found["image_token"] = whole.image_token_id
+        read["vision"] = {ours: getattr(whole.vision_config, theirs) for ours, theirs in family.TOWER.items()}
+        read["image_token"] = whole.image_token_id
     if hasattr(family, "AUDIO_TOWER"):
-        found["audio"] = {name: getattr(whole.audio_config, name) for name in family.AUDIO_TOWER}
-        found["audio_token"] = whole.audio_token_id
-    return found
+        read["audio"] = {name: getattr(whole.audio_config, name) for name in family.AUDIO_TOWER}
+        read["audio_token"] = whole.audio_token_id
+    return read
 
 
 def compare(name: str, family, write: bool) -> float:
     """Largest relative L2 distance of the logits over the spellings of config.json; inf where tokens differ."""
     worst = 0.0
-    with tempfile.TemporaryDirectory() as place:
-        fixture = reference(name, family, family.CASES[name], Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        fixture: dict[str, Any] = reference(name, family, family.CASES[name], Path(folder))
     for spelling in ("config", "saved_config"):
         try:
-            with tempfile.TemporaryDirectory() as place:
-                logits, tokens = ours(fixture, str(fixture[spelling]), Path(place))
+            with tempfile.TemporaryDirectory() as folder:
+                logits, tokens = ours(fixture, str(fixture[spelling]), Path(folder))
         except Exception as error:  # the other cases are still of interest
             print(f"{name:40} {spelling:13} {type(error).__name__}: {error}")
             worst = np.inf
             continue
         distance = np.linalg.norm(logits - fixture["logits"]) / np.linalg.norm(fixture["logits"])
         same = tokens == fixture["tokens"].tolist()
-        worst = max(worst, distance if same else np.inf)
+        worst = max(worst, float(distance) if same else np.inf)
         print(f"{name:40} {spelling:13} {distance:.1e} {'same tokens' if same else 'OTHER TOKENS'}", flush=True)
     if write:
         FIXTURES.mkdir(exist_ok=True)
@@ -155,12 +158,14 @@ def main():
         "family", nargs="*", choices=[[], *MODULES], help="modules of tests/families; all when left out"
     )
     parser.add_argument("--write", action="store_true", help="store the fixtures in tests/fixtures/")
-    arguments, worst, content = parser.parse_args(), {}, {}
+    arguments = parser.parse_args()
+    worst: dict[str, float] = {}
+    content: dict[str, dict] = {}
     for family in (MODULES[name] for name in arguments.family or MODULES):
         worst |= {name: compare(name, family, arguments.write) for name in family.CASES}
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as folder:
             for name, config in getattr(family, "SPARSE", {}).items():
-                content[name] = sparse(family, config, Path(place))
+                content[name] = sparse(family, config, Path(folder))
     if arguments.write and content:
         path = FIXTURES / "parity_sparse.json"
         content = {**(json.loads(path.read_text()) if path.exists() else {}), **content}

@@ -9,8 +9,11 @@
 import argparse
 import statistics
 import time
+from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx import backend, blas
 
@@ -21,11 +24,13 @@ from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 from mlx_lm.models import llama  # noqa: E402
 
+from lime_mlx.errors import PromptError  # noqa: E402
 from lime_mlx.generation import start, steps  # noqa: E402
-from lime_mlx.methods import parse_method  # noqa: E402
+from lime_mlx.methods import Method, parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
-from lime_mlx.prompt import Prompt, Span  # noqa: E402
+from lime_mlx.prompt import Prompt, Question, Span  # noqa: E402
 
+VOCABULARY = 8000
 CONFIG = {
     "model_type": "llama",
     "hidden_size": 512,
@@ -34,7 +39,7 @@ CONFIG = {
     "num_attention_heads": 8,
     "num_key_value_heads": 8,
     "head_dim": 64,
-    "vocab_size": 8000,
+    "vocab_size": VOCABULARY,
     "rms_norm_eps": 1e-5,
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
@@ -52,40 +57,56 @@ METHODS = (
 )
 
 
+@dataclass(frozen=True)
+class RandomLanguage:
+    """Says of random tokens that some of them are content, and that the question brought in none."""
+
+    content: NDArray[np.bool_]
+
+    @property
+    def prompted(self) -> NDArray[np.bool_]:
+        return np.zeros_like(self.content)
+
+    def question(self, noun: str) -> Question:
+        raise PromptError("Random tokens ask no question.")
+
+
 def ids(count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(5, CONFIG["vocab_size"], count)
+    return np.random.default_rng(0).integers(5, VOCABULARY, count)
 
 
 def against_mlx_lm(pairs: int, tokens: int = 64) -> str:
     """Median of paired ratios mlx-lm time / our time, each decoding the same tokens greedily."""
     ours = Text(CONFIG)
     theirs = llama.Model(llama.ModelArgs.from_dict(CONFIG))
-    weights = {k.removeprefix("language_model."): v for k, v in tree_flatten(ours.parameters())}
-    theirs.load_weights(list(weights.items()))
+    weights = dict(tree_flatten(ours.parameters()))
+    theirs.load_weights([(name.removeprefix("language_model."), weight) for name, weight in weights.items()])
     mx.eval(ours.parameters(), theirs.parameters())
     prompt = ids(128)
 
     def our_run() -> tuple[float, list[int]]:
         session = start(ours, Prompt(prompt), reliance=False)
-        said = steps(session, parse_method("none"), tokens + 1)
-        first = next(said).token
+        decoded = steps(session, parse_method("none"), tokens + 1)
+        first = next(decoded).token
         began = time.perf_counter()
-        rest = [step.token for step in said]
+        rest = [step.token for step in decoded]
         return time.perf_counter() - began, [first, *rest]
 
     def their_run() -> tuple[float, list[int]]:
-        said = generate_step(mx.array(prompt), theirs, max_tokens=tokens + 1)
-        first = int(next(said)[0])
+        decoded = generate_step(mx.array(prompt), theirs, max_tokens=tokens + 1)
+        first = int(next(decoded)[0])
         began = time.perf_counter()
-        rest = [int(token) for token, _ in said]
+        rest = [int(token) for token, _ in decoded]
         return time.perf_counter() - began, [first, *rest]
 
     our_run(), their_run()
     ratios, mine, other = [], [], []
     for _ in range(pairs):
-        (a, said), (b, expected) = our_run(), their_run()
-        assert said == expected, "the two decoded different tokens"
-        mine.append(a / tokens), other.append(b / tokens), ratios.append(b / a)
+        (a, ours_decoded), (b, theirs_decoded) = our_run(), their_run()
+        assert ours_decoded == theirs_decoded, "the two decoded different tokens"
+        mine.append(a / tokens)
+        other.append(b / tokens)
+        ratios.append(b / a)
     low, high = min(ratios), max(ratios)
     return (
         f"plain decode, ours {1e3 * statistics.median(mine):.1f} ms/token, mlx-lm {1e3 * statistics.median(other):.1f} "
@@ -97,10 +118,11 @@ def against_mlx_lm(pairs: int, tokens: int = 64) -> str:
 class Token:
     """One decode step at a time, with its time and its peak memory above what was held before it."""
 
-    def __init__(self, model, spec: str, reliance: bool = False, content=None):
-        self.session = start(
-            model, Prompt(ids(PROMPT), spans=[Span("image", *PICTURE)]), reliance=reliance, content=content
-        )
+    def __init__(
+        self, model: Text, spec: str | Method, reliance: bool = False, language: RandomLanguage | None = None
+    ) -> None:
+        prompt = Prompt(ids(PROMPT), spans=[Span("image", *PICTURE)], language=language)
+        self.session = start(model, prompt, reliance=reliance)
         self.method = parse_method(spec).prepare(model)
         self.session.prefill()
         mx.eval(self.session.cache.arrays())
@@ -127,21 +149,22 @@ def against_plain(only: str | None) -> list[str]:
     for name, spec, count in METHODS:
         if only and only not in name:
             continue
-        content = None
+        language = None
         if spec is None:
-            spec, content = "lime:steps=2,words=content", np.random.default_rng(1).random(CONFIG["vocab_size"]) < 0.1
-        token = Token(model, spec, reliance=spec == "none", content=content)
+            spec = "lime:steps=2,words=content"
+            language = RandomLanguage(np.random.default_rng(1).random(VOCABULARY) < 0.1)
+        token = Token(model, spec, reliance=spec == "none", language=language)
         if count > 2:
             token.step()
         pairs = [(plain.step(), token.step()) for _ in range(count)]
         base = statistics.median(p[0] for p, _ in pairs)
-        middle = statistics.fmean if content is not None else statistics.median
+        middle = statistics.fmean if language is not None else statistics.median
         taken = middle([t[0] for _, t in pairs])
         memory = max(t[1] for _, t in pairs)
         rows.append(f"| {name} (n={count}) | {1e3 * taken:.1f} | {taken / base:.1f} | {memory / 1e6:.0f} |")
-    pairs = [plain.step() for _ in range(9)]
-    taken = statistics.median(p[0] for p in pairs)
-    rows.insert(0, f"| plain | {1e3 * taken:.1f} | 1 | {max(p[1] for p in pairs) / 1e6:.0f} |")
+    alone = [plain.step() for _ in range(9)]
+    taken = statistics.median(seconds for seconds, _ in alone)
+    rows.insert(0, f"| plain | {1e3 * taken:.1f} | 1 | {max(peak for _, peak in alone) / 1e6:.0f} |")
     return lines + rows
 
 
@@ -150,7 +173,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--only", help="rows whose name contains this")
     arguments = parser.parse_args()
-    print(f"mlx {mx.__version__}, {backend.device_name()}\n")
+    print(f"mlx {version('mlx')}, {backend.device_name()}\n")
     print(against_mlx_lm(arguments.pairs) + "\n")
     print("\n".join(against_plain(arguments.only)))
 

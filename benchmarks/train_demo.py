@@ -14,6 +14,7 @@ import random
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import demo_folder
 import numpy as np
@@ -28,7 +29,7 @@ import mlx.optimizers as optim  # noqa: E402
 from demo_stage import Stage, progress  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 
-from lime_mlx.cache import overlays  # noqa: E402
+from lime_mlx.cache import Entries, overlays  # noqa: E402
 
 SAVE_EVERY = 100
 # A yes or no is one token of nine; it counts for more, or it is learnt last.
@@ -43,9 +44,9 @@ class Sentences:
         self.encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
         self.opening = [demo_folder.BOS, *self.encode(demo.BEFORE)]
 
-    def turn(self, asked: str, answered: str) -> tuple[list[int], int]:
+    def turn(self, question: str, answered: str) -> tuple[list[int], int]:
         """Ids that follow the picture or sound, and how many of them are the prompt."""
-        prompt = self.encode(f"{self.demo.AFTER}{asked} ASSISTANT:")
+        prompt = self.encode(f"{self.demo.AFTER}{question} ASSISTANT:")
         return [*prompt, *self.encode(f" {answered}"), demo_folder.EOS], len(prompt)
 
     def batch(self, scenes, rng: random.Random, asked: int, together: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -82,13 +83,20 @@ def sense_loss(match: Match, features: mx.array, words: mx.array, labels: mx.arr
     return nn.losses.binary_cross_entropy(match(features, words), labels, reduction="none").sum(-1).mean()
 
 
+def repeated(entries: Entries | None, copies: int) -> Entries:
+    """The keys and values of each scene, once for each sentence about it."""
+    assert entries is not None
+    keys, values = (mx.repeat(part, copies, axis=0) for part in entries)
+    return keys, values
+
+
 def speech_loss(decoder, opening: list[int], features: mx.array, ids: mx.array, weight: mx.array) -> mx.array:
     """Cross-entropy of the answers; what all sentences about a scene share is run once and read from its entries."""
     start = mx.broadcast_to(decoder.embed(mx.array(opening)), (len(features), len(opening), features.shape[-1]))
     shared = overlays([None] * len(decoder.layers))
     decoder(mx.concatenate([start, features], axis=1), shared)
     copies = len(ids) // len(features)
-    memory = overlays([[mx.repeat(x, copies, axis=0) for x in layer.fresh] for layer in shared])
+    memory = overlays([repeated(layer.fresh, copies) for layer in shared])
     hidden = decoder(decoder.model.embed_tokens(ids[:, :-1]), memory, len(opening) + features.shape[1])
     losses = nn.losses.cross_entropy(decoder.head(hidden), ids[:, 1:], reduction="none")
     return (losses * weight[:, 1:]).sum() / weight.sum()
@@ -106,7 +114,9 @@ class Training:
         self.match = Match()
         self.words = mx.array([self._word(kind) for kind in demo.KINDS])
         small = [
-            (k, 0.02 * mx.random.normal(v.shape)) for k, v in tree_flatten(self.model.parameters()) if "embedd" in k
+            (name, 0.02 * mx.random.normal(weight.shape))
+            for name, weight in dict(tree_flatten(self.model.parameters())).items()
+            if "embedd" in name
         ]
         self.model.load_weights(small, strict=False)
 
@@ -170,8 +180,8 @@ class Training:
 
     def _save(self, stage: Stage, whole: nn.Module, optimiser, step: int) -> None:
         part = self.output / "part.safetensors"
-        state = {f"weights.{k}": v for k, v in tree_flatten(whole.parameters())}
-        state |= {f"optimiser.{k}": v for k, v in tree_flatten(optimiser.state)}
+        state = {f"weights.{name}": weight for name, weight in dict(tree_flatten(whole.parameters())).items()}
+        state |= {f"optimiser.{name}": value for name, value in dict(tree_flatten(optimiser.state)).items()}
         mx.save_safetensors(str(part), state, {"stage": stage.name, "step": str(step)})
         part.rename(self.output / "resume.safetensors")
 
@@ -179,7 +189,8 @@ class Training:
         file = self.output / "resume.safetensors"
         if not file.exists():
             return 0
-        state, meta = mx.load(str(file), return_metadata=True)
+        stored = mx.load(str(file), return_metadata=True)
+        state, meta = cast(tuple[dict[str, mx.array], dict[str, str]], stored)
         if meta["stage"] != stage.name:
             return 0
         strip = lambda prefix: [(k[len(prefix) :], v) for k, v in state.items() if k.startswith(prefix)]  # noqa: E731

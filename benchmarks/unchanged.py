@@ -27,7 +27,7 @@ STORE = Path(__file__).parent.parent / "tests" / "fixtures" / "answers_0_1_0.jso
 MODELS = {"picture": "demo", "sound": "demo-sound"}
 FIRST = 150_000
 # The values that 0.1.0 took for these methods; the demos have values of their own now.
-PUBLISHED = {
+PUBLISHED: dict[str, str | dict[str, str]] = {
     "kvsmooth": {"picture": "kvsmooth:ref=0.9,clip=0.2,smooth=kv", "sound": "kvsmooth:ref=0.7,clip=0.2,smooth=kv"},
     "dleaf": "dleaf:gamma=0.9",
     "vcd": "vcd:alpha=1",
@@ -82,6 +82,7 @@ class Comparison:
         assert answer.tokens == tokens[: len(answer.tokens)], (method, seed)
         assert len(answer.tokens) == len(tokens) or answer.finish_reason == "loop", (method, seed)
         for share, before in zip(answer.shares, wanted["shares"], strict=False):
+            assert share is not None
             self.compare("shares", (share.reliance, share.prompt, share.own), before)
         if answer.finish_reason != "loop":
             self.check_words(answer.words, wanted, prompt.language.prompted)

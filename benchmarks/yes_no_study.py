@@ -16,21 +16,28 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 from rich.progress import track
 
 from lime_mlx import load
-from lime_mlx.evaluate.asking import sessions
+from lime_mlx.evaluate.asking import Opener, sessions
+from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.statistics import holm, interval, mcnemar
 from lime_mlx.evaluate.store import Answers
-from lime_mlx.evaluate.tasks import parse_task
+from lime_mlx.evaluate.tasks import Item, Task, parse_task
 from lime_mlx.generation import steps
 from lime_mlx.methods import parse_method
-from lime_mlx.methods.lime import Fast
+from lime_mlx.methods.lime import PreparedLime
+from lime_mlx.methods.token_optimizer import Fast
+from lime_mlx.methods.updates import Deltas
+from lime_mlx.models.base import Model
+from lime_mlx.processor import Processor
+from lime_mlx.prompt import Prompt
 
 TASKS = {"demo": "scenes", "demo-sound": "sounds"}
 FORCED = "lime:words=all"
@@ -52,26 +59,33 @@ SETTINGS = [
 ]
 
 
-def opened(loaded: tuple, task, items: list) -> Iterator[tuple]:
+class Margin(Record):
+    """The record of a forced answer. margin: the logit of Yes minus that of No."""
+
+    margin: float
+
+
+def opened(loaded: tuple[Model, Processor], task: Task, items: list[Item]) -> Iterator[tuple[Item, Prompt, Opener]]:
     """Every item with what opens a session of its question; the media of a scene is read once."""
     model, processor = loaded
-    groups: dict[str, list] = {}
+    groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(item.medium, []).append(item)
     for group in track(list(groups.values()), description=task.name):
         media = task.opened(None, group[0].medium)
         prompts = processor.prompts([item.text for item in group], **media)
-        yield from zip(group, prompts, sessions(model, processor.content, prompts), strict=True)
+        yield from zip(group, prompts, sessions(model, prompts), strict=True)
 
 
-def answers_of(loaded: tuple) -> tuple[list[str], np.ndarray, np.ndarray]:
+def answers_of(loaded: tuple[Model, Processor]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """All tokens as text, and which of them say Yes and which No."""
     model, processor = loaded
     texts = [processor.tokenizer.decode([token]).strip() for token in range(model.language_model.config.vocab_size)]
-    return texts, *(np.flatnonzero([text == word for text in texts]) for word in ("Yes", "No"))
+    yes, no = (np.flatnonzero([text == word for text in texts]) for word in ("Yes", "No"))
+    return texts, yes, no
 
 
-def margins(name: str, task, methods: list[str], file: Path) -> dict[str, dict]:
+def margins(name: str, task: Task, methods: list[str], file: Path) -> dict[str, dict]:
     """Of every question, what is known of it and the margin by each method."""
     held = {
         method: Answers(file.with_name(f"{file.name}.{re.sub('[^a-z0-9.=-]+', '_', method)}.jsonl"))
@@ -89,61 +103,78 @@ def margins(name: str, task, methods: list[str], file: Path) -> dict[str, dict]:
                     session.want_relevance = False
                     (step,) = steps(session, chosen[method], 1)
                     margin = float(step.logits[yes].max() - step.logits[no].max())
-                    answers.append({"id": item.id, "text": texts[step.token], "margin": margin})
-    known = {
+                    record: Margin = {
+                        "id": item.id,
+                        "medium": item.medium,
+                        "text": texts[step.token],
+                        "margin": margin,
+                    }
+                    answers.append(record)
+    questions: dict[str, dict] = {
         item.id: {"medium": item.medium, "text": item.text, "split": item.split, "label": item.label}
         for item in task.items(None)
     }
     for method, answers in held.items():
-        for key, found in known.items():
-            found[method] = answers.records[key]["margin"]
-    return known
+        for key, question in questions.items():
+            question[method] = cast(Margin, answers.records[key])["margin"]
+    return questions
 
 
-def why(name: str, task) -> None:
+def of_answer(search: Fast, best: int, rest: int, deltas: Deltas) -> mx.array:
+    """The margin, under the deltas, of the token `best` over the token `rest`."""
+    logits = search.last_logits(deltas)
+    return logits[best] - logits[rest]
+
+
+def why(name: str, task: Task) -> None:
     """Where the relevance of the answer is, and what a small step of each objective does to the answer's own margin."""
     loaded = load(name)
     texts, yes, no = answers_of(loaded)
     goals = [f"objective={g},target={t}" for g in ("uniform", "mass", "share") for t in ("argmax", "contrast")]
-    methods = [parse_method(f"{FORCED},{goal}").prepare(loaded[0]) for goal in goals]
-    places, inside, slopes = Counter(), [], {"Yes": [], "No": []}
+    methods = [cast(PreparedLime, parse_method(f"{FORCED},{goal}").prepare(loaded[0])).options for goal in goals]
+    peaks: Counter[str] = Counter()
+    inside: list[float] = []
+    slopes: dict[str, list[list[float]]] = {"Yes": [], "No": []}
     distinct = {(item.medium, item.text): item for item in task.items(None)}
     for item, prompt, start in opened(loaded, task, list(distinct.values())):
         session = start()
         session.prefill()
         search = Fast(methods[0], session)
-        zeros, reading = search.zeros(), search.read(search.zeros())
+        zeros, reading = search.zeros(), search.forward(search.zeros())
         share = np.array(mx.softmax(reading.relevance / methods[0].tau))
         media = np.flatnonzero(session.modality)
         inside.append(share[media].sum())
         peak = int(share.argmax())
         word = texts[int(prompt.input_ids[peak])]
         if peak in media:
-            place = "the picture or sound"
+            source = "the picture or sound"
         elif peak == len(share) - 1:
-            place = "the newest position"
+            source = "the newest position"
         else:
-            place = "the thing asked for" if word and word in item.id.split("/")[-1] else repr(word)
-        places[place] += 1
-        best, least = (int(x[np.array(reading.logits)[x].argmax()]) for x in (yes, no))
-        side = 1 if reading.logits[best].item() > reading.logits[least].item() else -1
-        own = mx.grad(lambda d, f=search, a=best, b=least, s=side: s * (f.last(d)[a] - f.last(d)[b]))(zeros)
-        found = []
+            source = "the thing asked for" if word and word in item.id.split("/")[-1] else repr(word)
+        peaks[source] += 1
+        logits = np.array(reading.logits)
+        best_yes, best_no = (int(tokens[logits[tokens].argmax()]) for tokens in (yes, no))
+        given, other = ("Yes", "No") if logits[best_yes] > logits[best_no] else ("No", "Yes")
+        tokens_of = {"Yes": best_yes, "No": best_no}
+        of_margin = mx.grad(partial(of_answer, search, tokens_of[given], tokens_of[other]))(zeros)
+        changes = []
         for method in methods:
-            *_, gradient = Fast(method, session).gradient(zeros, None)
-            pairs = zip(tree_flatten(gradient), tree_flatten(own), strict=True)
-            found.append(-0.01 * sum((mx.sign(g) * m).sum().item() for (_, g), (_, m) in pairs))
-        slopes["Yes" if side > 0 else "No"].append(found)
-    print(f"{len(distinct)} distinct questions; the largest share is on:", dict(places.most_common()))
+            gradient = Fast(method, session).loss(zeros, None).gradient
+            pairs = [
+                (goal[part], margin[part]) for goal, margin in zip(gradient, of_margin, strict=True) for part in goal
+            ]
+            changes.append(-0.01 * sum(float((mx.sign(goal) * margin).sum()) for goal, margin in pairs))
+        slopes[given].append(changes)
+    print(f"{len(distinct)} distinct questions; the largest share is on:", dict(peaks.most_common()))
     print(f"share on the picture or sound: mean {np.mean(inside):.3f}, median {np.median(inside):.3f}")
     print("change of the margin of the answer itself by a step of 0.01 against the gradient's sign, to first order:")
-    for said, rows in slopes.items():
-        print(f"{said} ({len(rows)}):", {g: f"{x:+.2f}" for g, x in zip(goals, np.mean(rows, axis=0), strict=True)})
+    for word, rows in slopes.items():
+        print(f"{word} ({len(rows)}):", {g: f"{x:+.2f}" for g, x in zip(goals, np.mean(rows, axis=0), strict=True)})
 
 
-def row(known: dict[str, dict], method: str) -> dict:
+def row(questions: list[dict], method: str) -> dict:
     """One line of the table: accuracy, yes rate, flips and shifts of one method."""
-    questions = list(known.values())
     media = [question["medium"] for question in questions]
     label = np.array([question["label"] == "yes" for question in questions])
     before, after = (np.array([question[name] for question in questions]) for name in ("none", method))
@@ -167,19 +198,19 @@ def row(known: dict[str, dict], method: str) -> dict:
     }
 
 
-def best(known: dict[str, dict]) -> float:
+def best(questions: list[dict]) -> float:
     """The threshold with which plain decoding is right most often, to a quarter."""
-    margin, label = (np.array([q[name] for q in known.values()]) for name in ("none", "label"))
+    margin, label = (np.array([q[name] for q in questions]) for name in ("none", "label"))
     thresholds = np.arange(-3, 9.01, 0.25)
     return float(thresholds[np.argmax([((margin > c) == (label == "yes")).mean() for c in thresholds])])
 
 
 def table(rows: list[dict]) -> str:
-    for found, corrected in zip(rows[1:], holm([found["p"] for found in rows[1:]]), strict=True):
-        found["p"] = f"{corrected:.2g}"
+    for line, corrected in zip(rows[1:], holm([line["p"] for line in rows[1:]]), strict=True):
+        line["p"] = f"{corrected:.2g}"
     rows[0]["p"] = ""
     lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, found.values())) + " |" for found in rows)])
+    return "\n".join([*lines, *("| " + " | ".join(map(str, line.values())) + " |" for line in rows)])
 
 
 def main() -> None:
@@ -197,14 +228,15 @@ def main() -> None:
     if arguments.why:
         why(arguments.demo, parse_task(spec))
         return
-    known = margins(arguments.demo, parse_task(spec), methods, arguments.output / f"{arguments.demo}.{arguments.part}")
-    print(f"{len(known)} questions about {arguments.scenes} scenes")
-    rows = [row(known, method) for method in methods]
-    for question in known.values():
+    file = arguments.output / f"{arguments.demo}.{arguments.part}"
+    questions = list(margins(arguments.demo, parse_task(spec), methods, file).values())
+    print(f"{len(questions)} questions about {arguments.scenes} scenes")
+    rows = [row(questions, method) for method in methods]
+    for question in questions:
         question["none, as biased"] = question["none"] + float(rows[-1]["bias"])
         question["none, above"] = question["none"] - (arguments.above or 0)
-    print(table([*rows, *(row(known, name) for name in ("none, as biased", "none, above"))]))
-    print("best margin to say yes above, for plain decoding on these questions:", best(known))
+    print(table([*rows, *(row(questions, name) for name in ("none, as biased", "none, above"))]))
+    print("best margin to say yes above, for plain decoding on these questions:", best(questions))
 
 
 if __name__ == "__main__":

@@ -15,4 +15,5 @@ for method in ("none", "lime"):
     answer = generate(model, processor, "What is in the picture?", image=picture, method=method, max_tokens=64)
     print(f"{method}: {answer.text.strip()}")
     for word in answer.words:
-        print(f"  {word.shares.reliance:4.0%} {word.name}")
+        if word.shares is not None:
+            print(f"  {word.shares.reliance:4.0%} {word.name}")

@@ -41,12 +41,13 @@ for axis, (title, relevance) in zip(axes[0], [("", None), *maps], strict=True):
         axis.imshow(np.ones_like(positive), cmap="gray", vmin=0, vmax=1, alpha=shade, extent=(0, 256, 256, 0))
 figure.subplots_adjust(left=0.02, right=0.98, top=0.92, bottom=0.34, wspace=0.06)
 
-renderer = figure.canvas.get_renderer()
 for line, (method, explanation) in enumerate(explanations.items()):
     x, y = 0.02, 0.22 - 0.14 * line
     label = figure.text(x, y, f"{'plain' if method == 'none' else method}:  ", fontsize=11, color="gray")
     for word in explanation.words:
-        x += label.get_window_extent(renderer).width / figure.bbox.width + 0.004
+        if word.shares is None:
+            continue
+        x += label.get_window_extent().width / figure.bbox.width + 0.004
         reliance = word.shares.reliance
         box = {"facecolor": colours(reliance), "edgecolor": "none", "pad": 2, "alpha": 0.8}
         text = f"{word.name}\n{100 * reliance:.0f} %"
