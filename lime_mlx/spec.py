@@ -140,10 +140,15 @@ def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeEr
     for part in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, text = (piece.strip() for piece in part.partition("="))
         key, text = renamed(key, text, old)
-        if key not in valid or not equals:
-            listed = ", ".join(valid) if valid else "it has none"
-            near = suggestion(key, valid)
-            raise error(f"Unknown option {part!r} of {name}; options are key=value: {listed}.{near}")
+        if key in valid and not equals:
+            raise error(f"{name}: the option {key} needs a value, as in {name}:{key}=...")
+        if key in values:
+            raise error(f"{name}: the option {key} is given twice; leave one out.")
+        if not valid:
+            raise error(f"Unknown option {part!r} of {name}: {name} has no options.")
+        if key not in valid:
+            listed = f"options are key=value: {', '.join(valid)}"
+            raise error(f"Unknown option {part!r} of {name}; {listed}.{suggestion(key, valid)}")
         values[key] = _value(name, key, text, valid[key], error)
     if absent := [key for key, option in valid.items() if option.required and key not in values]:
         raise error(f"{name} needs the option {absent[0]}: write {name}:{absent[0]}=...")

@@ -264,7 +264,7 @@ def test_an_address_that_gives_no_picture(model, site, path, part):
         (["--method", "lemon"], "choose one of none, lime"),
         (["--method", "lime:stops=3"], "options are key=value: mode, steps"),
         (["--method", "lime:steps=many"], "a whole number"),
-        (["--method", "none:steps=2"], "it has none"),
+        (["--method", "none:steps=2"], "has no options"),
         (["--method", "lime:layers=0-99"], "the model has 2 layers"),
         (["--temperature", "-1"], "--temperature is -1.0; it must be at least 0"),
         (["--temp", "nan"], "--temperature is nan"),

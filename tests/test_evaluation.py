@@ -348,9 +348,23 @@ def test_an_empty_picture_fails_alone_and_is_tried_again(data, tmp_path):
 
 
 def test_a_method_that_does_not_fit_a_task_fails_there_only(tmp_path):
-    outcome = run(RunConfig(["demo"], ["none", "aad"], ["scenes:count=1,ask=captions"]), tmp_path)
-    assert outcome.answered == 1 and [failure.cell.method for failure in outcome.failed] == ["aad"]
+    tasks = ["scenes:count=1,ask=captions", "sounds:count=1,ask=captions"]
+    outcome = run(RunConfig(["demo", "demo-sound"], ["none", "aad"], tasks), tmp_path)
+    assert outcome.answered == 3 and [failure.cell[:2] for failure in outcome.failed] == [("demo", "aad")]
     assert "aad contrasts a sound, but the prompt has a picture" in outcome.failed[0].reason
+
+
+@pytest.mark.parametrize(
+    ("models", "methods", "message"),
+    [
+        (["demo"], ["none", "aad"], "The method aad works with sounds only, and no task has any"),
+        (["demo-sound"], ["none"], "None of the models takes what the tasks ask about"),
+    ],
+)
+def test_what_can_never_be_answered_is_refused_before_anything_is_written(models, methods, message, tmp_path):
+    with pytest.raises(LimeError, match=message):
+        run(RunConfig(models, methods, ["scenes:count=1"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("line", ["nothing", "[]", '{"id": 3, "text": "x"}', '{"id": "x"}'])

@@ -286,6 +286,8 @@ def test_command(real, tmp_path, monkeypatch):
     assert page.read_bytes() == before and os.listdir(page.parent) == ["page.html"]
     with pytest.raises(LimeError):
         write_report(real)
+    done = runner.invoke(main, ["report", str(real), "--output", str(tmp_path / "page.pdf")])
+    assert done.exit_code == 1 and "must end in .html" in done.stderr and not (tmp_path / "page.pdf").exists()
 
 
 PROBE = """<!DOCTYPE html><meta charset="utf-8"><title>waiting</title><body><script>

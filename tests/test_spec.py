@@ -155,7 +155,6 @@ def test_a_misspelt_name_gets_the_nearest(spec, end):
         ("Steps=3", " Did you mean steps?"),
         ("stepss=3", " Did you mean steps?"),
         ("normalize=true", " Did you mean normalise?"),
-        ("steps", ""),
         ("inner=none", ""),
         ("=3", ""),
     ],
@@ -163,7 +162,13 @@ def test_a_misspelt_name_gets_the_nearest(spec, end):
 def test_a_misspelt_key_gets_the_nearest(part, near):
     listed = "mode, update, steps, lr, tau, gate, noise, normalise, layers, heads"
     assert problem(f"lime:{part}") == f"Unknown option {part!r} of lime; options are key=value: {listed}.{near}"
-    assert problem(f"none:{part}") == f"Unknown option {part!r} of none; options are key=value: it has none."
+    assert problem(f"none:{part}") == f"Unknown option {part!r} of none: none has no options."
+
+
+def test_an_option_has_one_value():
+    assert problem("lime:steps") == "lime: the option steps needs a value, as in lime:steps=..."
+    assert problem("lime:steps=3,steps=4") == "lime: the option steps is given twice; leave one out."
+    assert problem("none:steps") == "Unknown option 'steps' of none: none has no options."
 
 
 def test_what_the_annotations_say():

@@ -73,6 +73,11 @@ def prepare(config: RunConfig) -> Workload:
     """
     methods = {spec: parse_method(spec) for spec in dict.fromkeys(config.methods)}
     tasks = {spec: parse_task(spec) for spec in dict.fromkeys(config.tasks)}
+    asked = {task.medium for task in tasks.values()}
+    for spec, method in methods.items():
+        if not method.media & asked:
+            nouns = " and ".join(NOUNS[kind][1] for kind in sorted(method.media))
+            raise MethodError(f"The method {spec} works with {nouns} only, and no task has any; leave it out.")
     questions = {spec: task.items(config.data, config.limit, config.seed) for spec, task in tasks.items()}
     notes: list[str] = []
     available: dict[str, list[Item]] = {}
@@ -81,7 +86,9 @@ def prepare(config: RunConfig) -> Workload:
         available[spec], note = select_available(config, tasks[spec], items)
         notes += [note] if note else []
     materials = {spec: task.material(config.data) for spec, task in tasks.items()}
-    fingerprints = {name: check_model(name, methods).fingerprint for name in dict.fromkeys(config.models)}
+    models = {name: check_model(name, methods) for name in dict.fromkeys(config.models)}
+    if not any(model.takes & asked for model in models.values()):
+        raise DataError("None of the models takes what the tasks ask about; choose another model or task.")
     settings: Settings = {
         "common": {
             "lime-mlx": __version__,
@@ -91,7 +98,7 @@ def prepare(config: RunConfig) -> Workload:
             "reliance": config.reliance,
             "decoding": "greedy",
         },
-        "models": fingerprints,
+        "models": {name: model.fingerprint for name, model in models.items()},
         "methods": list(methods),
         "tasks": {spec: {"questions": len(items), "sha256": digest(items)} for spec, items in questions.items()},
         "data": None if config.data is None else str(config.data.resolve()),

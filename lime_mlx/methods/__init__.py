@@ -35,6 +35,8 @@ def compose(methods: list[Method]) -> Method:
         layer = _layer(method)
         if layer in layers:
             first, second = layers[layer].name, method.name
+            if first == second:
+                raise MethodError(f"{first} is named twice; leave one out.")
             raise MethodError(f"{first} and {second} do not go together: both {layer}.")
         layers[layer] = method
     if isinstance(layers.get(CONTRAST), PAI) and ATTENTION in layers:

@@ -15,6 +15,7 @@ from lime_mlx import spec
 from lime_mlx.cache import Edit
 from lime_mlx.errors import MethodError
 from lime_mlx.models.base import Model
+from lime_mlx.prompt import NOUNS
 from lime_mlx.session import Session
 
 T = TypeVar("T")
@@ -58,6 +59,11 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         spec.check(self, self.name, MethodError)
+
+    @property
+    def media(self) -> frozenset[str]:
+        """What it works on: "image", "audio"."""
+        return frozenset(NOUNS)
 
     @abstractmethod
     def prepare(self, model: Model) -> Prepared:
@@ -117,6 +123,10 @@ class Wrapper(Method):
     """A method around another one: it changes the cache or the logits that `inner` leaves."""
 
     inner: Method = field(default=Plain(), kw_only=True)
+
+    @property
+    def media(self) -> frozenset[str]:
+        return self.inner.media
 
 
 class LayersText:

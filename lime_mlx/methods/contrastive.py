@@ -110,6 +110,10 @@ class VCD(Contrastive):
     noise: Annotated[int, Range(0, STEPS - 1)] = 500
     seed: Annotated[int, Range(0)] = 0
 
+    @property
+    def media(self) -> frozenset[str]:
+        return self.inner.media & {"image"}
+
     def other(self, session: Session) -> Prompt:
         check_kind(self.name, session, "image")
         kept = np.cumprod(1 - BETAS)[self.noise]
@@ -133,6 +137,10 @@ class AAD(Contrastive):
     name = "aad"
 
     alpha: Annotated[float, Range(0)] | None = None
+
+    @property
+    def media(self) -> frozenset[str]:
+        return self.inner.media & {"audio"}
 
     def other(self, session: Session) -> Prompt:
         check_kind(self.name, session, "audio")

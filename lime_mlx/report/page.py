@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lime_mlx._version import __version__
+from lime_mlx.errors import LimeError
 from lime_mlx.evaluate.store import Settings, Store
 from lime_mlx.files import write
 from lime_mlx.render.svg import COLOURS, TEMPLATES, drawing
@@ -39,11 +40,14 @@ class Part(NamedTuple):
 def write_report(folder: str | Path, output: str | Path | None = None, scorer: str = "ours") -> Path:
     """Write the page of a run's folder, by default as report.html in it, and return where it is.
 
-    Raises `DataError` for a folder without answers or an unknown scorer, and `LimeError` without matplotlib.
+    Raises `DataError` for a folder without answers or an unknown scorer, and `LimeError` without matplotlib, and for
+    an output whose name does not end in .html.
     """
     store = Store(folder)
     settings = store.settings
     names, path = Names(settings), Path(output or store.folder / "report.html")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise LimeError(f"{path} cannot be written: a report is a page, so its name must end in .html.")
     with drawing():
         by_task = results(store, scorer)
         parts = [_part(result, settings, names, scorer, f"t{number}") for number, result in enumerate(by_task)]
