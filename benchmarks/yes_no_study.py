@@ -25,7 +25,7 @@ import numpy as np
 from rich.progress import track
 
 from lime_mlx import load
-from lime_mlx.evaluate.asking import Opener, sessions
+from lime_mlx.evaluate.asking import SessionFactory, sessions
 from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.statistics import holm, interval, mcnemar
 from lime_mlx.evaluate.store import Answers
@@ -65,7 +65,9 @@ class Margin(Record):
     margin: float
 
 
-def opened(loaded: tuple[Model, Processor], task: Task, items: list[Item]) -> Iterator[tuple[Item, Prompt, Opener]]:
+def opened(
+    loaded: tuple[Model, Processor], task: Task, items: list[Item]
+) -> Iterator[tuple[Item, Prompt, SessionFactory]]:
     """Every item with what opens a session of its question; the media of a scene is read once."""
     model, processor = loaded
     groups: dict[str, list[Item]] = {}

@@ -355,7 +355,7 @@ def test_a_video_is_refused_as_such(data):
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3", "OGG", "AIFF", "W64", "CAF", "AU", "RF64"])
 def test_a_sound_given_as_a_picture(kind):
-    with pytest.raises(MediaError, match="a sound; give it with --audio"):
+    with pytest.raises(MediaError, match="a sound; give it as a sound"):
         open_image(encode(sine(), kind))
 
 
@@ -366,7 +366,7 @@ def test_a_picture_given_as_a_sound(kind):
         Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, kind)
     except (KeyError, OSError):
         pytest.skip(f"Pillow cannot write {kind} here")
-    assert "a picture; give it with --image" in problem(buffer.getvalue())
+    assert "a picture; give it as a picture" in problem(buffer.getvalue())
 
 
 @pytest.mark.parametrize(

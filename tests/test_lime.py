@@ -374,11 +374,11 @@ def test_tokens_are_optimised_afresh(model, mode):
     assert distance(second.relevance, again.relevance) < 1e-4
 
 
-@pytest.mark.parametrize("spec", ["", ",steps=1", ",gate=0", ",gate=0.5", ",words=content"])
+@pytest.mark.parametrize("spec", ["steps=3", "steps=1", "steps=3,gate=0", "steps=3,gate=0.5", "steps=3,words=content"])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_cache_holds_what_plain_decoding_keeps(model, mode, spec):
     content = np.arange(64) % 2 == 0
-    lime = parse_method(f"lime:mode={mode},steps=3,{HARD}{spec}").prepare(model)
+    lime = parse_method(f"lime:mode={mode},{HARD},{spec}").prepare(model)
     ours, plain = (start(model, small_prompt(content=content)) for _ in range(2))
     for _ in range(TOKENS):
         token = int(mx.argmax(lime.step(ours).logits))

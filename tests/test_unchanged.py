@@ -32,7 +32,7 @@ def test_the_answers_are_those_of_0_1_0(world):
 def test_free_answers_to_questions_are_not_spoilt():
     """The default method leaves the words of the question alone; a version before it spoilt 114 of 120 answers."""
     model, processor = load("demo")
-    asked = free_yes_no.asked(8)
+    asked = free_yes_no.pictures_and_questions(8)
     assert len(asked) == 32
     for image, question in asked:
         plain, default = (
