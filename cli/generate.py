@@ -96,6 +96,7 @@ def command(
     from lime_mlx.answer import collect
     from lime_mlx.explanation import input_warnings
     from lime_mlx.generation import resolve_method, stream_generate
+    from lime_mlx.words import without_flagged
 
     with noting(notes):
         wanted = chosen_method(request, on_unsupported)
@@ -128,16 +129,21 @@ def command(
     note(*notes[:printed])
     stream = Stream(chain([first], responses))
     show(stream, opened, request, explain, flag, as_json or on_unsupported == "drop", quiet)
-    answer = collect(stream.kept, opened.model, opened.prompt)
-    if as_json or on_unsupported == "drop":
-        drop = on_unsupported == "drop"
-        print_whole(answer, opened, request.method or method.name, as_json, drop, check_input, quiet)
+    answer, name = collect(stream.kept, opened.model, opened.prompt), request.method or method.name
+    warned = list(input_warnings(opened.model, opened.prompt, answer, check_input and not as_json))
+    text, dropped = without_flagged(answer.text, answer.words) if on_unsupported == "drop" else (answer.text, [])
+    if as_json:
+        values = json_values(answer, opened, name, warned, check_input)
+        left_out = {"text": text, "dropped": dropped} if on_unsupported == "drop" else {}
+        click.echo(json.dumps({**values, **left_out}, ensure_ascii=False))
+    elif on_unsupported == "drop":
+        click.echo(text)
+        notes += [f"Left out, without support: {', '.join(dropped)}"] if dropped else []
     if stream.interrupted:
         click.get_current_context().exit(INTERRUPTED)
-    note(*input_warnings(opened.model, opened.prompt, answer, check_input and not as_json))
+    note(*([] if as_json else warned))
     if not quiet:
-        figures = statistics(answer, request.method or method.name)
-        note(*notes[printed:], *cut_note(answer, request.max_tokens), *figures)
+        note(*notes[printed:], *cut_note(answer, request.max_tokens), *statistics(answer, name))
 
 
 def chosen_method(request: Request, on_unsupported: str | None) -> Method | None:
@@ -183,22 +189,16 @@ def show(
         display.plain(stream)
 
 
-def print_whole(
-    answer: Answer, opened: LoadedRequest, spec: str, as_json: bool, drop: bool, check: bool, quiet: bool
-) -> None:
-    """Print an answer that had to be whole first: as JSON, or without its flagged words."""
+def json_values(
+    answer: Answer, opened: LoadedRequest, spec: str, warnings: list[str], check: bool
+) -> dict[str, object]:
+    """What --json prints of an answer, but for the words that --on-unsupported left out."""
     from lime_mlx.probes.blank import ignores_media
-    from lime_mlx.words import without_flagged
 
-    values = {**answer.to_dict(), "model": opened.name, "method": spec}
-    text, dropped = without_flagged(answer.text, answer.words) if drop else (answer.text, [])
-    if drop:
-        values |= {"text": text, "dropped": dropped}
+    values: dict[str, object] = {**answer.to_dict(), "model": opened.name, "method": spec, "warnings": warnings}
     if check:
         values["input_used"] = not (opened.prompt.media and ignores_media(opened.model, opened.prompt, answer.tokens))
-    click.echo(json.dumps(values, ensure_ascii=False) if as_json else text)
-    if dropped and not as_json and not quiet:
-        note(f"Left out, without support: {', '.join(dropped)}")
+    return values
 
 
 def statistics(answer: Answer, method: str) -> Iterator[str]:

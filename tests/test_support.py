@@ -158,7 +158,7 @@ def test_flags_in_json(picture):
         run("--image", picture, "--method", "none", "--flag", "--check-input", "--json", "--quiet").stdout
     )
     assert [word["text"].strip(".,") for word in found["words"] if word["flagged"]] == ["boat"]
-    assert found["input_used"] is True
+    assert found["input_used"] is True and found["warnings"] == []
 
 
 def test_an_unused_picture_is_said(picture, monkeypatch):
