@@ -136,6 +136,8 @@ def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     pictures: list[str] = []
     sounds: list[str] = []
     for file in files:
+        if file == "-":
+            raise click.UsageError("Say what standard input holds: --image - or --audio -.")
         if is_url(file):
             is_sound = Path(file.split("?")[0].split("#")[0]).suffix.lower() in SOUND_SUFFIXES
         elif os.path.exists(file):

@@ -78,6 +78,11 @@ def test_answer_on_stdout_and_the_rest_on_stderr(model, picture):
     assert cost.startswith("lime: a token takes ") and " times as long as in plain decoding" in cost
 
 
+def test_standard_input_needs_a_medium():
+    result = run("-", input=b"x")
+    assert result.exit_code == 2 and "--image - or --audio -" in result.stderr
+
+
 def test_nothing_of_quiet_is_on_stderr(picture):
     for options in (("--flag",), ("--on-unsupported", "drop"), ("--on-unsupported", "mark", "--explain")):
         assert run("--image", picture, "--method", "none", "--quiet", *options).stderr == ""
