@@ -6,8 +6,11 @@ about scenes of both worlds, by every method and both modes of LIME. The test su
 One thing changed since: a word that the question brought in is no longer judged or replaced. Such words have no
 verdict, and the answers to questions by LIME with its gate, which spoilt them, are left out here:
 
-    python benchmarks/unchanged.py            # all of them, with the largest differences
-    python benchmarks/unchanged.py --scenes 5
+    OMP_NUM_THREADS=1 python benchmarks/unchanged.py            # all of them, with the largest differences
+    OMP_NUM_THREADS=1 python benchmarks/unchanged.py --scenes 5
+
+The stored answers were made with one thread: with two, sums round otherwise, and LIME over all words then picks another
+token now and then.
 """
 
 import argparse
