@@ -5,20 +5,24 @@ answer is spoilt where it does not hold the noun that was asked about, or says y
 
     python benchmarks/free_yes_no.py
     python benchmarks/free_yes_no.py --scenes 100 --method none --method m3id
+    python benchmarks/free_yes_no.py --photographs FOLDER   # 30 photographs, which the demo never learned
 """
 
 import argparse
 import random
 import re
+from pathlib import Path
 
 from PIL import Image
 
 from lime_mlx import blas, generate, load
+from lime_mlx.media.image import open_image
 from lime_mlx.scenes import make_scene
 from lime_mlx.scenes.language import Question, questions
 
 FIRST, TOKENS = 100_000, 24
 STRATEGIES = ("random", "adversarial")
+NOUNS = ("dog", "cat", "bus", "car")
 
 
 def spoilt(text: str, noun: str) -> bool:
@@ -35,14 +39,27 @@ def pictures_and_questions(scenes: int) -> list[tuple[Image.Image, Question]]:
     ]
 
 
+def photographs_and_questions(folder: Path, count: int) -> list[tuple[Image.Image, Question]]:
+    """The first JPEG files of a folder by name, each with four questions, to which nobody knows the answer."""
+    return [
+        (open_image(path), Question(f"Is there a {noun} in the picture?", noun, ""))
+        for path in sorted(folder.rglob("*.jpg"))[:count]
+        for noun in NOUNS
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=30)
+    parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="ask about as many of these instead")
     parser.add_argument("--method", action="append", help="a spec; repeat it  [default: none and lime]")
     arguments = parser.parse_args()
     blas.load_blas()
     model, processor = load("demo")
-    questions_of = pictures_and_questions(arguments.scenes)
+    if arguments.photographs is None:
+        questions_of = pictures_and_questions(arguments.scenes)
+    else:
+        questions_of = photographs_and_questions(arguments.photographs, arguments.scenes)
     for method in arguments.method or ("none", "lime"):
         pairs = []
         for image, question in questions_of:

@@ -73,9 +73,9 @@ def prepare(config: RunConfig) -> Workload:
     """
     methods = {spec: parse_method(spec) for spec in dict.fromkeys(config.methods)}
     tasks = {spec: parse_task(spec) for spec in dict.fromkeys(config.tasks)}
-    asked = {task.medium for task in tasks.values()}
+    task_media = {task.medium for task in tasks.values()}
     for spec, method in methods.items():
-        if not method.media & asked:
+        if not method.media & task_media:
             nouns = " and ".join(NOUNS[kind][1] for kind in sorted(method.media))
             raise MethodError(f"The method {spec} works with {nouns} only, and no task has any; leave it out.")
     questions = {spec: task.items(config.data, config.limit, config.seed) for spec, task in tasks.items()}
@@ -87,7 +87,7 @@ def prepare(config: RunConfig) -> Workload:
         notes += [note] if note else []
     materials = {spec: task.material(config.data) for spec, task in tasks.items()}
     models = {name: check_model(name, methods) for name in dict.fromkeys(config.models)}
-    if not any(model.takes & asked for model in models.values()):
+    if not any(model.takes & task_media for model in models.values()):
         raise DataError("None of the models takes what the tasks ask about; choose another model or task.")
     settings: Settings = {
         "common": {
