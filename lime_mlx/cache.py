@@ -179,6 +179,10 @@ class KVCache:
         """Every layer's keys and values as plain arrays; None for a layer that holds none yet."""
         return [layer.entries() if layer.offset else None for layer in self.layers]
 
+    def before(self, position: int) -> list[Entries]:
+        """Every layer's keys and values of the first `position` positions. Raises `IndexError` for an empty layer."""
+        return [(k[:, :, :position], v[:, :, :position]) for k, v in (layer.entries() for layer in self.layers)]
+
     def overwrite(self, position: int, entries: Sequence[Delta]) -> None:
         for layer, (k, v) in zip(self.layers, entries, strict=True):
             layer.overwrite(position, k, v)

@@ -14,9 +14,9 @@ from tokenizers.decoders import ByteLevel
 from lime_mlx.errors import PromptError
 from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound
-from lime_mlx.prompt import NOUNS, Chat, Part, Prompt, Question, Turn
-from lime_mlx.scenes.language import with_article
+from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Prompt, Question, Turn
 from lime_mlx.support.content import content_tokens
+from lime_mlx.support.existence import asked, form_of
 from lime_mlx.support.prompted import folded, prompted_tokens, spellings
 
 Source = TypeVar("Source", Image.Image, Sound)
@@ -324,7 +324,7 @@ class PromptLanguage:
         ids: NDArray[np.int32],
     ) -> None:
         self._processor, self._chat, self._media, self._ids = processor, chat, media, ids
-        self._questions: dict[str, Question] = {}
+        self._questions: dict[Noun, Question] = {}
 
     @property
     def content(self) -> NDArray[np.bool_]:
@@ -337,25 +337,32 @@ class PromptLanguage:
     def tokens(self, word: str) -> Sequence[int]:
         return self._processor.tokens(word)
 
-    def question(self, noun: str) -> Question:
-        """Whether `noun` is in the picture or the sound. Raises `PromptError` where there is neither, or no noun."""
+    def text(self, tokens: Sequence[int]) -> str:
+        return self._processor.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def question(self, noun: Noun) -> Question:
+        """Raises `PromptError` where there is no picture and no sound, no noun, or no token for yes or for no."""
         if noun not in self._questions:
             self._questions[noun] = self._ask(noun)
         return self._questions[noun]
 
-    def _ask(self, noun: str) -> Question:
-        where = [NOUNS[kind][self._media.count(kind) > 1] for kind in self._media.kinds]
-        if not where:
+    def _ask(self, noun: Noun) -> Question:
+        kinds = [(kind, self._media.count(kind) > 1) for kind in self._media.kinds]
+        if not kinds:
             raise PromptError("The prompt has no picture and no sound that a question could be about.")
-        if not noun.strip():
+        if not noun.text.strip():
             raise PromptError("The noun of the question is empty.")
-        text = f"Is there {with_article(noun.strip())} in the {' or the '.join(where)}?"
+        form = form_of(self._chat.text)
+        yes, no = ([token for word in words for token in self.tokens(word)] for words in (form.yes, form.no))
+        if not yes or not no:
+            raise PromptError("The vocabulary of this model has no token for yes or for no, so it cannot be asked.")
+        text = asked(form, noun.text.strip(), noun.article, kinds)
         prompt = self._processor.assemble(Chat(text, self._chat.system), self._media)
         length = min(len(self._ids), len(prompt)) - 1
         differs = np.flatnonzero(self._ids[:length] != prompt.input_ids[:length])
         shared = int(differs[0]) if differs.size else length
         rest = {*self._ids[shared:].tolist(), *prompt.input_ids[shared:].tolist()}
-        return Question(prompt, 0 if rest & self._processor.placeholders else shared)
+        return Question(prompt, 0 if rest & self._processor.placeholders else shared, yes, no)
 
 
 def _expand(rendered: str, token: str, placeholders: Sequence[int | str]) -> str:

@@ -116,14 +116,24 @@ class Chat:
         return messages
 
 
+class Noun(NamedTuple):
+    """The name of a thing. article: it takes one, as "a dog" does and "rain" does not."""
+
+    text: str
+    article: bool = True
+
+
 class Question(NamedTuple):
     """A yes/no question about the pictures and sounds of another prompt; both begin with the same `shared` tokens.
 
     All pictures and sounds lie in the shared tokens, or `shared` is 0. At least one token of each prompt is not shared.
+    yes, no: the tokens with which either answer begins, at least one each.
     """
 
     prompt: "Prompt"
     shared: int
+    yes: Sequence[int]
+    no: Sequence[int]
 
 
 class Language(Protocol):
@@ -143,8 +153,16 @@ class Language(Protocol):
         """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
         ...
 
-    def question(self, noun: str) -> Question:
-        """The question whether `noun` is in the picture or the sound, about the same media, which stay prepared."""
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of tokens of an answer, without special tokens."""
+        ...
+
+    def question(self, noun: Noun) -> Question:
+        """The question whether a thing is in the picture or the sound, about the same media, which stay prepared.
+
+        It stands in the language of the user's newest text, where that is one that we can ask in, else in English.
+        Raises `PromptError` where the model cannot be asked.
+        """
         ...
 
 

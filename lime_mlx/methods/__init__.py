@@ -8,13 +8,14 @@ from lime_mlx.spec import parse
 
 from .attention import Heads
 from .base import Forward, Method, Plain, Prepared, Wrapper
+from .choose import Choose
 from .contrastive import AAD, M3ID, PAI, VCD, Contrastive
 from .dleaf import DLeaf
 from .kvsmooth import KVSmooth
 from .lime import Lime
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Plain, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads)
+    method.name: method for method in (Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads)
 }
 
 
@@ -29,7 +30,7 @@ def parse_method(spec: "str | Method") -> Method:
 
 
 def compose(methods: list[Method]) -> Method:
-    """One method of several single ones: at most one each that computes the logits, smooths the cache, contrasts."""
+    """One method of several: at most one each that computes the logits, smooths the cache, contrasts, chooses."""
     layers: dict[str, Method] = {}
     for method in methods:
         layer = _layer(method)
@@ -43,7 +44,7 @@ def compose(methods: list[Method]) -> Method:
         raise MethodError(f"pai and {layers[ATTENTION].name} do not go together: both {ATTENTION}.")
     contrast = layers.get(CONTRAST)
     whole = layers.get(ATTENTION) or (contrast.inner if isinstance(contrast, Wrapper) else None)
-    for layer in (CACHE, CONTRAST):
+    for layer in (CACHE, CONTRAST, CHOICE):
         if isinstance(wrapper := layers.get(layer), Wrapper):
             whole = wrapper if whole is None else replace(wrapper, inner=whole)
     assert whole is not None
@@ -51,9 +52,12 @@ def compose(methods: list[Method]) -> Method:
 
 
 ATTENTION, CACHE, CONTRAST = "compute the token's attention", "change the cache", "contrast the logits"
+CHOICE = "choose the words"
 
 
 def _layer(method: Method) -> str:
+    if isinstance(method, Choose):
+        return CHOICE
     if isinstance(method, Contrastive):
         return CONTRAST
     return CACHE if isinstance(method, Wrapper) else ATTENTION
