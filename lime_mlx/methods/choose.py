@@ -30,8 +30,9 @@ from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax
 
 from .base import Forward, PlainDecoding, Prepared, Wrapper
 
-# A candidate, or another turn, needs at least this probability.
+# A candidate, and another turn of the answer, need at least this probability; a full stop may always be the turn.
 LEAST = 1e-3
+FULL_STOPS = (".", "\u3002")
 SENTENCE_ENDS = ".!?\n"
 
 
@@ -83,20 +84,21 @@ class Candidate:
 class Turns:
     """What `choose` remembers of an answer.
 
-    banned: the tokens that are not taken at a position, counted from 0 in the answer. others: the log-probability of
-    the best token but the one that was taken, at each position. backs: how often the answer went back.
+    banned: the tokens that are not taken at a position, counted from 0 in the answer; what is taken there names
+    nothing. turns: whether another token could have been taken there, for each position. backs: how often the answer
+    went back.
     """
 
     banned: dict[int, set[int]] = field(default_factory=dict)
-    others: list[float] = field(default_factory=list)
+    turns: list[bool] = field(default_factory=list)
     backs: int = 0
 
     def fork(self) -> Turns:
-        return Turns({position: set(tokens) for position, tokens in self.banned.items()}, list(self.others), self.backs)
+        return Turns({position: set(tokens) for position, tokens in self.banned.items()}, list(self.turns), self.backs)
 
     def truncate(self, count: int) -> None:
         self.banned = {position: tokens for position, tokens in self.banned.items() if position <= count}
-        del self.others[count:]
+        del self.turns[count:]
 
 
 @dataclass(frozen=True)
@@ -133,17 +135,17 @@ class PreparedChoose(Prepared):
             banned = [*turns.banned.get(len(session.generated), ())]
             scores = session.scores(forward.logits)
             likeliest = int(mx.argmax(scores))
+            possible = self._turns(session, scores, banned)
             if banned:
-                scores[mx.array(banned)] = mx.finfo(mx.float32).min
+                scores = mx.where(mx.array(possible), scores, mx.finfo(mx.float32).min)
             logp = log_softmax(np.array(scores))
             picked = session.pick(scores)
             best = self._best(session, forward, logp, picked, likeliest)
             if (best.repeated or self._flagged(best)) and (position := self._turn(session, turns)) is not None:
                 self._go_back(session, turns, position)
                 continue
-            others = logp.copy()
-            others[best.token] = -math.inf
-            turns.others.append(float(others.max()))
+            possible[best.token] = False
+            turns.turns.append(bool(possible.any()))
             relevance = None
             if session.want_relevance:
                 kept = forward.relevance is not None and best.token == likeliest
@@ -269,13 +271,24 @@ class PreparedChoose(Prepared):
         edits = self.inner.edits(session) if isinstance(self.inner, PlainDecoding) else None
         return list(np.array(session.relevance_of(tokens, edits=edits)))
 
+    def _turns(self, session: Session, scores: mx.array, banned: list[int]) -> NDArray[np.bool_]:
+        """(V,) bool: tokens that name nothing, are not banned, and are likely enough or end the sentence."""
+        language = session.prompt.language
+        if language is None:
+            return np.zeros(scores.shape[0], dtype=bool)
+        likely = log_softmax(np.array(scores)) >= math.log(LEAST)
+        likely[[token for stop in FULL_STOPS for token in language.tokens(stop)]] = True
+        likely[banned] = False
+        possible: NDArray[np.bool_] = likely & ~language.content
+        return possible
+
     def _turn(self, session: Session, turns: Turns) -> int | None:
         """The position of the newest run of tokens that name nothing at which another token is likely enough."""
         if session.content is None or turns.backs >= self.options.back:
             return None
         start = _run_start(session.generated, session.content)
         places = [position for position in range(start, len(session.generated)) if position > 0]
-        possible = [position for position in places if turns.others[position] >= math.log(LEAST)]
+        possible = [position for position in places if turns.turns[position]]
         return possible[0] if possible else None
 
     def _go_back(self, session: Session, turns: Turns, position: int) -> None:
