@@ -14,7 +14,7 @@ from tokenizers.decoders import ByteLevel
 from lime_mlx.errors import PromptError
 from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound
-from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Prompt, Question, Turn
+from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Prompt, Question, Turn, YesNo
 from lime_mlx.support.content import content_tokens
 from lime_mlx.support.existence import asked, form_of
 from lime_mlx.support.prompted import folded, prompted_tokens, spellings
@@ -337,6 +337,11 @@ class PromptLanguage:
     def tokens(self, word: str) -> Sequence[int]:
         return self._processor.tokens(word)
 
+    @cached_property
+    def yes_no(self) -> YesNo:
+        form = form_of(self._chat.text)
+        return YesNo(*([token for word in words for token in self.tokens(word)] for words in (form.yes, form.no)))
+
     def text(self, tokens: Sequence[int]) -> str:
         return self._processor.tokenizer.decode(tokens, skip_special_tokens=True)
 
@@ -352,17 +357,15 @@ class PromptLanguage:
             raise PromptError("The prompt has no picture and no sound that a question could be about.")
         if not noun.text.strip():
             raise PromptError("The noun of the question is empty.")
-        form = form_of(self._chat.text)
-        yes, no = ([token for word in words for token in self.tokens(word)] for words in (form.yes, form.no))
-        if not yes or not no:
+        if not all(self.yes_no):
             raise PromptError("The vocabulary of this model has no token for yes or for no, so it cannot be asked.")
-        text = asked(form, noun.text.strip(), noun.article, kinds)
+        text = asked(form_of(self._chat.text), noun.text.strip(), noun.article, kinds)
         prompt = self._processor.assemble(Chat(text, self._chat.system), self._media)
         length = min(len(self._ids), len(prompt)) - 1
         differs = np.flatnonzero(self._ids[:length] != prompt.input_ids[:length])
         shared = int(differs[0]) if differs.size else length
         rest = {*self._ids[shared:].tolist(), *prompt.input_ids[shared:].tolist()}
-        return Question(prompt, 0 if rest & self._processor.placeholders else shared, yes, no)
+        return Question(prompt, 0 if rest & self._processor.placeholders else shared, self.yes_no)
 
 
 def _expand(rendered: str, token: str, placeholders: Sequence[int | str]) -> str:

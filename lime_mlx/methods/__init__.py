@@ -13,9 +13,10 @@ from .contrastive import AAD, M3ID, PAI, VCD, Contrastive
 from .dleaf import DLeaf
 from .kvsmooth import KVSmooth
 from .lime import Lime
+from .yes_no import YesNo
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads)
+    method.name: method for method in (Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads, YesNo)
 }
 
 
@@ -44,7 +45,7 @@ def compose(methods: list[Method]) -> Method:
         raise MethodError(f"pai and {layers[ATTENTION].name} do not go together: both {ATTENTION}.")
     contrast = layers.get(CONTRAST)
     whole = layers.get(ATTENTION) or (contrast.inner if isinstance(contrast, Wrapper) else None)
-    for layer in (CACHE, CONTRAST, CHOICE):
+    for layer in (CACHE, CONTRAST, VERDICT, CHOICE):
         if isinstance(wrapper := layers.get(layer), Wrapper):
             whole = wrapper if whole is None else replace(wrapper, inner=whole)
     assert whole is not None
@@ -52,12 +53,14 @@ def compose(methods: list[Method]) -> Method:
 
 
 ATTENTION, CACHE, CONTRAST = "compute the token's attention", "change the cache", "contrast the logits"
-CHOICE = "choose the words"
+CHOICE, VERDICT = "choose the words", "move the threshold of yes"
 
 
 def _layer(method: Method) -> str:
     if isinstance(method, Choose):
         return CHOICE
+    if isinstance(method, YesNo):
+        return VERDICT
     if isinstance(method, Contrastive):
         return CONTRAST
     return CACHE if isinstance(method, Wrapper) else ATTENTION
