@@ -228,6 +228,11 @@ class Processor:
         """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
         return tuple(self._spellings.get(folded(word), ()))
 
+    def starts(self, word: str) -> Sequence[int]:
+        """The tokens with which a text begins that says `word`; those that say it alone, where there are such."""
+        spaced = [f"{space}{case}" for space in ("", " ") for case in (word, word.capitalize())]
+        return self.tokens(word) or [encoded[0] for encoded in map(self._plain_ids, spaced) if encoded]
+
     @property
     def placeholders(self) -> frozenset[int]:
         """The tokens of which the chat template writes one for each picture or sound."""
@@ -340,7 +345,8 @@ class PromptLanguage:
     @cached_property
     def yes_no(self) -> YesNo:
         form = form_of(self._chat.text)
-        return YesNo(*([token for word in words for token in self.tokens(word)] for words in (form.yes, form.no)))
+        yes, no = ({token for word in words for token in self._processor.starts(word)} for words in (form.yes, form.no))
+        return YesNo(sorted(yes - no), sorted(no - yes))
 
     def text(self, tokens: Sequence[int]) -> str:
         return self._processor.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -358,7 +364,9 @@ class PromptLanguage:
         if not noun.text.strip():
             raise PromptError("The noun of the question is empty.")
         if not all(self.yes_no):
-            raise PromptError("The vocabulary of this model has no token for yes or for no, so it cannot be asked.")
+            raise PromptError(
+                "The vocabulary of this model has no tokens that tell yes from no, so it cannot be asked."
+            )
         text = asked(form_of(self._chat.text), noun.text.strip(), noun.article, kinds)
         prompt = self._processor.assemble(Chat(text, self._chat.system), self._media)
         length = min(len(self._ids), len(prompt)) - 1
