@@ -112,7 +112,7 @@ def steps(
     """
     check("max_tokens", max_tokens)
     prepared = method.prepare(session.model)
-    session.pick = _pick(sampler)
+    session.pick, session.greedy = _pick(sampler), sampler is None
     waiting: list[Step] = []
     count, last = 0, False
     while count < max_tokens and not last:

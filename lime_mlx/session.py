@@ -48,7 +48,8 @@ class Session:
     and sounds; modalities: the same for each kind. positions: their coordinates and their attention mask. processors:
     from logits to the scores that a token is picked by. observers: of some layers; each gets the attention weights
     (1, K, G, 1, T) of the newest position. hidden_observers: of some layers; each gets the hidden state (1, 1, D) after
-    its layer. state: what methods keep, by their names. pick: how a token is picked by its scores. margins: of the
+    its layer. state: what methods keep, by their names. pick: how a token is picked by its scores; greedy: always
+    the best one. margins: of the
     questions that the model was asked about this prompt, see `lime_mlx.asking`.
 
     To intervene in decoding, subclass `Method`: its `step` may observe, change the cache (`cache.overwrite`), edit
@@ -68,6 +69,7 @@ class Session:
     state: dict[str, State] = field(default_factory=dict)
     pick: Pick = field(default=lambda scores: int(mx.argmax(scores)))
     margins: dict[Noun, float | None] = field(default_factory=dict)
+    greedy: bool = True
     judging: bool = False
 
     def __post_init__(self) -> None:
@@ -113,7 +115,7 @@ class Session:
         """The same answer so far, with a cache and states of methods that change on their own; nobody observes it."""
         session = Session(self.model, self.prompt, self.embeds, self.positions, self.processors)
         session.want_relevance, session.want_trace = self.want_relevance, self.want_trace
-        session.pick, session.margins, session.judging = self.pick, self.margins, self.judging
+        session.pick, session.greedy, session.margins = self.pick, self.greedy, self.margins
         session.tokens = list(self.tokens)
         session.cache = self.cache.copy()
         session.state = {name: state.fork() for name, state in self.state.items()}

@@ -18,22 +18,21 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_mlx.asking import completions, margins
-from lime_mlx.errors import MethodError
+from lime_mlx.errors import MethodError, PromptError
 from lime_mlx.models.base import Model
 from lime_mlx.prompt import Noun
 from lime_mlx.session import Session
 from lime_mlx.spec import Range
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.nouns import Place, noun_phrase, noun_place
-from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax
+from lime_mlx.support.nouns import Place
+from lime_mlx.support.statistics import log_softmax
 
-from .base import Forward, PlainDecoding, Prepared, Wrapper
+from .base import Forward, Prepared, Wrapper
+from .candidates import Candidate, Judge, relevance_of, support_penalty
 
 # A candidate, and another turn of the answer, need at least this probability; a full stop may always be the turn.
 LEAST = 1e-3
 FULL_STOPS = (".", "\u3002")
-SENTENCE_ENDS = ".!?\n"
 
 
 @dataclass(frozen=True)
@@ -67,38 +66,31 @@ class Choose(Wrapper):
                 "choose: ask=never needs a model that was calibrated: lime-mlx evaluate --calibrate; "
                 "or let the model be asked."
             )
-        return PreparedChoose(self.inner.prepare(model), self, detector)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A token that could come next. p_unsupported is 0 and repeated is False for one that is not judged."""
-
-    token: int
-    logp: float
-    p_unsupported: float = 0.0
-    repeated: bool = False
+        threshold = self.threshold
+        if threshold is None:
+            threshold = 0.5 if detector is None else detector.threshold_for(self.ask != "never")
+        return PreparedChoose(self.inner.prepare(model), self, threshold, Judge(detector, self.ask))
 
 
 @dataclass
 class Turns:
-    """What `choose` remembers of an answer.
+    """What `choose` remembers of an answer, by positions counted from 0 in it.
 
-    banned: the tokens that are not taken at a position, counted from 0 in the answer; what is taken there names
-    nothing. turns: whether another token could have been taken there, for each position. backs: how often the answer
-    went back.
+    banned: the tokens that are not taken at a position; what is taken there names nothing. scores (V,): those by which
+    the newest tokens that name nothing were picked. backs: how often the answer went back.
     """
 
     banned: dict[int, set[int]] = field(default_factory=dict)
-    turns: list[bool] = field(default_factory=list)
+    scores: dict[int, mx.array] = field(default_factory=dict)
     backs: int = 0
 
     def fork(self) -> Turns:
-        return Turns({position: set(tokens) for position, tokens in self.banned.items()}, list(self.turns), self.backs)
+        banned = {position: set(tokens) for position, tokens in self.banned.items()}
+        return Turns(banned, dict(self.scores), self.backs)
 
     def truncate(self, count: int) -> None:
         self.banned = {position: tokens for position, tokens in self.banned.items() if position <= count}
-        del self.turns[count:]
+        self.scores = {position: scores for position, scores in self.scores.items() if position < count}
 
 
 @dataclass(frozen=True)
@@ -107,13 +99,8 @@ class PreparedChoose(Prepared):
 
     inner: Prepared
     options: Choose
-    detector: Detector | None
-
-    @property
-    def threshold(self) -> float:
-        if self.options.threshold is not None:
-            return self.options.threshold
-        return 0.5 if self.detector is None else self.detector.threshold_for(self.options.ask != "never")
+    threshold: float
+    judge: Judge
 
     @property
     def caches(self) -> bool:
@@ -121,182 +108,121 @@ class PreparedChoose(Prepared):
 
     def settled(self, session: Session) -> int:
         """What stands before the newest run of tokens that name nothing: back goes no further than to its start."""
-        length = self.inner.settled(session)
-        turns = session.state.get(self.options.name)
-        if session.content is None or not isinstance(turns, Turns) or turns.backs >= self.options.back:
-            return length
-        return min(length, _run_start(session.generated, session.content))
+        settled, turns = self.inner.settled(session), self._turns(session)
+        if session.content is None or turns.backs >= self.options.back:
+            return settled
+        return min(settled, _run_start(session.generated, session.content))
 
     def step(self, session: Session) -> Forward:
-        turns = session.state.setdefault(self.options.name, Turns())
-        assert isinstance(turns, Turns)
+        self._check(session)
+        turns = self._turns(session)
         while True:
-            forward = self._forward(session)
-            banned = [*turns.banned.get(len(session.generated), ())]
-            scores = session.scores(forward.logits)
+            place = self.judge.place(session)
+            forward = self._forward(session, place)
+            scores, position = session.scores(forward.logits), len(session.generated)
             likeliest = int(mx.argmax(scores))
-            possible = self._turns(session, scores, banned)
-            if banned:
-                scores = mx.where(mx.array(possible), scores, mx.finfo(mx.float32).min)
-            logp = log_softmax(np.array(scores))
+            if banned := turns.banned.get(position):
+                scores = mx.where(_possible(session, scores, banned), scores, mx.finfo(mx.float32).min)
             picked = session.pick(scores)
-            best = self._best(session, forward, logp, picked, likeliest)
-            if (best.repeated or self._flagged(best)) and (position := self._turn(session, turns)) is not None:
-                self._go_back(session, turns, position)
+            best = Candidate(picked, 0.0)
+            if place is not None and self.judge.begins(session, picked):
+                known = forward.relevance if picked == likeliest else None
+                best = self._best(session, forward, scores, picked, place, known)
+            if self._wrong(best) and self._go_back(session, turns):
                 continue
-            possible[best.token] = False
-            turns.turns.append(bool(possible.any()))
+            self._remember(session, turns, scores, best.token)
             relevance = None
             if session.want_relevance:
-                kept = forward.relevance is not None and best.token == likeliest
-                relevance = forward.relevance if kept else self._relevance(session, [best.token])[0]
+                kept = forward.relevance if best.token == likeliest else None
+                relevance = relevance_of(session, self.inner, [best.token])[0] if kept is None else kept
             return replace(forward, relevance=relevance, token=best.token, optimised=best.token != picked)
 
-    def _forward(self, session: Session) -> Forward:
+    def _turns(self, session: Session) -> Turns:
+        turns = session.state.setdefault(self.options.name, Turns())
+        assert isinstance(turns, Turns)
+        return turns
+
+    def _check(self, session: Session) -> None:
+        """Raise `MethodError` where the model is always to be asked, and cannot be."""
+        if session.generated or self.options.ask != "always" or not session.modality.any():
+            return
+        if session.prompt.language is None:
+            raise MethodError("choose: ask=always needs a prompt that a processor made, not token ids alone.")
+        try:
+            session.prompt.language.question(Noun("thing"))
+        except PromptError as error:
+            raise MethodError(f"choose: ask=always does not work here: {error}") from error
+
+    def _forward(self, session: Session, place: Place | None) -> Forward:
         """The forward of the method inside, with the relevance of the likeliest token if that is to be judged."""
-        judging, session.judging = session.judging, self.detector is not None
+        judging = session.judging
+        session.judging = session.greedy and place is not None and self.judge.detector is not None
         try:
             return self.inner.step(session)
         finally:
             session.judging = judging
 
     def _best(
-        self, session: Session, forward: Forward, logp: NDArray[np.float64], picked: int, likeliest: int
-    ) -> Candidate:
-        """The picked token, or where that is flagged or named again, the best of the candidates."""
-        place = self._place(session, picked)
-        if place is None:
-            return Candidate(picked, float(logp[picked]))
-        known = None if forward.relevance is None or picked != likeliest else forward.relevance
-        first = self._judged(session, forward, logp, [picked], place, known)[0]
-        if not first.repeated and not self._flagged(first):
-            return first
-        tokens = [int(token) for token in np.argsort(-logp)[: self.options.k] if logp[token] >= math.log(LEAST)]
-        rest = [token for token in tokens if token != picked]
-        judged = [token for token in rest if session.may_judge(token)]
-        others = [Candidate(token, float(logp[token])) for token in rest if token not in judged]
-        candidates = [first, *self._judged(session, forward, logp, judged, place, None), *others]
-        return max(candidates, key=self._score)
-
-    def _score(self, candidate: Candidate) -> float:
-        support = math.log(max(1 - candidate.p_unsupported, 1e-6))
-        return candidate.logp + self.options.weight * support - self.options.repeat * candidate.repeated
-
-    def _flagged(self, candidate: Candidate) -> bool:
-        return candidate.p_unsupported >= self.threshold
-
-    def _place(self, session: Session, token: int) -> Place | None:
-        """The place in the answer, where the token begins the name of a thing that may be judged there."""
-        language = session.prompt.language
-        if not session.may_judge(token) or not session.modality.any():
-            return None
-        if language is None:
-            return Place(False)
-        before = language.text(session.generated)
-        piece = language.text([*session.generated, token])[len(before) :]
-        if before and not piece[:1].isspace() and before[-1:].isalnum():
-            return None
-        return noun_place(before)
-
-    def _judged(
         self,
         session: Session,
         forward: Forward,
-        logp: NDArray[np.float64],
-        tokens: list[int],
+        scores: mx.array,
+        picked: int,
         place: Place,
         relevance: NDArray[np.float32] | None,
-    ) -> list[Candidate]:
-        """Candidates with their support. relevance (T,): of the only token, where it is known."""
-        if not tokens:
-            return []
-        p_unsupported = [0.0] * len(tokens)
-        detector = self.detector
-        if detector is not None:
-            rows = [relevance] if relevance is not None else self._relevance(session, tokens)
-            logits = np.array(forward.logits)
-            p_unsupported = [
-                detector.p_unsupported(from_relevance(row, session.modality) | from_logits(logits, token))
-                for row, token in zip(rows, tokens, strict=True)
-            ]
-        names = self._names(session, tokens)
-        asked = [index for index, p in enumerate(p_unsupported) if self._asks(p)]
-        nouns = [Noun(names[index], place.article) for index in asked]
-        for index, margin in zip(asked, margins(session, nouns), strict=True):
-            if margin is not None:
-                p = p_unsupported[index]
-                p_unsupported[index] = _sigmoid(-margin) if detector is None else detector.asked(p, margin)
-        said = set() if place.definite else self._said(session)
-        return [
-            Candidate(token, float(logp[token]), p, name.casefold() in said)
-            for token, p, name in zip(tokens, p_unsupported, names, strict=True)
-        ]
+    ) -> Candidate:
+        """The picked token, or where that is flagged or named again, the best of the candidates."""
+        logp = log_softmax(np.array(scores))
+        first = Candidate(picked, float(logp[picked]))
+        (first,) = self.judge.judged(session, self.inner, forward, [first], place, relevance)
+        if not self._wrong(first):
+            return first
+        best = np.argsort(-logp)[: self.options.k]
+        rest = [Candidate(int(token), float(logp[token])) for token in best if token != picked]
+        rest = [candidate for candidate in rest if candidate.logp >= math.log(LEAST)]
+        begins = [candidate for candidate in rest if self.judge.begins(session, candidate.token)]
+        judged = self.judge.judged(session, self.inner, forward, begins, place)
+        others = [candidate for candidate in rest if candidate not in begins]
+        return max([first, *judged, *others], key=self._score)
 
-    def _asks(self, p_unsupported: float) -> bool:
-        """Whether the model is asked about a word."""
-        if self.options.ask == "never":
-            return False
-        if self.detector is None or (self.detector.asking is not None and self.options.ask == "always"):
-            return True
-        return self.detector.asks(p_unsupported)
+    def _score(self, candidate: Candidate) -> float:
+        support = self.options.weight * support_penalty(candidate)
+        return candidate.logp + support - self.options.repeat * candidate.repeated
 
-    def _names(self, session: Session, tokens: list[int]) -> list[str]:
-        """The names that the tokens begin; empty for a prompt that no processor made."""
-        language = session.prompt.language
-        if language is None:
-            return [""] * len(tokens)
-        session.prefill(session.embeds.shape[1])
-        return [noun_phrase(language.text(word)) for word in completions(session, tokens)]
+    def _wrong(self, candidate: Candidate) -> bool:
+        """Whether a token is flagged, or names a thing again."""
+        return candidate.repeated or candidate.p_unsupported >= self.threshold
 
-    def _said(self, session: Session) -> set[str]:
-        """The names of things in the sentence so far."""
-        language, content = session.prompt.language, session.content
-        if language is None or content is None:
-            return set()
-        said: set[str] = set()
-        run: list[int] = []
-        for token in [*session.generated, -1]:
-            if token >= 0 and content[token]:
-                run.append(token)
-                continue
-            if run:
-                said.add(noun_phrase(language.text(run)).casefold())
-                run = []
-            if token >= 0 and any(end in language.text([token]) for end in SENTENCE_ENDS):
-                said.clear()
-        return said
-
-    def _relevance(self, session: Session, tokens: list[int]) -> list[NDArray[np.float32]]:
-        session.prefill()
-        edits = self.inner.edits(session) if isinstance(self.inner, PlainDecoding) else None
-        return list(np.array(session.relevance_of(tokens, edits=edits)))
-
-    def _turns(self, session: Session, scores: mx.array, banned: list[int]) -> NDArray[np.bool_]:
-        """(V,) bool: tokens that name nothing, are not banned, and are likely enough or end the sentence."""
-        language = session.prompt.language
-        if language is None:
-            return np.zeros(scores.shape[0], dtype=bool)
-        likely = log_softmax(np.array(scores)) >= math.log(LEAST)
-        likely[[token for stop in FULL_STOPS for token in language.tokens(stop)]] = True
-        likely[banned] = False
-        possible: NDArray[np.bool_] = likely & ~language.content
-        return possible
-
-    def _turn(self, session: Session, turns: Turns) -> int | None:
-        """The position of the newest run of tokens that name nothing at which another token is likely enough."""
+    def _go_back(self, session: Session, turns: Turns) -> bool:
+        """Go back to the last place where the answer could have taken another turn; False where there is none."""
         if session.content is None or turns.backs >= self.options.back:
-            return None
-        start = _run_start(session.generated, session.content)
-        places = [position for position in range(start, len(session.generated)) if position > 0]
-        possible = [position for position in places if turns.turns[position]]
-        return possible[0] if possible else None
+            return False
+        generated = session.generated
+        for position in range(max(1, _run_start(generated, session.content)), len(generated)):
+            banned = turns.banned.get(position, set()) | {generated[position]}
+            if position in turns.scores and bool(_possible(session, turns.scores[position], banned).any()):
+                session.rewind(len(generated) - position)
+                turns.banned[position] = banned
+                turns.backs += 1
+                return True
+        return False
 
-    def _go_back(self, session: Session, turns: Turns, position: int) -> None:
-        taken = session.generated[position]
-        session.rewind(len(session.generated) - position)
-        turns.banned = {at: tokens for at, tokens in turns.banned.items() if at <= position}
-        turns.banned.setdefault(position, set()).add(taken)
-        turns.backs += 1
+    def _remember(self, session: Session, turns: Turns, scores: mx.array, token: int) -> None:
+        """Keep the scores of a token that names nothing, until one comes that does."""
+        if session.content is None or session.content[token]:
+            turns.scores = {}
+        elif turns.backs < self.options.back:
+            turns.scores[len(session.generated)] = scores
+
+
+def _possible(session: Session, scores: mx.array, banned: set[int]) -> mx.array:
+    """(V,) bool: tokens that name nothing, are not banned, and are likely enough or end the sentence."""
+    language = session.prompt.language
+    assert language is not None
+    likely = log_softmax(np.array(scores)) >= math.log(LEAST)
+    likely[[token for stop in FULL_STOPS for token in language.tokens(stop)]] = True
+    likely[list(banned)] = False
+    return mx.array(likely & ~language.content)
 
 
 def _run_start(tokens: list[int], content: NDArray[np.bool_]) -> int:
@@ -305,7 +231,3 @@ def _run_start(tokens: list[int], content: NDArray[np.bool_]) -> int:
     while start > 0 and not content[tokens[start - 1]]:
         start -= 1
     return start
-
-
-def _sigmoid(value: float) -> float:
-    return float(1 / (1 + np.exp(-np.clip(value, -60, 60))))

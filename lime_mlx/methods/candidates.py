@@ -1,0 +1,159 @@
+"""The words that could come next, each with its support: by relevance, by asking the model back, or by both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lime_mlx.asking import completions, margins
+from lime_mlx.prompt import Noun
+from lime_mlx.session import Session
+from lime_mlx.support.detector import Detector
+from lime_mlx.support.nouns import Place, noun_phrase, noun_place
+from lime_mlx.support.statistics import from_logits, from_relevance
+
+from .base import Forward, PlainDecoding, Prepared
+
+SENTENCE_ENDS = ".!?\n"
+# Log-odds at which a probability counts as 0 or 1.
+CERTAIN = 1e-6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token that could come next. p_unsupported is 0 and repeated is False for one that is not judged.
+
+    logp: natural logarithm of its probability. repeated: the sentence named the thing before.
+    """
+
+    token: int
+    logp: float
+    p_unsupported: float = 0.0
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Gives candidates their support.
+
+    detector: None for a model that was not calibrated, which only has its own answer. ask: "never", "flagged" or
+    "always", as `choose` has it. yes: the margin above which an answer is yes for a model without detector.
+    """
+
+    detector: Detector | None
+    ask: str
+    yes: float = 0.0
+
+    def place(self, session: Session) -> Place | None:
+        """The place at the end of the answer so far where the name of a thing may begin; None where none may."""
+        language = session.prompt.language
+        if not session.modality.any():
+            return None
+        return Place(False) if language is None else noun_place(language.text(session.generated))
+
+    def begins(self, session: Session, token: int) -> bool:
+        """Whether a token begins a word that may be judged."""
+        language = session.prompt.language
+        if language is None or not session.may_judge(token):
+            return language is None
+        before = language.text(session.generated)
+        piece = language.text([*session.generated, token])[len(before) :]
+        return not before[-1:].isalnum() or piece[:1].isspace()
+
+    def judged(
+        self,
+        session: Session,
+        inner: Prepared,
+        forward: Forward,
+        candidates: list[Candidate],
+        place: Place,
+        relevance: NDArray[np.float32] | None = None,
+    ) -> list[Candidate]:
+        """Candidates that begin a word, with their support. relevance (T,): of the only one, where it is known."""
+        if not candidates:
+            return []
+        tokens = [candidate.token for candidate in candidates]
+        by_relevance = [0.0] * len(tokens)
+        if self.detector is not None:
+            rows = relevance_of(session, inner, tokens) if relevance is None else [relevance]
+            logits = np.array(forward.logits)
+            by_relevance = [
+                self.detector.p_unsupported(from_relevance(row, session.modality) | from_logits(logits, token))
+                for row, token in zip(rows, tokens, strict=True)
+            ]
+        again = set() if place.definite else self._said_again(session, tokens)
+        named = [index for index, p in enumerate(by_relevance) if self._asks(p) or tokens[index] in again]
+        names = dict(zip(named, self._names(session, [tokens[index] for index in named]), strict=True))
+        asked = [index for index in named if self._asks(by_relevance[index]) and names[index]]
+        answers = margins(session, [Noun(names[index], place.article) for index in asked])
+        margin_of = dict(zip(asked, answers, strict=True))
+        said = _said(session) if again else set()
+        return [
+            Candidate(
+                candidate.token,
+                candidate.logp,
+                self._both(by_relevance[index], margin_of.get(index)),
+                names.get(index, "").casefold() in said,
+            )
+            for index, candidate in enumerate(candidates)
+        ]
+
+    def _both(self, p_unsupported: float, margin: float | None) -> float:
+        if margin is None:
+            return p_unsupported
+        if self.detector is None:
+            return float(1 / (1 + np.exp(np.clip(margin - self.yes, -60, 60))))
+        return self.detector.asked(p_unsupported, margin)
+
+    def _asks(self, p_unsupported: float) -> bool:
+        """Whether the model is asked about a word of this probability by relevance."""
+        if self.ask == "never":
+            return False
+        if self.detector is None or (self.detector.asking is not None and self.ask == "always"):
+            return True
+        return self.detector.asks(p_unsupported)
+
+    def _names(self, session: Session, tokens: list[int]) -> list[str]:
+        """The names that the tokens begin; empty for a prompt that no processor made."""
+        language = session.prompt.language
+        if language is None or not tokens:
+            return [""] * len(tokens)
+        session.prefill(session.embeds.shape[1])
+        return [noun_phrase(language.text(word)) for word in completions(session, tokens)]
+
+    def _said_again(self, session: Session, tokens: list[int]) -> set[int]:
+        """Those of the tokens that stand in the answer so far."""
+        return set(tokens) & set(session.generated)
+
+
+def relevance_of(session: Session, inner: Prepared, tokens: list[int]) -> list[NDArray[np.float32]]:
+    """Relevance (T,) of each of the tokens, under the attention that the method inside gives."""
+    session.prefill()
+    edits = inner.edits(session) if isinstance(inner, PlainDecoding) else None
+    return list(np.array(session.relevance_of(tokens, edits=edits)))
+
+
+def support_penalty(candidate: Candidate) -> float:
+    """log(1 - p_unsupported), at least log(CERTAIN)."""
+    return math.log(max(1 - candidate.p_unsupported, CERTAIN))
+
+
+def _said(session: Session) -> set[str]:
+    """The names of things in the sentence so far, without case."""
+    language = session.prompt.language
+    if language is None:
+        return set()
+    said: set[str] = set()
+    run: list[int] = []
+    for token in session.generated:
+        if language.content[token]:
+            run.append(token)
+            continue
+        said.add(noun_phrase(language.text(run)).casefold())
+        run = []
+        if any(end in language.text([token]) for end in SENTENCE_ENDS):
+            said.clear()
+    return said | {noun_phrase(language.text(run)).casefold()} - {""}
