@@ -33,7 +33,7 @@ BUNDLED = {
     "demo-sound": ("synthesised sounds", "Qwen/Qwen2-Audio-7B-Instruct"),
 }
 # The names of `lime_mlx.methods.METHODS`, whose import would make --help slow.
-METHOD_NAMES = ("none", "lime", "kvsmooth", "dleaf", "vcd", "m3id", "aad", "pai", "heads")
+METHOD_NAMES = ("none", "choose", "lime", "kvsmooth", "dleaf", "vcd", "m3id", "aad", "pai", "heads", "yesno")
 T = TypeVar("T")
 
 
@@ -117,7 +117,7 @@ def _options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
             "--method",
             metavar="SPEC",
             help=f"One of {methods}; with options as in lime:steps=3, several joined by +.  "
-            "[default: lime with a picture or a sound, else none]",
+            "[default: choose with a picture or a sound, else none]",
         ),
         click.option(
             "--max-tokens", type=int, default=256, show_default=True, help="The most tokens that an answer has."

@@ -109,7 +109,7 @@ def command(
     if not quiet:
         note(*notes)
     data = data or (home() if home().is_dir() else None)
-    config = RunConfig(models, method or ("none", "lime"), tasks, data, limit, seed, reliance, skip_missing)
+    config = RunConfig(models, method or ("none", "choose"), tasks, data, limit, seed, reliance, skip_missing)
     old_spellings: list[str] = []
     try:
         with noting(old_spellings):

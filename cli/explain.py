@@ -91,10 +91,11 @@ def explained(
 ) -> tuple[Explanation | None, bool]:
     """The explanation of what the model answered before Ctrl-C, and whether that came; None when nothing was."""
     from lime_mlx.explanation import explained
-    from lime_mlx.generation import resolve_method, stream_generate
+    from lime_mlx.generation import calibration_note, resolve_method, stream_generate
 
     with noting(notes):
-        method = resolve_method(request.method, opened.prompt)
+        method = resolve_method(request.method, opened.prompt, opened.model)
+    notes += [] if request.method else calibration_note(method, opened.prompt, opened.model)
     responses = stream_generate(
         opened.model,
         opened.processor,

@@ -95,13 +95,14 @@ def command(
 
     from lime_mlx.answer import collect
     from lime_mlx.explanation import input_warnings
-    from lime_mlx.generation import resolve_method, stream_generate
+    from lime_mlx.generation import calibration_note, resolve_method, stream_generate
     from lime_mlx.words import without_flagged
 
     with noting(notes):
         wanted = chosen_method(request, on_unsupported)
     opened = load_request(request, notes)
-    method = resolve_method(wanted, opened.prompt)
+    method = resolve_method(wanted, opened.prompt, opened.model)
+    notes += [] if wanted else calibration_note(method, opened.prompt, opened.model)
     flag = flag or on_unsupported is not None
     check_drop(opened, on_unsupported)
     shown = explain or flag or as_json

@@ -157,7 +157,7 @@ def explain(
     notices: list[str] = []
     pictures, sounds = open_images(image, notices.append), open_sounds(audio, notices.append)
     opened = open_prompt(processor, prompt, pictures, sounds, system)
-    chosen = resolve_method(method, opened)
+    chosen = resolve_method(method, opened, model)
     responses = stream_generate(
         model,
         processor,

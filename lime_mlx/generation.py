@@ -19,13 +19,14 @@ from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
-from lime_mlx.methods import Forward, Method, Plain, parse_method
+from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt
 from lime_mlx.sampling import Sampler, Sampling, check
 from lime_mlx.session import LogitsProcessor, Pick, Session
 from lime_mlx.stopping import AnswerText, loops
+from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
 
 Notice = Callable[[str], None]
@@ -52,11 +53,25 @@ class Step:
         return None if self.shares is None else self.shares.reliance
 
 
-def resolve_method(method: str | Method | None, prompt: Prompt) -> Method:
-    """The method that is meant: None is `lime` for a prompt with a picture or a sound, and `none` for text alone."""
-    if method is None:
-        return parse_method("lime" if prompt.media or prompt.spans else "none")
-    return parse_method(method)
+def resolve_method(method: str | Method | None, prompt: Prompt, model: Model) -> Method:
+    """The method that is meant. None is `choose`, where words can be judged, and else `none`.
+
+    Words can be judged by the detector of a model that was calibrated, and by asking the model back, for which a
+    processor must have made the prompt. In a prompt of text alone there is nothing to judge them by.
+    """
+    if method is not None:
+        return parse_method(method)
+    can_judge = prompt.language is not None or Detector.from_config(model.config) is not None
+    return parse_method("choose" if can_judge and (prompt.media or prompt.spans) else "none")
+
+
+def calibration_note(method: Method, prompt: Prompt, model: Model) -> Iterator[str]:
+    """Says what calibrating the model would change, where the method would use it."""
+    if isinstance(method, Choose) and (prompt.media or prompt.spans) and Detector.from_config(model.config) is None:
+        yield (
+            "Note: this model was not calibrated: a word is replaced only where the model denies it when it is asked. "
+            "After lime-mlx evaluate --calibrate, how much the word rests on the input counts, too."
+        )
 
 
 def decode(
@@ -80,7 +95,7 @@ def decode(
     A prompt that a processor made knows its content tokens; for token ids alone every token counts as one.
     Raises `PromptError` for a prompt that does not fit the model, `NumericalError` for logits that are not finite.
     """
-    chosen = resolve_method(method, prompt)
+    chosen = resolve_method(method, prompt, model)
     session = start(model, prompt, trace=trace, reliance=reliance, processors=logits_processors)
     yield from steps(session, chosen, max_tokens, sampler, stop)
 
@@ -219,7 +234,10 @@ def stream_generate(
     opened = open_prompt(processor, prompt, image, audio, system, notice)
     limit = _token_limit(model, opened, max_tokens, notice)
     mx.reset_peak_memory()
-    chosen = resolve_method(method, opened)
+    chosen = resolve_method(method, opened, model)
+    if method is None and notice is not None:
+        for note in calibration_note(chosen, opened, model):
+            notice(note)
     clock = _Clock()
     session = start(
         model,

@@ -70,4 +70,4 @@ def _parse_one(spec: str) -> Method:
     return parse(spec, METHODS, "method", MethodError)
 
 
-__all__ = ["METHODS", "Forward", "Method", "Plain", "Prepared", "compose", "parse_method"]
+__all__ = ["METHODS", "Choose", "Forward", "Method", "Plain", "Prepared", "compose", "parse_method"]
