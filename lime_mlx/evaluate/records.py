@@ -32,6 +32,7 @@ class Record(_Identity, AnswerFields, total=False):
     question as it was put. label: "yes" or "no" for yes/no questions, else None. truth: see `Truth`. text, tokens: the
     answer. steps: decoding steps. reliance: one share per token. seconds, memory (GB): of answers that were timed.
     error: why there is no answer. words: the object words of a caption (calibration).
+    margin: the logit of yes less that of no (calibration).
     """
 
     split: str
@@ -40,6 +41,7 @@ class Record(_Identity, AnswerFields, total=False):
     truth: Truth
     error: str
     words: list[dict[str, float | str | bool | None]]
+    margin: float
 
 
 def names(truth: Truth, key: str = "", fallback: str = "") -> list[str]:
