@@ -17,7 +17,7 @@ from lime_mlx.media.audio import Sound
 from lime_mlx.prompt import NOUNS, Part, Prompt, Question
 from lime_mlx.scenes.language import with_article
 from lime_mlx.support.content import content_tokens
-from lime_mlx.support.prompted import prompted_tokens, spellings
+from lime_mlx.support.prompted import folded, prompted_tokens, spellings
 
 Source = TypeVar("Source", Image.Image, Sound)
 
@@ -221,6 +221,10 @@ class Processor:
             texts = [text.replace(token, " ") for text in texts]
         return self.content & prompted_tokens(texts, self._pieces, self._spellings, self._plain_ids)
 
+    def tokens(self, word: str) -> Sequence[int]:
+        """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
+        return tuple(self._spellings.get(folded(word), ()))
+
     @property
     def placeholders(self) -> frozenset[int]:
         """The tokens of which the chat template writes one for each picture or sound."""
@@ -327,6 +331,9 @@ class PromptLanguage:
     @cached_property
     def prompted(self) -> NDArray[np.bool_]:
         return self._processor.prompted(filter(None, (self._text, self._system)))
+
+    def tokens(self, word: str) -> Sequence[int]:
+        return self._processor.tokens(word)
 
     def question(self, noun: str) -> Question:
         """Whether `noun` is in the picture or the sound. Raises `PromptError` where there is neither, or no noun."""

@@ -99,6 +99,10 @@ class Language(Protocol):
     @property
     def prompted(self) -> NDArray[np.bool_]: ...
 
+    def tokens(self, word: str) -> Sequence[int]:
+        """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
+        ...
+
     def question(self, noun: str) -> Question:
         """The question whether `noun` is in the picture or the sound, about the same media, which stay prepared."""
         ...

@@ -474,6 +474,19 @@ def test_a_piece_of_a_word_is_prompted():
     assert prompted_pieces("catalogue", [" cat", "alogue", "Alogue", " dog"]) == {" cat", "alogue", "Alogue"}
 
 
+@pytest.mark.parametrize("bytewise", [True, False], ids=["bytes", "sentencepiece"])
+def test_the_tokens_that_say_a_word(tmp_path, bytewise):
+    processor = make(tmp_path, bytewise=bytewise)
+    pieces, language = token_pieces(processor.tokenizer), processor.prompt(ASKED, [RED]).language
+    said = [piece for piece in pieces if piece and piece.strip()]
+    for word in said[:: max(1, len(said) // 40)]:
+        tokens = language.tokens(f" {word.upper()} ")
+        assert pieces.index(word) in tokens
+        assert {pieces[token].strip().casefold() for token in tokens} == {word.strip().casefold()}
+        assert len(tokens) == sum((piece or "").strip().casefold() == word.strip().casefold() for piece in pieces)
+    assert list(language.tokens("no such word")) == list(language.tokens("")) == list(language.tokens(" ")) == []
+
+
 def test_forms():
     assert {"dog", "dogs"} <= forms("Dog") & forms("dogs")
     assert {"glass", "glasses"} <= forms("glass") & forms("glasses")
