@@ -332,6 +332,10 @@ class PromptLanguage:
     def prompted(self) -> NDArray[np.bool_]:
         return self._processor.prompted(filter(None, (self._text, self._system)))
 
+    @property
+    def ends(self) -> frozenset[int]:
+        return self._processor.eos_token_ids
+
     def tokens(self, word: str) -> Sequence[int]:
         return self._processor.tokens(word)
 

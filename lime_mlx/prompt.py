@@ -90,7 +90,8 @@ class Language(Protocol):
     """What methods need to know of language, from the processor that made a prompt. All is worked out when asked for.
 
     content (V,) bool: the content tokens, which can name something. prompted (V,) bool: the content tokens that the
-    user's text and the system prompt brought in, in any spelling; earlier answers of the model do not count.
+    user's text and the system prompt brought in, in any spelling; earlier answers of the model do not count. ends: the
+    tokens that end an answer.
     """
 
     @property
@@ -98,6 +99,9 @@ class Language(Protocol):
 
     @property
     def prompted(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def ends(self) -> frozenset[int]: ...
 
     def tokens(self, word: str) -> Sequence[int]:
         """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
