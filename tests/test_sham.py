@@ -20,7 +20,7 @@ from lime_mlx.prompt import Prompt, Span
 from lime_mlx.session import Session
 
 TOKENS = np.random.default_rng(9).integers(20, 64, 8).tolist()
-WORDS = {"yes": (3, 40), "no": (4,), "the": (5, 6, 50), ".": (10,), "!": (11,), ",": (12, 13), ";": (14,)}
+WORDS = {"yes": (3, 40), "no": (4,), "the": (5, 6, 50), "a": (7,), ".": (10,), "!": (11,), ",": (12, 13), ";": (14,)}
 ENDS = frozenset({1, 2})
 NEVER = np.finfo(np.float32).min
 
@@ -144,7 +144,7 @@ def test_a_length_needs_a_language(model):
 def test_no_control_is_none():
     with pytest.raises(MethodError) as caught:
         parse_method("sham")
-    assert str(caught.value) == "sham needs one of its options yes, no, the, beta, length, as in sham:the=1."
+    assert str(caught.value) == "sham needs one of its options yes, no, the, a, beta, length, as in sham:the=1."
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def said(demo, prompt, spec):
 def test_the_demo_knows_its_words():
     processor = load_processor(Path(lime_mlx.__file__).parent / "demo/picture")
     language = processor.prompt("What is here?").language
-    for word in ("yes", "no", "the", ".", ","):
+    for word in ("yes", "no", "the", "a", ".", ","):
         assert language.tokens(word)
         for token in language.tokens(word):
             assert processor.tokenizer.decode([token]).strip().lower() == word

@@ -2,8 +2,9 @@
 
 They are no methods against hallucination. A method that gains no more than its control gains it by the same means.
 arXiv 2504.10020 shows how much of the gain of contrastive decoding on yes/no questions is a shift towards one answer
-and the plausibility cut; FLB's own ablation (arXiv 2604.00455) boosts the word "the" alone; and the hallucinations of
-a caption grow with its length.
+and the plausibility cut; FLB's own ablation (arXiv 2604.00455) boosts the word "the" alone, with which the captions of
+its models begin ("a" is the one for models whose captions begin with that); and the hallucinations of a caption grow
+with its length.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ SENTENCE_ENDS, PAUSES = (".", "!", "?"), (",", ";", ":")
 
 @dataclass(frozen=True)
 class Sham(Rescoring):
-    """`sham:yes=1`, `sham:no=1`, `sham:the=1`, `sham:beta=0.1`, `sham:length=20`, or several of them.
+    """`sham:yes=1`, `sham:no=1`, `sham:the=1`, `sham:a=1`, `sham:beta=0.1`, `sham:length=20`, or several of them.
 
-    yes, no, the: what is added to the logits of every token that says this word, in any case. beta: the plausibility
+    yes, no, the, a: what is added to the logits of every token that says this word, in any case. beta: the plausibility
     cut, tokens of at least beta times the largest probability. length: the answer ends at the first comma or end of a
     sentence behind so many tokens.
     """
@@ -40,13 +41,14 @@ class Sham(Rescoring):
     yes: Annotated[float, Range(0)] | None = None
     no: Annotated[float, Range(0)] | None = None
     the: Annotated[float, Range(0)] | None = None
+    a: Annotated[float, Range(0)] | None = None
     beta: Annotated[float, Range(0, 1)] | None = None
     length: Annotated[int, Range(1)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if all(value is None for value in (self.yes, self.no, self.the, self.beta, self.length)):
-            raise MethodError("sham needs one of its options yes, no, the, beta, length, as in sham:the=1.")
+        if not self.shifts and self.beta is None and self.length is None:
+            raise MethodError("sham needs one of its options yes, no, the, a, beta, length, as in sham:the=1.")
 
     def prepare(self, model: Model) -> Control:
         return Control(self, self.inner.prepare(model))
@@ -54,7 +56,7 @@ class Sham(Rescoring):
     @property
     def shifts(self) -> dict[str, float]:
         """What is added to the logits of each word."""
-        given = {"yes": self.yes, "no": self.no, "the": self.the}
+        given = {"yes": self.yes, "no": self.no, "the": self.the, "a": self.a}
         return {word: amount for word, amount in given.items() if amount is not None}
 
 
