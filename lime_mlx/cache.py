@@ -29,7 +29,7 @@ class Guidance:
 
     @abstractmethod
     def guided(self, scores: mx.array, v: mx.array) -> mx.array:
-        """Weights of the shape of the masked scores (1, K, G, 1, T), for values (1, K, T, d).
+        """Weights of the shape of the masked scores (B, K, G, 1, T), for values (B, K, T, d).
 
         A row may have any sum and any sign.
         """
@@ -145,7 +145,8 @@ class Overlay:
             scores = scores + grouped @ dk.swapaxes(-1, -2)
         scores = hide(scores, mask)
         if isinstance(self.edit, Guidance):
-            weights = self.edit.guided(scores, mx.concatenate([old_v, v], axis=2))
+            alike = mx.broadcast_to(old_v, (v.shape[0], *old_v.shape[1:]))
+            weights = self.edit.guided(scores, mx.concatenate([alike, v], axis=2))
         else:
             weights = self.edit(scores)
         old, new = weights[..., : old_k.shape[2]], weights[..., old_k.shape[2] :]
@@ -201,6 +202,10 @@ class KVCache:
     def entries(self) -> list[Entries | None]:
         """Every layer's keys and values as plain arrays; None for a layer that holds none yet."""
         return [layer.entries() if layer.offset else None for layer in self.layers]
+
+    def before(self, position: int) -> list[Entries]:
+        """Every layer's keys and values of the first `position` positions. Raises `IndexError` for an empty layer."""
+        return [(k[:, :, :position], v[:, :, :position]) for k, v in (layer.entries() for layer in self.layers)]
 
     def overwrite(self, position: int, entries: Sequence[Delta]) -> None:
         for layer, (k, v) in zip(self.layers, entries, strict=True):

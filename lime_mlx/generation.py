@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import mlx.core as mx
@@ -13,16 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.answer import Answer, Cost, Response, collect
+from lime_mlx.asking import margins
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
-from lime_mlx.methods import Method, Plain, parse_method
+from lime_mlx.methods import Forward, Method, Plain, parse_method
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt
 from lime_mlx.sampling import Sampler, Sampling, check
-from lime_mlx.session import LogitsProcessor, Session
+from lime_mlx.session import LogitsProcessor, Pick, Session
 from lime_mlx.stopping import AnswerText, loops
 from lime_mlx.support.statistics import from_logits, from_relevance
 
@@ -104,22 +106,46 @@ def steps(
     sampler: Sampler | None = None,
     stop: frozenset[int] = frozenset(),
 ) -> Iterator[Step]:
-    """The loop: logits from the method, a token from the sampler, its embedding back into the session."""
+    """The loop: logits from the method, a token from the sampler, its embedding back into the session.
+
+    A step comes when the method will not take its token back; the session may be some tokens ahead.
+    """
     check("max_tokens", max_tokens)
     prepared = method.prepare(session.model)
-    for index in range(max_tokens):
+    session.pick = _pick(sampler)
+    waiting: list[Step] = []
+    count, last = 0, False
+    while count < max_tokens and not last:
         forward = prepared.step(session)
-        scores = session.scores(forward.logits)
-        picked = mx.argmax(scores) if sampler is None else sampler((scores - mx.logsumexp(scores))[None])[0]
-        mx.eval(picked, forward.logits)
-        if not mx.isfinite(forward.logits).all().item():
-            raise NumericalError(f"The logits are not finite at generated token {index + 1}: check the weights.")
-        token = int(picked)
-        token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
-        yield Step(token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised)
-        if token in stop:
-            return
-        session.append(token)
+        taken_back = count - len(session.generated)
+        del waiting[len(waiting) - taken_back :]
+        step = _step(session, forward)
+        waiting.append(step)
+        last = step.token in stop
+        if not last:
+            session.append(step.token)
+        count = len(session.generated)
+        settled = len(waiting) if last or count == max_tokens else len(waiting) - count + prepared.settled(session)
+        yield from waiting[:settled]
+        del waiting[:settled]
+
+
+def _step(session: Session, forward: Forward) -> Step:
+    """The token that is picked after a forward, and what belongs to it. Raises `NumericalError`."""
+    scores = session.scores(forward.logits)
+    token = session.pick(scores) if forward.token is None else forward.token
+    if not mx.isfinite(forward.logits).all().item():
+        number = len(session.generated) + 1
+        raise NumericalError(f"The logits are not finite at generated token {number}: check the weights.")
+    token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
+    return Step(token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised)
+
+
+def _pick(sampler: Sampler | None) -> Pick:
+    """A token by its scores (V,): the best one, or the one that the sampler draws."""
+    if sampler is None:
+        return lambda scores: int(mx.argmax(scores))
+    return lambda scores: int(sampler((scores - mx.logsumexp(scores))[None])[0])
 
 
 def open_prompt(
@@ -207,10 +233,13 @@ def stream_generate(
         clock.prefilled()
     text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)
+    tokens: list[int] = []
+    ask = partial(margins, session) if opened.language is not None and reliance and session.modality.any() else None
     for count, step in enumerate(clock.timed(steps(session, chosen, limit, picker, ends)), start=1):
         clock.tick(count)
+        tokens.append(step.token)
         text.add(step.token, step.token in ends)
-        reason = _finish_reason(text, session, step, ends, count == limit)
+        reason = _finish_reason(text, tokens, ends, count == limit)
         if reason is not None:
             text.finish()
         response = Response(
@@ -220,6 +249,7 @@ def stream_generate(
             shares=step.shares,
             relevance=step.relevance if relevance else None,
             statistics=_statistics(session, step),
+            ask=ask,
             optimised=step.optimised,
             prompt_tokens=len(opened),
             prompt_tps=clock.prompt_tps(len(opened)),
@@ -312,10 +342,10 @@ def _token_limit(model: Model, prompt: Prompt, max_tokens: int, notice: Notice |
     return min(room, max_tokens)
 
 
-def _finish_reason(text: AnswerText, session: Session, step: Step, ends: frozenset[int], last: bool) -> str | None:
-    if step.token in ends or text.stopped:
+def _finish_reason(text: AnswerText, tokens: Sequence[int], ends: frozenset[int], last: bool) -> str | None:
+    if tokens[-1] in ends or text.stopped:
         return "stop"
-    if loops([*session.generated, step.token]):
+    if loops(tokens):
         return "loop"
     return "length" if last else None
 

@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 from lime_mlx.attention import Memory, softmax
 from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache
 from lime_mlx.errors import NumericalError, PromptError
-from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached
+from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached, cached_each
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import Decoder
 from lime_mlx.positions import SEQUENCE, Positions
-from lime_mlx.prompt import Prompt
+from lime_mlx.prompt import Noun, Prompt
 
 PREFILL = 512
 # mlx-lm's form: the tokens so far, logits (1, V), to logits (1, V).
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
+# Scores (V,) to the token that is picked.
+Pick = Callable[[mx.array], int]
 Observer = Callable[[mx.array], None]
 
 
@@ -46,7 +48,8 @@ class Session:
     and sounds; modalities: the same for each kind. positions: their coordinates and their attention mask. processors:
     from logits to the scores that a token is picked by. observers: of some layers; each gets the attention weights
     (1, K, G, 1, T) of the newest position. hidden_observers: of some layers; each gets the hidden state (1, 1, D) after
-    its layer. state: what methods keep, by their names.
+    its layer. state: what methods keep, by their names. pick: how a token is picked by its scores. margins: of the
+    questions that the model was asked about this prompt, see `lime_mlx.asking`.
 
     To intervene in decoding, subclass `Method`: its `step` may observe, change the cache (`cache.overwrite`), edit
     attention weights (`extend`, `relevance`), try a branch (`fork`) or go back (`rewind`).
@@ -63,6 +66,9 @@ class Session:
     observers: dict[int, Observer] = field(default_factory=dict)
     hidden_observers: dict[int, Observer] = field(default_factory=dict)
     state: dict[str, State] = field(default_factory=dict)
+    pick: Pick = field(default=lambda scores: int(mx.argmax(scores)))
+    margins: dict[Noun, float | None] = field(default_factory=dict)
+    judging: bool = False
 
     def __post_init__(self) -> None:
         self.modalities: Mapping[str, NDArray[np.bool_]] = self.model.modalities(self.prompt)
@@ -107,6 +113,7 @@ class Session:
         """The same answer so far, with a cache and states of methods that change on their own; nobody observes it."""
         session = Session(self.model, self.prompt, self.embeds, self.positions, self.processors)
         session.want_relevance, session.want_trace = self.want_relevance, self.want_trace
+        session.pick, session.margins, session.judging = self.pick, self.margins, self.judging
         session.tokens = list(self.tokens)
         session.cache = self.cache.copy()
         session.state = {name: state.fork() for name, state in self.state.items()}
@@ -146,6 +153,10 @@ class Session:
         """
         language = self.prompt.language
         return language is None or bool(language.content[token] and not language.prompted[token])
+
+    def wants_relevance_of(self, token: int) -> bool:
+        """Whether the relevance of a token is asked for: by the caller, or while `judging`, by a method."""
+        return self.want_relevance or (self.judging and self.may_judge(token))
 
     @property
     def newest(self) -> mx.array:
@@ -212,6 +223,17 @@ class Session:
             contrast=contrast,
             observers=self.hidden_observers,
         )
+
+    def relevance_of(
+        self, targets: Sequence[int], rules: Rules = ATTN_LRP, edits: Mapping[int, Edit] | None = None
+    ) -> mx.array:
+        """Relevance (N, T) of each of N tokens that could come next, in one batched pass; the cache stays as it is.
+
+        The cache must hold every position before the newest one.
+        """
+        count = self.embeds.shape[1] - 1
+        past = self.cache.before(count)
+        return cached_each(self.decoder, past, self.newest, rules, targets, self.positions, edits)
 
     def _reach_newest(self) -> None:
         """The cache then holds every position but the newest."""

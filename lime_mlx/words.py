@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.lrp.relevance import Shares
-from lime_mlx.prompt import Span
+from lime_mlx.prompt import Noun, Span
 from lime_mlx.support.detector import Detector
+from lime_mlx.support.nouns import noun_phrase, noun_place
 
 PUNCTUATION = ".,;:!?()\"'"
 # A noun with its article, and a list of such: "a dog, a cat and a ball".
@@ -19,6 +20,8 @@ ITEM = r"(?:(?:an?|the|some|no) )?[\w-]+"
 LISTED = re.compile(rf"{ITEM}(?:, {ITEM})*(?:,? and {ITEM})")
 BETWEEN = re.compile(r",? and |, ")
 Interval = tuple[float, float]
+# From names of things to the model's margins of yes over no, see `lime_mlx.asking.margins`.
+Ask = Callable[[Sequence[Noun]], Sequence[float | None]]
 
 
 @dataclass(kw_only=True)
@@ -27,6 +30,7 @@ class Token:
 
     shares: where it came from; relevance (T,) float32 of the positions before it; statistics: those of a content token
     that the detector reads. ends: it ended the answer and is no part of it. Each is None where it was not asked for.
+    ask: asks the model back about its prompt, where that is possible.
     """
 
     text: str
@@ -35,6 +39,7 @@ class Token:
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     statistics: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     ends: bool = False
+    ask: Ask | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,8 @@ class Word:
     calibrated. flagged: p_unsupported is at or above the detector's threshold. rank: 1 is the word of the answer with
     the least support; None for a word that names nothing, and while the answer goes on. seconds: for each sound, the
     shortest interval with half of the word's positive relevance there, or None. relevance (T,) float32: the sum over
-    its tokens, at the positions that the first of them saw. statistics: of its first content token.
+    its tokens, at the positions that the first of them saw. statistics: of its first content token. noun: the name of
+    the thing that the word is a part of, where the words before it tell; all words of a name have one verdict.
     """
 
     text: str
@@ -58,6 +64,7 @@ class Word:
     seconds: tuple[Interval | None, ...] = ()
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     statistics: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
+    noun: Noun | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -90,8 +97,16 @@ def words(tokens: Iterable[Token], detector: Detector | None = None, spans: Sequ
     spans: of the prompt, for the sounds among which words were heard.
     """
     sounds = [span for span in spans if span.kind == "audio" and span.seconds]
-    for group in grouped(tokens):
-        yield _merged(group, detector, sounds)
+    asks: list[Ask] = []
+
+    def noticed() -> Iterator[Token]:
+        for token in tokens:
+            if token.ask is not None:
+                asks[:] = [token.ask]
+            yield token
+
+    for name in _names(_merged(group, sounds) for group in grouped(noticed())):
+        yield from name if detector is None else _judged(name, detector, asks[0] if asks else None)
 
 
 def grouped(tokens: Iterable[Token]) -> Iterator[list[Token]]:
@@ -192,7 +207,46 @@ def _text(tokens: Sequence[Token]) -> str:
     return "".join(token.text for token in tokens)
 
 
-def _merged(group: Sequence[Token], detector: Detector | None, sounds: Sequence[Span]) -> Word:
+def _names(words: Iterable[Word]) -> Iterator[list[Word]]:
+    """Words that are the name of one thing together, with that name; other words one by one."""
+    before, name = "", list[Word]()
+    for word in words:
+        if name and not (name[-1].names_something and word.names_something and name[-1].text[-1:] not in PUNCTUATION):
+            yield _named(before, name)
+            before, name = before + "".join(each.text for each in name), []
+        name.append(word)
+    if name:
+        yield _named(before, name)
+
+
+def _named(before: str, words: list[Word]) -> list[Word]:
+    """Words behind the text `before`, with their common name if they begin one there."""
+    place = noun_place(before) if words[0].names_something else None
+    if place is None:
+        return words
+    text = noun_phrase(" ".join(word.name for word in words))
+    noun, count = Noun(text, place.article), len(text.split())
+    return [replace(word, noun=noun) if index < count else word for index, word in enumerate(words)]
+
+
+def _judged(words: list[Word], detector: Detector, ask: Ask | None) -> list[Word]:
+    """Words with the detector's verdicts; those of one name have that of its last word."""
+    judged = []
+    for word in words:
+        if word.statistics is None:
+            judged.append(word)
+            continue
+        last = [other for other in words if other.noun is not None][-1] if word.noun is not None else word
+        assert last.statistics is not None
+        p_unsupported, threshold = detector.p_unsupported(last.statistics), detector.threshold
+        if ask is not None and last.noun is not None and detector.asks(p_unsupported):
+            p_unsupported = detector.asked(p_unsupported, ask([last.noun])[0])
+            threshold = detector.threshold_for(asking=True)
+        judged.append(replace(word, p_unsupported=p_unsupported, flagged=p_unsupported >= threshold))
+    return judged
+
+
+def _merged(group: Sequence[Token], sounds: Sequence[Span]) -> Word:
     tokens = [token for token in group if not token.ends]
     counting = [token.shares for token in tokens if _counts(token)]
     relevance = _summed(tokens)
@@ -208,10 +262,7 @@ def _merged(group: Sequence[Token], detector: Detector | None, sounds: Sequence[
         return word
     if relevance is not None:
         word = replace(word, seconds=tuple(heard_interval(relevance, span) for span in sounds))
-    if detector is None:
-        return word
-    p_unsupported = detector.p_unsupported(statistics)
-    return replace(word, p_unsupported=p_unsupported, flagged=p_unsupported >= detector.threshold)
+    return word
 
 
 def _summed(tokens: Sequence[Token]) -> NDArray[np.float32] | None:

@@ -411,3 +411,16 @@ def test_what_does_not_go_together(both, message):
 def test_stepwise_reference_is_still_itself(model):
     assert furthest(plain(model, IDS, TOKENS), logits_of(model, PROMPT, "none", TOKENS)) < 1e-5
     assert isinstance(Doubtful(model, 0), Stepwise)
+
+
+@pytest.mark.parametrize("name", ["acg", "iat:alpha=2", "locore:beta=1"])
+def test_relevance_of_several_candidates_goes_through_the_edits(model, name):
+    ready, session = parse_method(name).prepare(model), start(model, PROMPT)
+    for token in TOKENS[:2]:
+        session.append(token)
+    session.prefill()
+    edits = ready.edits(session)
+    together = np.array(session.relevance_of([3, 9, 20], edits=edits))
+    for token, row in zip([3, 9, 20], together, strict=True):
+        assert distance(row, session.relevance(target=token, edits=edits).relevance) < 1e-5
+    assert distance(together, np.array(session.relevance_of([3, 9, 20]))) > 1e-4

@@ -1,7 +1,8 @@
 """A detector of words without support for one model, from its own captions of pictures or sounds with known objects.
 
 Each object word of a plain greedy caption is there or hallucinated. A logistic regression on a few statistics tells
-which. It is fitted on one half of the pictures, measured on the other, and then fitted again on all of them.
+which, and a second one adds what the model says when it is asked back. They are fitted on one half of the pictures,
+measured on the other, and then fitted again on all of them.
 """
 
 import json
@@ -22,7 +23,7 @@ from lime_mlx.files import fingerprint, write
 from lime_mlx.generation import stream_generate
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
-from lime_mlx.prompt import NOUNS
+from lime_mlx.prompt import NOUNS, Noun
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.store import detector_file
 from lime_mlx.words import words
@@ -153,7 +154,7 @@ def _ask(captions: _Captions, answers: Answers, progress: Progress | None) -> No
 
 
 def _captioned(captions: _Captions, loaded: Loaded, item: Item) -> Record:
-    """A plain greedy caption, and of each object word whether it is there, and the statistics of its first token."""
+    """A plain greedy caption, and of each object word whether it is there, its statistics and its margin."""
     task, truth = captions.task, set(captions.task.true_objects(item))
     media = task.opened(captions.config.data, item.medium)
     responses = stream_generate(
@@ -164,11 +165,14 @@ def _captioned(captions: _Captions, loaded: Loaded, item: Item) -> Record:
         method="none",
         max_tokens=item.max_tokens,
     )
-    caption = list(words(responses))
-    object_words: list[dict[str, float | str | bool]] = []
+    kept = list(responses)
+    ask, caption = kept[-1].ask, list(words(kept))
+    object_words: list[dict[str, float | str | bool | None]] = []
     for index, name in task.objects([word.text for word in caption], captions.material):
-        if statistics := caption[index].statistics:
-            object_words.append({"object": name, "there": name in truth, **statistics})
+        word = caption[index]
+        if word.statistics:
+            (margin,) = [None] if ask is None else ask([word.noun or Noun(name)])
+            object_words.append({"object": name, "there": name in truth, "margin": margin, **word.statistics})
     text = "".join(word.text for word in caption).strip()
     return {"id": item.id, "medium": item.medium, "text": text, "words": object_words}
 

@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_mlx.support.detector import Detector
+from lime_mlx.support.detector import Asking, Detector
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-# An object word: whether it is "there", its "medium", and its statistics as floats.
-Row = Mapping[str, float | str | bool]
+# An object word: whether it is "there", its "medium", its statistics as floats, and the "margin" of yes over no
+# when the model was asked about it, None where it could not be.
+Row = Mapping[str, float | str | bool | None]
 STATISTICS = ("share", "positive", "peak", "certainty")
+# The model is not asked about words that so few of the hallucinated ones look like.
+MISSED = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,19 +30,50 @@ class Quality:
 
 
 def fitted(rows: Sequence[Row], names: Sequence[str] = STATISTICS) -> Detector:
-    """A detector on the statistics `names` of words that are "there" or not. Its threshold has the best F1 on them."""
-    features = np.array([[float(row[name]) for name in names] for row in rows])
-    positive = np.array([not row["there"] for row in rows])
+    """A detector on the statistics `names` of words that are "there" or not, and on the margins where all have one.
+
+    Its thresholds have the best F1 on these words.
+    """
+    features = np.array([[_number(row[name]) for name in names] for row in rows])
+    positive = _hallucinated(rows)
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     deviation[deviation == 0] = 1
     coefficients = logistic((features - mean) / deviation, positive)
     weights = coefficients[:-1] / deviation
     intercept = float(coefficients[-1] - weights @ mean)
     detector = Detector(dict(zip(names, weights.tolist(), strict=True)), intercept, 0.5)
-    probabilities = unsupported(detector, rows)
+    detector = replace(detector, threshold=_best_threshold(unsupported(detector, rows), positive))
+    return replace(detector, asking=_fitted_asking(detector, rows))
+
+
+def _fitted_asking(detector: Detector, rows: Sequence[Row]) -> Asking | None:
+    """What the margins add to a detector by relevance; None where words lack one."""
+    if any(row.get("margin") is None for row in rows):
+        return None
+    by_relevance, positive = unsupported(detector, rows), _hallucinated(rows)
+    margin = np.array([_number(row["margin"]) for row in rows])
+    p = np.clip(by_relevance, 1e-6, 1 - 1e-6)
+    relevance, weight, intercept = logistic(np.stack([np.log(p / (1 - p)), margin], axis=1), positive).tolist()
+    lowest = min(float(np.quantile(by_relevance[positive], MISSED)), detector.threshold)
+    asking = Asking(relevance, weight, intercept, 0.5, lowest)
+    both = unsupported(replace(detector, asking=asking), rows)
+    return replace(asking, threshold=_best_threshold(both, positive))
+
+
+def _best_threshold(probabilities: Floats, positive: Flags) -> float:
     thresholds = np.unique(probabilities)
     scores = [_f1(probabilities >= threshold, positive) for threshold in thresholds]
-    return replace(detector, threshold=float(thresholds[int(np.argmax(scores))]))
+    return float(thresholds[int(np.argmax(scores))])
+
+
+def _hallucinated(rows: Sequence[Row]) -> Flags:
+    return np.array([not row["there"] for row in rows])
+
+
+def _number(value: float | str | bool | None) -> float:
+    if value is None or isinstance(value, str):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
 
 
 def logistic(features: Floats, positive: Flags, penalty: float = 1e-3, rounds: int = 50) -> Floats:
@@ -69,15 +103,20 @@ def logistic(features: Floats, positive: Flags, penalty: float = 1e-3, rounds: i
 
 
 def unsupported(detector: Detector, rows: Sequence[Row]) -> Floats:
-    """(n,) the probabilities that the words have no support."""
-    statistics = [{name: float(row[name]) for name in detector.weights} for row in rows]
-    return np.array([detector.p_unsupported(row) for row in statistics], dtype=np.float64)
+    """(n,) the probabilities that the words have no support: by the margin, too, where that is asked for."""
+    probabilities = []
+    for row in rows:
+        p = detector.p_unsupported({name: _number(row[name]) for name in detector.weights})
+        margin = row.get("margin")
+        asked = detector.asks(p) and margin is not None
+        probabilities.append(detector.asked(p, _number(margin)) if asked else p)
+    return np.array(probabilities, dtype=np.float64)
 
 
 def measured(detector: Detector, rows: Sequence[Row], owner: Sequence[object] | NDArray[np.generic]) -> Quality:
     """How well a detector tells the words that are not there. owner (N,): the picture of each word."""
     probabilities = unsupported(detector, rows)
-    positive, flagged = np.array([not row["there"] for row in rows]), probabilities >= detector.threshold
+    positive, flagged = _hallucinated(rows), probabilities >= detector.threshold_for(asking=True)
     right = int((flagged & positive).sum())
     precision, recall = right / max(1, int(flagged.sum())), right / max(1, int(positive.sum()))
     low, high = auroc_interval(probabilities, positive, owner)

@@ -39,7 +39,7 @@ class Record(_Identity, AnswerFields, total=False):
     label: str | None
     truth: Truth
     error: str
-    words: list[dict[str, float | str | bool]]
+    words: list[dict[str, float | str | bool | None]]
 
 
 def names(truth: Truth, key: str = "", fallback: str = "") -> list[str]:

@@ -225,6 +225,29 @@ def cached(
     return RelevanceResult(explained.logits, explained.target, relevance, entries, explained.rival)
 
 
+def cached_each(
+    decoder: Decoder,
+    past: Sequence[Entries],
+    embed: mx.array,
+    rules: Rules,
+    targets: Sequence[int],
+    positions: Positions = SEQUENCE,
+    edits: Mapping[int, Edit] | None = None,
+) -> mx.array:
+    """Relevance (N, T + 1) of each of N tokens that could follow, in one batched pass; otherwise as `cached`."""
+    start, count = past[0][0].shape[2], len(targets)
+
+    def logit(keys: mx.array, values: mx.array, e: mx.array) -> mx.array:
+        hidden = decoder(e, overlays(past, None, (keys, values), edits), start, rules, positions)[:, -1]
+        return decoder.head(hidden, rules)[mx.arange(count), mx.array(list(targets))].sum()
+
+    gates = mx.zeros((count, 1, 1, 1, start))
+    repeated = mx.repeat(embed, count, axis=0)
+    keys, values, newest = mx.grad(logit, argnums=(0, 1, 2))(gates, gates, repeated)
+    arrived = (rules.key_share * keys + rules.value_share * values).reshape(count, start)
+    return mx.concatenate([arrived, _inner(repeated, newest)], axis=1)
+
+
 def _inner(x: mx.array, gradient: mx.array) -> mx.array:
     """Sum over the last axis of x * gradient, in float32."""
     return (x.astype(mx.float32) * gradient.astype(mx.float32)).sum(axis=-1)

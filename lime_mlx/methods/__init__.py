@@ -9,6 +9,7 @@ from lime_mlx.spec import parse
 from .acg import ACG
 from .attention import Heads
 from .base import Forward, Method, Plain, Prepared, Rescoring, Wrapper
+from .choose import Choose
 from .contrastive import AAD, M3ID, PAI, VCD
 from .dleaf import DLeaf
 from .flb import FLB
@@ -20,7 +21,10 @@ from .sham import Sham
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (Plain, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads, ACG, IAT, LocoRE, FLB, Only, Sham)
+    for method in (
+        *(Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads),
+        *(ACG, IAT, LocoRE, FLB, Only, Sham),
+    )
 }
 
 
@@ -35,7 +39,7 @@ def parse_method(spec: "str | Method") -> Method:
 
 
 def compose(methods: list[Method]) -> Method:
-    """One method of several single ones: at most one each for attention, the cache and the logits."""
+    """One method of several: at most one each for the attention, the cache, the logits and the choice of words."""
     layers: dict[str, Method] = {}
     for method in methods:
         layer = _layer(method)
@@ -49,7 +53,7 @@ def compose(methods: list[Method]) -> Method:
         raise MethodError(f"pai and {layers[ATTENTION].name} do not go together: both {ATTENTION}.")
     outer = layers.get(LOGITS)
     whole = layers.get(ATTENTION) or (outer.inner if isinstance(outer, Wrapper) else None)
-    for layer in (CACHE, LOGITS):
+    for layer in (CACHE, LOGITS, CHOICE):
         if isinstance(wrapper := layers.get(layer), Wrapper):
             whole = wrapper if whole is None else replace(wrapper, inner=whole)
     assert whole is not None
@@ -57,9 +61,12 @@ def compose(methods: list[Method]) -> Method:
 
 
 ATTENTION, CACHE, LOGITS = "compute the token's attention", "change the cache", "change the logits"
+CHOICE = "choose the words"
 
 
 def _layer(method: Method) -> str:
+    if isinstance(method, Choose):
+        return CHOICE
     if isinstance(method, Rescoring):
         return LOGITS
     return CACHE if isinstance(method, Wrapper) else ATTENTION

@@ -27,13 +27,14 @@ class Forward:
     """What a method gives for one token.
 
     logits (V,) float32; relevance (T,) float32 where it was computed; trace: what the method recorded, empty where it
-    optimised nothing.
+    optimised nothing; token: the one that the method picked, None where it is picked by the logits.
     """
 
     logits: mx.array
     relevance: NDArray[np.float32] | None = None
     trace: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     optimised: bool = False
+    token: int | None = None
 
 
 class Prepared(ABC):
@@ -46,7 +47,14 @@ class Prepared(ABC):
 
     @abstractmethod
     def step(self, session: Session) -> Forward:
-        """Logits after the newest position; on return the cache holds its entries, if the method keeps one."""
+        """Logits after the newest position; on return the cache holds its entries, if the method keeps one.
+
+        A method may first take back tokens of the answer that are not settled.
+        """
+
+    def settled(self, session: Session) -> int:
+        """How many tokens of the answer the method will not take back."""
+        return len(session.generated)
 
 
 class Method(ABC):
@@ -111,12 +119,15 @@ class PlainDecoding(Prepared):
     def step(self, session: Session) -> Forward:
         session.prefill()
         edits = self.edits(session)
-        if not session.want_relevance:
+        if not (session.want_relevance or session.judging):
             return Forward(session.extend(edits))
         result = session.relevance(edits=edits)
-        mx.eval(result.logits, result.relevance, result.entries)
+        mx.eval(result.logits, result.target, result.entries)
+        # Before the cache grows: what is not computed yet would keep the old buffers.
+        wanted = session.wants_relevance_of(int(result.target))
+        relevance = np.array(result.relevance) if wanted else None
         session.cache.append(result.entries)
-        return Forward(result.logits, np.array(result.relevance))
+        return Forward(result.logits, relevance)
 
 
 @dataclass(frozen=True)

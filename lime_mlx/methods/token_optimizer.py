@@ -170,7 +170,8 @@ class TokenOptimizer(ABC):
         return Forward(result.logits, self._relevance(result))
 
     def _relevance(self, result: RelevanceResult) -> NDArray[np.float32] | None:
-        return np.array(result.relevance) if self.session.want_relevance else None
+        wanted = self.session.wants_relevance_of(int(result.target))
+        return np.array(result.relevance) if wanted else None
 
 
 class Fast(TokenOptimizer):

@@ -1,7 +1,8 @@
 """The calibrated detector: from the statistics of a content token to the probability that it has no support."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -10,15 +11,38 @@ from lime_mlx.support.statistics import from_logits, from_relevance
 
 
 @dataclass(frozen=True)
+class Asking:
+    """What the model's own answer adds: a logistic regression on the probability by relevance and on the margin.
+
+    relevance: weight of the log-odds of the probability by relevance. margin: weight of the logit of yes less that of
+    no, when the model is asked whether the thing is there. threshold: of the flags by both. lowest: words with less by
+    relevance alone are not asked about.
+    """
+
+    relevance: float
+    margin: float
+    intercept: float
+    threshold: float
+    lowest: float
+
+    def p_unsupported(self, p_unsupported: float, margin: float) -> float:
+        """Probability, 0 to 1, from that by relevance and from the margin."""
+        p = min(max(p_unsupported, 1e-6), 1 - 1e-6)
+        return _sigmoid(self.relevance * math.log(p / (1 - p)) + self.margin * margin + self.intercept)
+
+
+@dataclass(frozen=True)
 class Detector:
     """A logistic regression on a few statistics: the probability that a word that names something is unsupported.
 
-    weights: of each statistic; words whose probability is at least `threshold` are flagged.
+    weights: of each statistic; words whose probability is at least `threshold` are flagged. asking: what asking the
+    model back adds; None where it was calibrated without.
     """
 
     weights: Mapping[str, float]
     intercept: float
     threshold: float
+    asking: Asking | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> "Detector | None":
@@ -37,8 +61,12 @@ class Detector:
             if not isinstance(values, Mapping):
                 raise TypeError("not an object")
             weights = {str(name): float(value) for name, value in values["weights"].items()}
-            detector = cls(weights, float(values["intercept"]), float(values["threshold"]))
-            if not np.isfinite([*weights.values(), detector.intercept, detector.threshold]).all():
+            stored = values.get("asking")
+            asking = None if stored is None else Asking(**{name: float(stored[name]) for name in ASKING})
+            detector = cls(weights, float(values["intercept"]), float(values["threshold"]), asking)
+            numbers = [*weights.values(), detector.intercept, detector.threshold]
+            numbers += vars(asking).values() if asking else ()
+            if not np.isfinite(numbers).all():
                 raise ValueError("not finite")
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise CheckpointError(
@@ -50,6 +78,26 @@ class Detector:
         return detector
 
     def p_unsupported(self, statistics: Mapping[str, float]) -> float:
-        """Probability, 0 to 1, that the word has no support."""
-        score = self.intercept + sum(weight * statistics[name] for name, weight in self.weights.items())
-        return float(1 / (1 + np.exp(-np.clip(score, -60, 60))))
+        """Probability, 0 to 1, that the word has no support, by its relevance; see `asked` for the whole."""
+        return _sigmoid(self.intercept + sum(weight * statistics[name] for name, weight in self.weights.items()))
+
+    def asks(self, p_unsupported: float) -> bool:
+        """Whether the model is asked about a word of this probability by relevance."""
+        return self.asking is not None and p_unsupported >= self.asking.lowest
+
+    def asked(self, p_unsupported: float, margin: float | None) -> float:
+        """The probability by relevance, with the margin where there is one and the detector knows of margins."""
+        if self.asking is None or margin is None:
+            return p_unsupported
+        return self.asking.p_unsupported(p_unsupported, margin)
+
+    def threshold_for(self, asking: bool) -> float:
+        """The threshold of the flags, by relevance alone or by both."""
+        return self.asking.threshold if asking and self.asking is not None else self.threshold
+
+
+ASKING = tuple(field.name for field in fields(Asking))
+
+
+def _sigmoid(score: float) -> float:
+    return float(1 / (1 + np.exp(-np.clip(score, -60, 60))))
