@@ -34,6 +34,7 @@ GRIDS: dict[str, list[Values]] = {
     "locore": [{"beta": (0.15, 0.5, 1, 2), "window": (0, 5, 99), "layers": ("", "all")}],
     "flb": [{"gamma": (0.1, 0.3, 0.6, 1), "rate": (0.05, 0.2)}],
     "only": [{"agree": (0, 1, 3), "differ": (0.5, 1, 2), "gamma": (0.1, 0.25, 0.5), "layer": (0, 1)}],
+    "selfval": [{"samples": (3, 5, 10), "temperature": (0.5, 1), "ask": ("word", "question")}],
     "pai": [{"alpha": (0.1, 0.2, 0.5), "guidance": (1, 1.1, 1.5)}],
     "m3id": [{"decay": (0.02, 0.05, 0.1, 0.2)}],
     "vcd": [{"alpha": (0.1, 0.3, 1), "noise": (200, 500)}],

@@ -29,7 +29,7 @@ from lime_mlx.errors import PromptError  # noqa: E402
 from lime_mlx.generation import start, steps  # noqa: E402
 from lime_mlx.methods import Method, parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
-from lime_mlx.prompt import Noun, Prompt, Question, Span  # noqa: E402
+from lime_mlx.prompt import Noun, Prompt, Question, Sibling, Span  # noqa: E402
 
 VOCABULARY = 8000
 CONFIG = {
@@ -77,6 +77,12 @@ class RandomLanguage:
 
     def text(self, tokens: Sequence[int]) -> str:
         return " ".join(map(str, tokens))
+
+    def encode(self, text: str) -> Sequence[int]:
+        return [int(word) for word in text.split()]
+
+    def sibling(self, text: str) -> Sibling:
+        raise PromptError("Random tokens have no text.")
 
     def question(self, noun: Noun) -> Question:
         raise PromptError("Random tokens ask no question.")

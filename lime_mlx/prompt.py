@@ -136,6 +136,16 @@ class Question(NamedTuple):
     no: Sequence[int]
 
 
+class Sibling(NamedTuple):
+    """A prompt of another text about the pictures and sounds of a prompt; both begin with the same `shared` tokens.
+
+    All pictures and sounds lie in the shared tokens, or `shared` is 0. At least one token of each prompt is not shared.
+    """
+
+    prompt: "Prompt"
+    shared: int
+
+
 class Language(Protocol):
     """What methods need to know of language, from the processor that made a prompt. All is worked out when asked for.
 
@@ -159,6 +169,14 @@ class Language(Protocol):
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens of an answer, without special tokens."""
+        ...
+
+    def encode(self, text: str) -> Sequence[int]:
+        """The tokens of a text, with none in front."""
+        ...
+
+    def sibling(self, text: str) -> Sibling:
+        """The prompt of another text about the same media, which stay prepared. Raises `PromptError` as a processor."""
         ...
 
     def question(self, noun: Noun) -> Question:

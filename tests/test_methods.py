@@ -160,9 +160,10 @@ RANGES = {
     "locore": {"beta": (0, None), "window": (0, None)},
     "flb": {"gamma": (0, None), "rate": (0, None), "beta": (0, 1)},
     "only": {"agree": (0, None), "differ": (0, None), "gamma": (0, 2), "layer": (0, None), "beta": (0, 1)},
+    "selfval": {"samples": (1, None), "limit": (1, None), "seed": (0, None)},
     "sham": {"yes": (0, None), "no": (0, None), "the": (0, None), "a": (0, None), "beta": (0, 1), "length": (1, None)},
 }
-WHOLE = ("window", "warmup", "k", "noise", "seed", "layer", "length")
+WHOLE = ("window", "warmup", "k", "noise", "seed", "layer", "length", "samples", "limit")
 RANGED = [(name, key, *ends) for name, options in RANGES.items() for key, ends in options.items()]
 
 

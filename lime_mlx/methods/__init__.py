@@ -17,13 +17,14 @@ from .kvsmooth import KVSmooth
 from .lime import Lime
 from .only import Only
 from .own_text import IAT, LocoRE
+from .selfval import SelfValidation
 from .sham import Sham
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads),
-        *(ACG, IAT, LocoRE, FLB, Only, Sham),
+        *(ACG, IAT, LocoRE, FLB, Only, SelfValidation, Sham),
     )
 }
 
@@ -65,7 +66,7 @@ CHOICE = "choose the words"
 
 
 def _layer(method: Method) -> str:
-    if isinstance(method, Choose):
+    if isinstance(method, (Choose, SelfValidation)):
         return CHOICE
     if isinstance(method, Rescoring):
         return LOGITS
