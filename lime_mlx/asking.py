@@ -52,18 +52,13 @@ def _shared(session: Session, questions: Sequence[Question]) -> list[float]:
     session.prefill(max(shared, session.cache.offset))
     tails = [question.prompt.input_ids[shared:].tolist() for question in questions]
     logits = continued(session, shared, tails)
-    return [_margin(row, question) for row, question in zip(logits, questions, strict=True)]
+    return [question.yes_no.margin(np.array(row)) for row, question in zip(logits, questions, strict=True)]
 
 
 def _alone(session: Session, question: Question) -> float:
     """The margin of a question whose picture or sound stands at another place: a prompt of its own."""
     opened = Session.open(session.model, question.prompt)
-    return _margin(opened.extend(), question)
-
-
-def _margin(logits: mx.array, question: Question) -> float:
-    row = np.array(logits)
-    return float(row[list(question.yes)].max() - row[list(question.no)].max())
+    return question.yes_no.margin(np.array(opened.extend()))
 
 
 def continued(session: Session, start: int, tails: Sequence[Sequence[int]]) -> mx.array:

@@ -14,7 +14,7 @@ from tokenizers.decoders import ByteLevel
 from lime_mlx.errors import PromptError
 from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound
-from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Prompt, Question, Sibling, Turn
+from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Prompt, Question, Sibling, Turn, YesNo
 from lime_mlx.support.content import content_tokens
 from lime_mlx.support.existence import asked, form_of
 from lime_mlx.support.prompted import folded, prompted_tokens, spellings
@@ -228,6 +228,11 @@ class Processor:
         """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
         return tuple(self._spellings.get(folded(word), ()))
 
+    def starts(self, word: str) -> Sequence[int]:
+        """The tokens with which a text begins that says `word`; those that say it alone, where there are such."""
+        spaced = [f"{space}{case}" for space in ("", " ") for case in (word, word.capitalize())]
+        return self.tokens(word) or [encoded[0] for encoded in map(self.encode, spaced) if encoded]
+
     @property
     def placeholders(self) -> frozenset[int]:
         """The tokens of which the chat template writes one for each picture or sound."""
@@ -342,6 +347,12 @@ class PromptLanguage:
     def tokens(self, word: str) -> Sequence[int]:
         return self._processor.tokens(word)
 
+    @cached_property
+    def yes_no(self) -> YesNo:
+        form = form_of(self._chat.text)
+        yes, no = ({token for word in words for token in self._processor.starts(word)} for words in (form.yes, form.no))
+        return YesNo(sorted(yes - no), sorted(no - yes))
+
     def text(self, tokens: Sequence[int]) -> str:
         return self._processor.tokenizer.decode(tokens, skip_special_tokens=True)
 
@@ -360,12 +371,12 @@ class PromptLanguage:
             raise PromptError("The prompt has no picture and no sound that a question could be about.")
         if not noun.text.strip():
             raise PromptError("The noun of the question is empty.")
-        form = form_of(self._chat.text)
-        yes, no = ([token for word in words for token in self.tokens(word)] for words in (form.yes, form.no))
-        if not yes or not no:
-            raise PromptError("The vocabulary of this model has no token for yes or for no, so it cannot be asked.")
-        text = asked(form, noun.text.strip(), noun.article, kinds)
-        return Question(*self.sibling(text), yes, no)
+        if not all(self.yes_no):
+            raise PromptError(
+                "The vocabulary of this model has no tokens that tell yes from no, so it cannot be asked."
+            )
+        text = asked(form_of(self._chat.text), noun.text.strip(), noun.article, kinds)
+        return Question(*self.sibling(text), self.yes_no)
 
     def sibling(self, text: str) -> Sibling:
         prompt = self._processor.assemble(Chat(text, self._chat.system), self._media)

@@ -123,17 +123,27 @@ class Noun(NamedTuple):
     article: bool = True
 
 
+class YesNo(NamedTuple):
+    """The tokens with which an answer begins that says yes, or no; none where the vocabulary has no such token."""
+
+    yes: Sequence[int]
+    no: Sequence[int]
+
+    def margin(self, logits: NDArray[np.floating]) -> float:
+        """The logit of the best token for yes less that of the best for no, from logits (V,)."""
+        return float(logits[list(self.yes)].max() - logits[list(self.no)].max())
+
+
 class Question(NamedTuple):
     """A yes/no question about the pictures and sounds of another prompt; both begin with the same `shared` tokens.
 
     All pictures and sounds lie in the shared tokens, or `shared` is 0. At least one token of each prompt is not shared.
-    yes, no: the tokens with which either answer begins, at least one each.
+    yes_no: the tokens with which either answer begins, at least one each.
     """
 
     prompt: "Prompt"
     shared: int
-    yes: Sequence[int]
-    no: Sequence[int]
+    yes_no: YesNo
 
 
 class Sibling(NamedTuple):
@@ -165,6 +175,11 @@ class Language(Protocol):
 
     def tokens(self, word: str) -> Sequence[int]:
         """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
+        ...
+
+    @property
+    def yes_no(self) -> YesNo:
+        """The tokens for yes and no in the language of the user's newest text."""
         ...
 
     def text(self, tokens: Sequence[int]) -> str:

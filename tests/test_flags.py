@@ -14,8 +14,8 @@ def answer(detector, **statistics):
 
 
 def test_a_calibrated_model_flags_by_its_threshold():
-    statistics = {"dog": {"share": 0.8, "certainty": 0.0}, "boat": {"share": 0.1, "certainty": -1.0}}
-    nothing, dog, boat = answer(DETECTOR, a=None, **statistics)
+    dog, boat = {"share": 0.8, "certainty": 0.0}, {"share": 0.1, "certainty": -1.0}
+    nothing, dog, _, boat = answer(DETECTOR, a=None, dog=dog, **{"and": None}, boat=boat)
     assert (nothing.names_something, nothing.rank, nothing.p_unsupported, nothing.flagged) == (False, None, None, False)
     assert (dog.name, dog.rank, dog.flagged) == ("dog", 2, False)
     assert (boat.name, boat.rank, boat.flagged) == ("boat", 1, True)

@@ -27,7 +27,7 @@ from lime_mlx.checkpoint.load import load, load_processor
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.media.audio import Sound
 from lime_mlx.processor import token_pieces
-from lime_mlx.prompt import Prompt, Turn
+from lime_mlx.prompt import Noun, Prompt, Turn
 from lime_mlx.scenes.language import with_article
 from lime_mlx.support.prompted import forms, prompted_tokens, spellings
 
@@ -442,7 +442,7 @@ def test_earlier_answers_of_the_model_do_not_count_as_prompted(processor):
     words = {piece.strip() for piece in said(processor, language.prompted)}
     assert {"cat", "do"} <= words
     assert "umbre" not in words
-    asked = processor.tokenizer.decode(language.question("umbrella").prompt.input_ids)
+    asked = processor.tokenizer.decode(language.question(Noun("umbrella")).prompt.input_ids)
     assert asked == f"<s>USER: {'<image>' * PATCHES}\nIs there an umbrella in the picture? ASSISTANT:"
 
 
@@ -534,7 +534,7 @@ def test_forms():
 
 def test_a_question_about_the_same_pictures(processor):
     prompt = processor.prompt(ASKED, [RED, RED], system="Be brief.")
-    question = prompt.language.question("umbrella")
+    question = prompt.language.question(Noun("umbrella"))
     places = "<image>" * PATCHES
     written = f"<s>SYSTEM: Be brief. USER: {places}\n{places}\nIs there an umbrella in the pictures? ASSISTANT:"
     assert processor.tokenizer.decode(question.prompt.input_ids) == written
@@ -542,19 +542,19 @@ def test_a_question_about_the_same_pictures(processor):
     assert (question.prompt.input_ids[: question.shared] == prompt.input_ids[: question.shared]).all()
     assert question.prompt.input_ids[question.shared] != prompt.input_ids[question.shared]
     assert processor.tokenizer.decode(prompt.input_ids[: question.shared]).endswith(f"{places}\n")
-    assert prompt.language.question("umbrella") is question
+    assert prompt.language.question(Noun("umbrella")) is question
     assert "a dog in the picture?" in processor.tokenizer.decode(
-        processor.prompt(ASKED, [RED]).language.question("dog").prompt.input_ids
+        processor.prompt(ASKED, [RED]).language.question(Noun("dog")).prompt.input_ids
     )
 
 
 def test_a_question_shares_nothing_where_pictures_would_lie_behind_it(processor):
-    assert processor.prompt("Is there a dog? <image>", [RED]).language.question("dog").shared == 0
+    assert processor.prompt("Is there a dog? <image>", [RED]).language.question(Noun("dog")).shared == 0
 
 
 def test_a_question_that_was_asked_leaves_a_token(processor):
     prompt = processor.prompt("Is there a dog in the picture?", [RED])
-    question = prompt.language.question("dog")
+    question = prompt.language.question(Noun("dog"))
     assert question.prompt.input_ids.tolist() == prompt.input_ids.tolist()
     assert question.shared == len(prompt) - 1
 
@@ -566,7 +566,7 @@ def test_the_demos_know_the_question(demo):
     media = {"images": [RED]} if demo == "picture" else {"audio": [Sound(np.zeros(16000, np.float32), 16000)]}
     prompt = processor.prompt("What is here?", **media)
     noun = "dog" if demo == "picture" else "rain"
-    question = prompt.language.question(noun)
+    question = prompt.language.question(Noun(noun, noun != "rain"))
     asked = f"Is there {with_article(noun)} in the {demo}?"
     assert question.prompt.input_ids.tolist() == processor.prompt(asked, **media).input_ids.tolist()
     assert 0 < question.shared < len(prompt)
@@ -577,9 +577,9 @@ def test_no_question_without_media(processor, text_processor):
         language = each.prompt("Is there a dog?").language
         assert language.prompted.any()
         with pytest.raises(PromptError, match="no picture and no sound"):
-            language.question("dog")
+            language.question(Noun("dog"))
     with pytest.raises(PromptError, match="noun"):
-        processor.prompt(ASKED, [RED]).language.question(" ")
+        processor.prompt(ASKED, [RED]).language.question(Noun(" "))
 
 
 def test_token_ids_alone_know_no_language():

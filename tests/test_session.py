@@ -8,6 +8,7 @@ from helpers import distance, small_model, small_prompt
 from lime_mlx import load
 from lime_mlx.generation import start
 from lime_mlx.methods import parse_method
+from lime_mlx.prompt import Noun
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, make_scene, make_sound
 from lime_mlx.session import Session
 
@@ -162,7 +163,7 @@ def test_a_question_goes_on_from_the_shared_beginning(kind):
     session.prefill()
     before = [np.array(x) for pair in session.cache.entries() for x in pair]
     for noun in ("dog", "bell"):
-        question, shared = prompt.language.question(noun)
+        question, shared, _ = prompt.language.question(Noun(noun, noun != "rain"))
         assert 0 < shared < min(len(prompt), len(question))
         branch = session.branch(question, shared)
         assert branch.cache.offset == shared

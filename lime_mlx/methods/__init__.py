@@ -19,11 +19,12 @@ from .only import Only
 from .own_text import IAT, LocoRE
 from .selfval import SelfValidation
 from .sham import Sham
+from .yes_no import YesNo
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        *(Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads),
+        *(Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads, YesNo),
         *(ACG, IAT, LocoRE, FLB, Only, SelfValidation, Sham),
     )
 }
@@ -54,7 +55,7 @@ def compose(methods: list[Method]) -> Method:
         raise MethodError(f"pai and {layers[ATTENTION].name} do not go together: both {ATTENTION}.")
     outer = layers.get(LOGITS)
     whole = layers.get(ATTENTION) or (outer.inner if isinstance(outer, Wrapper) else None)
-    for layer in (CACHE, LOGITS, CHOICE):
+    for layer in (CACHE, LOGITS, VERDICT, CHOICE):
         if isinstance(wrapper := layers.get(layer), Wrapper):
             whole = wrapper if whole is None else replace(wrapper, inner=whole)
     assert whole is not None
@@ -62,12 +63,14 @@ def compose(methods: list[Method]) -> Method:
 
 
 ATTENTION, CACHE, LOGITS = "compute the token's attention", "change the cache", "change the logits"
-CHOICE = "choose the words"
+CHOICE, VERDICT = "choose the words", "move the threshold of yes"
 
 
 def _layer(method: Method) -> str:
     if isinstance(method, (Choose, SelfValidation)):
         return CHOICE
+    if isinstance(method, YesNo):
+        return VERDICT
     if isinstance(method, Rescoring):
         return LOGITS
     return CACHE if isinstance(method, Wrapper) else ATTENTION
