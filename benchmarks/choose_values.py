@@ -8,7 +8,7 @@ Captions of adversarial validation scenes (seeds from 100,000), decoded greedily
 The best point of a method has the least CHAIR_I among those whose recall is at most 1 point below that of plain
 decoding; where no point has, the method gets none. Time is that of a token over plain decoding's. A run
 that was killed continues: evaluate keeps every answer. Sham controls are run, too, but have no best point: they stand
-beside what they are compared with.
+beside what they are compared with. AdaIAT is left out where its statistics are missing (adaiat_statistics.py).
 """
 
 import argparse
@@ -31,6 +31,7 @@ Values = Mapping[str, Sequence[object]]
 GRIDS: dict[str, list[Values]] = {
     "acg": [{"gamma": (0.1, 0.25, 0.5, 1, 2), "layers": ("all", "0-1", "2-3")}],
     "iat": [{"alpha": (0.1, 0.2, 0.4, 0.8, 1.6), "layers": ("", "all")}],
+    "adaiat": [{"alpha": (0.5, 1, 2, 6), "beta": (0.5, 1), "layers": ("", "all")}],
     "locore": [{"beta": (0.15, 0.5, 1, 2), "window": (0, 5, 99), "layers": ("", "all")}],
     "flb": [{"gamma": (0.1, 0.3, 0.6, 1), "rate": (0.05, 0.2)}],
     "only": [{"agree": (0, 1, 3), "differ": (0.5, 1, 2), "gamma": (0.1, 0.25, 0.5), "layer": (0, 1)}],
@@ -68,11 +69,12 @@ class Row:
     time: float
 
 
-def specs(method: str) -> Iterator[str]:
-    """Every point of a method's grid."""
+def specs(method: str, statistics: Path) -> Iterator[str]:
+    """Every point of a method's grid. statistics: the file of AdaIAT's."""
     for grid in GRIDS[method]:
         for values in product(*grid.values()):
             given = [f"{key}={value}" for key, value in zip(grid, values, strict=True) if value != ""]
+            given += [f"statistics={statistics}"] if method == "adaiat" else []
             yield f"{method}:{','.join(given)}"
 
 
@@ -115,11 +117,13 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=sorted(GRIDS), help="a method; repeat it")
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--folder", type=Path, help="of the answers; by default runs/values-DEMO")
+    parser.add_argument("--statistics", type=Path, help="of AdaIAT; by default runs/adaiat-DEMO.json")
     parser.add_argument("--specs", action="store_true", help="list the specs, and run nothing")
     arguments = parser.parse_args()
     world, name = TASKS[arguments.demo]
-    names = arguments.only or GRIDS
-    grids = {method: [spec for spec in specs(method) if fits(spec, arguments.demo)] for method in names}
+    statistics = arguments.statistics or Path(f"runs/adaiat-{arguments.demo}.json")
+    names = arguments.only or [method for method in GRIDS if method != "adaiat" or statistics.is_file()]
+    grids = {method: [spec for spec in specs(method, statistics) if fits(spec, arguments.demo)] for method in names}
     wanted = [PLAIN, *(spec for points in grids.values() for spec in points)]
     if arguments.specs:
         print("\n".join(wanted))

@@ -34,7 +34,7 @@ BUNDLED = {
 }
 # The names of `lime_mlx.methods.METHODS`, whose import would make --help slow.
 METHOD_NAMES = tuple(
-    "none choose lime kvsmooth dleaf vcd m3id aad pai heads yesno acg iat locore flb only selfval sham".split()
+    "none choose lime kvsmooth dleaf vcd m3id aad pai heads yesno acg iat adaiat locore flb only selfval sham".split()
 )
 T = TypeVar("T")
 

@@ -74,6 +74,29 @@ def own_text(prompt_length, layers, alpha=None, beta=None, window=None):
     return begin
 
 
+def ada(prompt_length, supported, unsupported, layers, alpha=6.0, beta=0.5, log=None):
+    """AdaIAT: the weights of generated tokens grow where a layer attends to them as before unsupported words."""
+
+    def begin():
+        def edit(index, scores):
+            rows = softmax(scores)
+            own = rows[:, prompt_length:]
+            if index not in layers or own.shape[1] == 0:
+                return rows
+            low, high = unsupported[index].sum(), supported[index].sum()
+            raised = own.mean(axis=1).sum() < low + beta * (high - low)
+            if log is not None:
+                log.append(raised)
+            for head, row in enumerate(rows if raised else ()):
+                r, h = supported[index][head], unsupported[index][head]
+                row[prompt_length:] *= max(1 + alpha * (r / h - 1), 0) if h else 1
+            return rows / rows.sum(axis=1, keepdims=True)
+
+        return edit
+
+    return begin
+
+
 def flb(logits, gamma=0.3, rate=0.05, beta=0.1):
     weights = [gamma * (1 - np.exp(-rate * t)) for t in range(len(logits))]
     return np.stack([kept(now + w * logits[0], now, beta) for now, w in zip(logits, weights, strict=True)])
@@ -146,4 +169,4 @@ def only(model, ids, tokens, agree=3.0, differ=1.0, gamma=0.25, layer=0, beta=0.
     return np.stack(scores), distances
 
 
-__all__ = ["NEVER", "Guided", "acg", "flb", "kept", "only", "own_text", "plain"]
+__all__ = ["NEVER", "Guided", "acg", "ada", "flb", "kept", "only", "own_text", "plain"]

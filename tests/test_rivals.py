@@ -1,11 +1,13 @@
-"""ACG, IAT, LocoRE, FLB and ONLY against their equations in NumPy; with others, on text alone, back and forth."""
+"""ACG, IAT, AdaIAT, LocoRE, FLB and ONLY against their equations in NumPy; with others, on text alone, back and on."""
+
+import json
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 from helpers import distance, small_model, small_prompt
-from rivals import Doubtful, Guided, acg, flb, only, own_text, without_picture_heads
+from rivals import Doubtful, Guided, acg, ada, flb, only, own_text, without_picture_heads
 from stepwise import Stepwise, forced, furthest, led, logits_of, plain, smoothed
 
 from lime_mlx.errors import MethodError
@@ -164,6 +166,63 @@ def test_default_layers_are_there(count):
     }
     for name, (first, last) in zip(("iat", "locore"), known[count], strict=True):
         assert parse_method(name).prepare(Deep).layers == range(first, last + 1)
+
+
+# --- AdaIAT
+
+
+def statistics(folder, heads=4, depth=DEPTH):
+    """Random statistics and the file that holds them; one head has none before unsupported words."""
+    rng = np.random.default_rng(4)
+    supported, unsupported = (rng.uniform(0.02, 0.12, (depth, heads)).astype(np.float32) for _ in range(2))
+    unsupported[1, 0] = 0
+    file = folder / "statistics.json"
+    file.write_text(json.dumps({"supported": supported.tolist(), "unsupported": unsupported.tolist()}))
+    return supported, unsupported, file
+
+
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [({}, MIDDLE), ({"alpha": 1, "layers": "all"}, ALL), ({"alpha": 2, "beta": 3, "layers": "all"}, ALL)],
+)
+@pytest.mark.parametrize("reliance", [False, True])
+def test_adaiat_is_that_of_the_equations(model, tmp_path, options, layers, reliance):
+    supported, unsupported, file = statistics(tmp_path)
+    values = {key: value for key, value in options.items() if key != "layers"}
+    log = []
+    wanted = plain(model, IDS, TOKENS, ada(len(IDS), supported, unsupported, layers, **values, log=log))
+    ours = logits_of(model, PROMPT, spec("adaiat", {"statistics": file, **options}), TOKENS, reliance)
+    assert furthest(ours, wanted) < 1e-5
+    assert any(log)
+    assert distance(wanted, plain(model, IDS, TOKENS)) > 1e-3
+
+
+def test_adaiat_is_raised_where_attention_is_low(model, tmp_path):
+    log = []
+    supported, unsupported, _ = statistics(tmp_path)
+    plain(model, IDS, TOKENS, ada(len(IDS), supported, unsupported, ALL, log=log))
+    assert {True, False} == set(log)
+
+
+def test_adaiat_without_strength_is_no_method(model, tmp_path):
+    file = statistics(tmp_path)[2]
+    ours, none = (logits_of(model, PROMPT, each, TOKENS) for each in (f"adaiat:statistics={file},alpha=0", "none"))
+    assert furthest(ours, none) < 1e-5
+
+
+def test_adaiat_needs_statistics_of_the_model(model, tmp_path):
+    with pytest.raises(MethodError, match="^adaiat needs the option statistics: write adaiat:statistics=...$"):
+        parse_method("adaiat")
+    with pytest.raises(MethodError, match="^adaiat: beta is -1.0; it must be a number of at least 0.$"):
+        parse_method("adaiat:statistics=x,beta=-1")
+    for text in ("{}", "[1]", '{"supported": [[1]], "unsupported": "x"}', "no"):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(MethodError, match="^adaiat: .*bad.json holds no statistics of "):
+            parse_method(f"adaiat:statistics={tmp_path / 'bad.json'}").prepare(model)
+    with pytest.raises(MethodError, match="^adaiat: .* holds no statistics of this model; write them anew.$"):
+        parse_method(f"adaiat:statistics={statistics(tmp_path, depth=3)[2]}").prepare(model)
+    with pytest.raises(MethodError, match="^adaiat: nowhere.json holds no statistics of "):
+        parse_method("adaiat:statistics=nowhere.json").prepare(model)
 
 
 # --- FLB

@@ -7,6 +7,7 @@ from lime_mlx.errors import MethodError
 from lime_mlx.spec import parse
 
 from .acg import ACG
+from .adaiat import AdaIAT
 from .attention import Heads
 from .base import Forward, Method, Plain, Prepared, Rescoring, Wrapper
 from .choose import Choose
@@ -25,7 +26,7 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads, YesNo),
-        *(ACG, IAT, LocoRE, FLB, Only, SelfValidation, Sham),
+        *(ACG, IAT, AdaIAT, LocoRE, FLB, Only, SelfValidation, Sham),
     )
 }
 

@@ -1,8 +1,8 @@
 """Methods that make the newest query attend more to the text that the model wrote before: IAT and LocoRE.
 
-IAT: Zhong et al. 2026, arXiv 2603.04908; the authors' code was read, too. It is AdaIAT without the statistics of
-labelled captions by which that one chooses layers, times and heads. LocoRE: Zhang et al. 2026, arXiv 2601.20279; its
-module is missing in the authors' code, and the paper gives no window.
+IAT: Zhong et al. 2026, arXiv 2603.04908; the authors' code was read, too. It is AdaIAT (adaiat.py) without the
+statistics of labelled captions by which that one chooses times and heads. LocoRE: Zhang et al. 2026, arXiv 2601.20279;
+its module is missing in the authors' code, and the paper gives no window.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class IAT(Method):
     layers: Layers | None = None
 
     def prepare(self, model: Model) -> OwnTextBoost:
-        layers = _layers(self.name, self.layers, IAT_LAYERS, model)
+        layers = published_layers(self.name, self.layers, IAT_LAYERS, model)
         return OwnTextBoost(self.name, layers, self.value(model, "alpha", 0.8))
 
 
@@ -58,7 +58,7 @@ class LocoRE(Method):
     layers: Layers | None = None
 
     def prepare(self, model: Model) -> LatestBoost:
-        layers = _layers(self.name, self.layers, LOCORE_LAYERS, model)
+        layers = published_layers(self.name, self.layers, LOCORE_LAYERS, model)
         beta, window = self.value(model, "beta", 0.15), self.value(model, "window", 5)
         return LatestBoost(self.name, layers, beta, window)
 
@@ -67,7 +67,7 @@ class OwnTextBoost(PaiBoost):
     """Scores at generated tokens grow by their own size, times the strength."""
 
     def positions(self, session: Session) -> NDArray[np.bool_]:
-        return np.arange(session.embeds.shape[1]) >= len(session.prompt)
+        return own_text(session)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,12 @@ class LatestBoost(Boost):
         return mx.array(log1p(self.strength), scores.dtype)
 
 
-def _layers(method: str, chosen: str | None, published: tuple[int, int], model: Model) -> range:
+def own_text(session: Session) -> NDArray[np.bool_]:
+    """(T,) bool: which positions up to the newest are tokens of the answer."""
+    return np.arange(session.embeds.shape[1]) >= len(session.prompt)
+
+
+def published_layers(method: str, chosen: str | None, published: tuple[int, int], model: Model) -> range:
     """The layers that are chosen, else those published for 32 layers at the same depth."""
     count = len(model.language_model.layers)
     first, last = (min(round(layer * count / 32), count - 1) for layer in published)
