@@ -9,6 +9,7 @@ an object word. One mean is over the words whose object is there, the other over
 import argparse
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -36,7 +37,7 @@ def attention(loaded: tuple[Model, Processor], task: Task, item: Item) -> Iterat
     session, layers = start(model, prompt, reliance=False), range(len(model.language_model.layers))
     shown: dict[int, mx.array] = {}
     tokens, seen = [], []
-    with session.observing({layer: lambda weights, layer=layer: shown.__setitem__(layer, weights) for layer in layers}):
+    with session.observing({layer: partial(shown.__setitem__, layer) for layer in layers}):
         for step in steps(session, parse_method("none"), item.max_tokens, stop=frozenset(processor.eos_token_ids)):
             own = mx.array(own_text(session)[: shown[0].shape[-1]])
             seen.append(np.array(mx.stack([mean_attention(shown[layer], own) for layer in layers])))

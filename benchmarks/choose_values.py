@@ -89,14 +89,8 @@ def rows(folder: Path, wanted: Sequence[str]) -> dict[str, Row]:
     for figure in summarise(Store(folder)):
         values.setdefault(figure.cell.method, {})[figure.metric.name] = figure.value
     base = values[PLAIN]["time"]
-    return {
-        spec: Row(
-            spec,
-            *(values[spec][name] for name in ("CHAIR_I", "CHAIR_S", "recall", "repeats", "length")),
-            time=values[spec]["time"] / base,
-        )
-        for spec in wanted
-    }
+    names = ("CHAIR_I", "CHAIR_S", "recall", "repeats", "length")
+    return {spec: Row(spec, *(values[spec][name] for name in names), values[spec]["time"] / base) for spec in wanted}
 
 
 def best(points: Sequence[Row], plain: Row) -> Row | None:

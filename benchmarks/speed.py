@@ -29,7 +29,7 @@ from lime_mlx.errors import PromptError  # noqa: E402
 from lime_mlx.generation import start, steps  # noqa: E402
 from lime_mlx.methods import Method, parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
-from lime_mlx.prompt import Noun, Prompt, Question, Sibling, Span  # noqa: E402
+from lime_mlx.prompt import Noun, Prompt, Question, Sibling, Span, YesNo  # noqa: E402
 
 VOCABULARY = 8000
 CONFIG = {
@@ -71,6 +71,10 @@ class RandomLanguage:
     @property
     def ends(self) -> frozenset[int]:
         return frozenset()
+
+    @property
+    def yes_no(self) -> YesNo:
+        return YesNo((), ())
 
     def tokens(self, word: str) -> Sequence[int]:
         return ()

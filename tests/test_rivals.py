@@ -6,10 +6,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from helpers import distance, small_model, small_prompt
+from helpers import any_length, distance, fixture, parity_checkpoint, prompt_of, small_model, small_prompt
 from rivals import Doubtful, Guided, acg, ada, flb, only, own_text, without_picture_heads
 from stepwise import Stepwise, forced, furthest, led, logits_of, plain, smoothed
 
+from lime_mlx.checkpoint.load import load_model
 from lime_mlx.errors import MethodError
 from lime_mlx.generation import decode, start, steps
 from lime_mlx.lrp.rules import GRADIENT
@@ -450,6 +451,17 @@ def test_iat_kvsmooth_flb(model):
     within, *_ = smoothed(model, IDS, TOKENS, window=3, ref=0.5, edit=edit)
     ours = logits_of(model, PROMPT, "iat:alpha=2+kvsmooth:window=3,ref=0.5+flb:gamma=1,beta=0", TOKENS)
     assert furthest(ours, flb(within, 1, beta=0)) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["llava", "gemma3", "qwen3_vl_deeper", "qwen2_audio", "idefics3"])
+@pytest.mark.parametrize("name", ["acg", "only:beta=0", "iat", "flb:beta=0"])
+def test_families_with_their_media(case, name, tmp_path):
+    """Several steps give the same, whether relevance is asked for or not, and not what plain decoding gives."""
+    model, prompt = any_length(load_model(parity_checkpoint(case, tmp_path))), prompt_of(fixture(case))
+    tokens = TOKENS[:3]
+    ours, read = (logits_of(model, prompt, name, tokens, wanted) for wanted in (False, True))
+    assert np.isfinite(ours).all() and furthest(ours, read) < 1e-4
+    assert distance(ours[1:], logits_of(model, prompt, "none", tokens)[1:]) > 1e-6
 
 
 @pytest.mark.parametrize(
