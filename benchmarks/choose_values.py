@@ -6,9 +6,10 @@
 
 Captions of adversarial validation scenes (seeds from 100,000), decoded greedily, for every point of the grids below.
 The best point of a method has the least CHAIR_I among those whose recall is at most 1 point below that of plain
-decoding; where no point has, the method gets none. Time is that of a token over plain decoding's. A run
-that was killed continues: evaluate keeps every answer. Sham controls are run, too, but have no best point: they stand
-beside what they are compared with. AdaIAT is left out where its statistics are missing (adaiat_statistics.py).
+decoding; where no point has, the method gets none. Time is that of a token over plain decoding's, the median over
+scenes. A run that was killed continues: evaluate keeps every answer. Sham controls are run, too, but have no best
+point: they stand beside what they are compared with. AdaIAT is left out where its statistics are missing
+(adaiat_statistics.py).
 """
 
 import argparse
@@ -16,12 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 from rich.progress import Progress
 
 from lime_mlx.evaluate.runner import RunConfig, run
 from lime_mlx.evaluate.store import Store
-from lime_mlx.evaluate.summary import summarise
+from lime_mlx.evaluate.summary import answered, summarise
 from lime_mlx.methods import parse_method
 
 # The world of each bundled checkpoint, and its name.
@@ -54,6 +56,7 @@ GRIDS: dict[str, list[Values]] = {
     ],
 }
 PLAIN, SHAM, SLACK = "none", "sham", 0.01
+COLUMNS = ("CHAIR_I", "CHAIR_S", "recall", "repeats", "length")
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,20 @@ def fits(spec: str, demo: str) -> bool:
 
 def rows(folder: Path, wanted: Sequence[str]) -> dict[str, Row]:
     """The figures of each spec."""
+    store = Store(folder)
     values: dict[str, dict[str, float]] = {}
-    for figure in summarise(Store(folder)):
+    seconds: dict[str, dict[str, float]] = {}
+    for figure in summarise(store):
         values.setdefault(figure.cell.method, {})[figure.metric.name] = figure.value
-    base = values[PLAIN]["time"]
-    names = ("CHAIR_I", "CHAIR_S", "recall", "repeats", "length")
-    return {spec: Row(spec, *(values[spec][name] for name in names), values[spec]["time"] / base) for spec in wanted}
+    for cell in store.cells():
+        records = [record for record in answered(store, cell) if record["seconds"]]
+        seconds[cell.method] = {record["id"]: (record["seconds"] or 0.0) / record["steps"] for record in records}
+    found = {}
+    for spec in wanted:
+        chair_i, chair_s, recall, repeats, words = (values[spec][name] for name in COLUMNS)
+        times = [seconds[spec][name] / plain for name, plain in seconds[PLAIN].items() if name in seconds[spec]]
+        found[spec] = Row(spec, chair_i, chair_s, recall, repeats, words, median(times))
+    return found
 
 
 def best(points: Sequence[Row], plain: Row) -> Row | None:
