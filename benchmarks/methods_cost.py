@@ -42,6 +42,11 @@ METHODS: dict[str, str | Method] = {
     "vcd, aad": Alike(),
     "m3id": "m3id",
     "pai": "pai",
+    "acg": "acg",
+    "iat": "iat",
+    "locore": "locore",
+    "flb": "flb",
+    "only": "only",
     "kvsmooth + dleaf": "kvsmooth+dleaf",
     "kvsmooth + m3id": "kvsmooth+m3id",
 }

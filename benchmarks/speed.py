@@ -9,6 +9,7 @@
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -28,7 +29,7 @@ from lime_mlx.errors import PromptError  # noqa: E402
 from lime_mlx.generation import start, steps  # noqa: E402
 from lime_mlx.methods import Method, parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
-from lime_mlx.prompt import Prompt, Question, Span  # noqa: E402
+from lime_mlx.prompt import Noun, Prompt, Question, Sibling, Span, YesNo  # noqa: E402
 
 VOCABULARY = 8000
 CONFIG = {
@@ -67,7 +68,27 @@ class RandomLanguage:
     def prompted(self) -> NDArray[np.bool_]:
         return np.zeros_like(self.content)
 
-    def question(self, noun: str) -> Question:
+    @property
+    def ends(self) -> frozenset[int]:
+        return frozenset()
+
+    @property
+    def yes_no(self) -> YesNo:
+        return YesNo((), ())
+
+    def tokens(self, word: str) -> Sequence[int]:
+        return ()
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return " ".join(map(str, tokens))
+
+    def encode(self, text: str) -> Sequence[int]:
+        return [int(word) for word in text.split()]
+
+    def sibling(self, text: str) -> Sibling:
+        raise PromptError("Random tokens have no text.")
+
+    def question(self, noun: Noun) -> Question:
         raise PromptError("Random tokens ask no question.")
 
 

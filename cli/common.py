@@ -33,7 +33,9 @@ BUNDLED = {
     "demo-sound": ("synthesised sounds", "Qwen/Qwen2-Audio-7B-Instruct"),
 }
 # The names of `lime_mlx.methods.METHODS`, whose import would make --help slow.
-METHOD_NAMES = ("none", "choose", "lime", "kvsmooth", "dleaf", "vcd", "m3id", "aad", "pai", "heads", "yesno")
+METHOD_NAMES = tuple(
+    "none choose lime kvsmooth dleaf vcd m3id aad pai heads yesno acg iat adaiat locore flb only selfval sham".split()
+)
 T = TypeVar("T")
 
 

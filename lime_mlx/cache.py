@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import mlx.core as mx
@@ -15,6 +16,23 @@ Edit = Callable[[mx.array], mx.array]
 Entries = tuple[mx.array, mx.array]
 Delta = Sequence[mx.array | None]
 NO_DELTA: Delta = (None, None)
+
+
+class Guidance:
+    """An edit that adds to what the attention gives, for which it needs the values.
+
+    As an edit it gives the ordinary weights, which observers see.
+    """
+
+    def __call__(self, scores: mx.array) -> mx.array:
+        return softmax(scores)
+
+    @abstractmethod
+    def guided(self, scores: mx.array, v: mx.array) -> mx.array:
+        """Weights of the shape of the masked scores (B, K, G, 1, T), for values (B, K, T, d).
+
+        A row may have any sum and any sign.
+        """
 
 
 class LayerCache:
@@ -84,7 +102,8 @@ class Edited:
         self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, rules: AttentionRule
     ) -> mx.array:
         k, v = self.layer.extend(k, v)
-        return attend(self.edit(masked_scores(q, k, scale, mask)), v)
+        scores = masked_scores(q, k, scale, mask)
+        return attend(self.edit.guided(scores, v) if isinstance(self.edit, Guidance) else self.edit(scores), v)
 
 
 class Overlay:
@@ -124,7 +143,12 @@ class Overlay:
         dk, dv = (None if x is None else _grouped(x, k.shape[1]) for x in self.delta)
         if dk is not None:
             scores = scores + grouped @ dk.swapaxes(-1, -2)
-        weights = self.edit(hide(scores, mask))
+        scores = hide(scores, mask)
+        if isinstance(self.edit, Guidance):
+            alike = mx.broadcast_to(old_v, (v.shape[0], *old_v.shape[1:]))
+            weights = self.edit.guided(scores, mx.concatenate([alike, v], axis=2))
+        else:
+            weights = self.edit(scores)
         old, new = weights[..., : old_k.shape[2]], weights[..., old_k.shape[2] :]
         if self.gates is not None:
             old = old * (1 + self.gates[1])

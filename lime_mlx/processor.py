@@ -14,7 +14,7 @@ from tokenizers.decoders import ByteLevel
 from lime_mlx.errors import PromptError
 from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound
-from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Prompt, Question, Turn, YesNo
+from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Prompt, Question, Sibling, Turn, YesNo
 from lime_mlx.support.content import content_tokens
 from lime_mlx.support.existence import asked, form_of
 from lime_mlx.support.prompted import folded, prompted_tokens, spellings
@@ -222,7 +222,7 @@ class Processor:
         """(V,) bool: the content tokens that texts of the user bring in, in any spelling."""
         for token in map(self._token, self._media):
             texts = [text.replace(token, " ") for text in texts]
-        return self.content & prompted_tokens(texts, self._pieces, self._spellings, self._plain_ids)
+        return self.content & prompted_tokens(texts, self._pieces, self._spellings, self.encode)
 
     def tokens(self, word: str) -> Sequence[int]:
         """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
@@ -231,7 +231,7 @@ class Processor:
     def starts(self, word: str) -> Sequence[int]:
         """The tokens with which a text begins that says `word`; those that say it alone, where there are such."""
         spaced = [f"{space}{case}" for space in ("", " ") for case in (word, word.capitalize())]
-        return self.tokens(word) or [encoded[0] for encoded in map(self._plain_ids, spaced) if encoded]
+        return self.tokens(word) or [encoded[0] for encoded in map(self.encode, spaced) if encoded]
 
     @property
     def placeholders(self) -> frozenset[int]:
@@ -247,7 +247,8 @@ class Processor:
     def _spellings(self) -> dict[str, list[int]]:
         return spellings(self._pieces)
 
-    def _plain_ids(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, with none in front."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _token(self, kind: str) -> str:
@@ -339,6 +340,10 @@ class PromptLanguage:
     def prompted(self) -> NDArray[np.bool_]:
         return self._processor.prompted(filter(None, (*self._chat.users, self._chat.system)))
 
+    @property
+    def ends(self) -> frozenset[int]:
+        return self._processor.eos_token_ids
+
     def tokens(self, word: str) -> Sequence[int]:
         return self._processor.tokens(word)
 
@@ -350,6 +355,9 @@ class PromptLanguage:
 
     def text(self, tokens: Sequence[int]) -> str:
         return self._processor.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def encode(self, text: str) -> Sequence[int]:
+        return self._processor.encode(text)
 
     def question(self, noun: Noun) -> Question:
         """Raises `PromptError` where there is no picture and no sound, no noun, or no token for yes or for no."""
@@ -368,12 +376,15 @@ class PromptLanguage:
                 "The vocabulary of this model has no tokens that tell yes from no, so it cannot be asked."
             )
         text = asked(form_of(self._chat.text), noun.text.strip(), noun.article, kinds)
+        return Question(*self.sibling(text), self.yes_no)
+
+    def sibling(self, text: str) -> Sibling:
         prompt = self._processor.assemble(Chat(text, self._chat.system), self._media)
         length = min(len(self._ids), len(prompt)) - 1
         differs = np.flatnonzero(self._ids[:length] != prompt.input_ids[:length])
         shared = int(differs[0]) if differs.size else length
         rest = {*self._ids[shared:].tolist(), *prompt.input_ids[shared:].tolist()}
-        return Question(prompt, 0 if rest & self._processor.placeholders else shared, self.yes_no)
+        return Sibling(prompt, 0 if rest & self._processor.placeholders else shared)
 
 
 def _expand(rendered: str, token: str, placeholders: Sequence[int | str]) -> str:

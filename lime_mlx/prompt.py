@@ -146,11 +146,22 @@ class Question(NamedTuple):
     yes_no: YesNo
 
 
+class Sibling(NamedTuple):
+    """A prompt of another text about the pictures and sounds of a prompt; both begin with the same `shared` tokens.
+
+    All pictures and sounds lie in the shared tokens, or `shared` is 0. At least one token of each prompt is not shared.
+    """
+
+    prompt: "Prompt"
+    shared: int
+
+
 class Language(Protocol):
     """What methods need to know of language, from the processor that made a prompt. All is worked out when asked for.
 
     content (V,) bool: the content tokens, which can name something. prompted (V,) bool: the content tokens that the
-    user's text and the system prompt brought in, in any spelling; earlier answers of the model do not count.
+    user's text and the system prompt brought in, in any spelling; earlier answers of the model do not count. ends: the
+    tokens that end an answer.
     """
 
     @property
@@ -158,6 +169,9 @@ class Language(Protocol):
 
     @property
     def prompted(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def ends(self) -> frozenset[int]: ...
 
     def tokens(self, word: str) -> Sequence[int]:
         """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
@@ -170,6 +184,14 @@ class Language(Protocol):
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens of an answer, without special tokens."""
+        ...
+
+    def encode(self, text: str) -> Sequence[int]:
+        """The tokens of a text, with none in front."""
+        ...
+
+    def sibling(self, text: str) -> Sibling:
+        """The prompt of another text about the same media, which stay prepared. Raises `PromptError` as a processor."""
         ...
 
     def question(self, noun: Noun) -> Question:

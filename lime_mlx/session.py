@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.attention import Memory, softmax
-from lime_mlx.cache import Delta, Edit, Edited, KVCache
+from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached, cached_each
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
@@ -260,14 +260,17 @@ class Session:
             self._blends.pop()
 
     @contextmanager
-    def observing(self, observers: Mapping[int, Observer]) -> Iterator[None]:
-        """Observers of layers, beside those that there are, while this lasts."""
-        before = self.observers
-        self.observers = {**before, **{i: _call_both(before.get(i), new) for i, new in observers.items()}}
+    def observing(
+        self, observers: Mapping[int, Observer], hidden: Mapping[int, Observer] | None = None
+    ) -> Iterator[None]:
+        """Observers of layers' attention and of hidden states, beside those that there are, while this lasts."""
+        before = self.observers, self.hidden_observers
+        self.observers = _with(before[0], observers)
+        self.hidden_observers = _with(before[1], hidden or {})
         try:
             yield
         finally:
-            self.observers = before
+            self.observers, self.hidden_observers = before
 
     def _edits_with_observers(self, edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
         """The edits, with the observers behind them."""
@@ -275,6 +278,10 @@ class Session:
         for index, observe in self.observers.items():
             observed[index] = _edit_with_observer(observed.get(index, softmax), observe)
         return observed
+
+
+def _with(present: dict[int, Observer], added: Mapping[int, Observer]) -> dict[int, Observer]:
+    return {**present, **{index: _call_both(present.get(index), new) for index, new in added.items()}}
 
 
 def _call_both(first: Observer | None, second: Observer) -> Observer:
@@ -286,7 +293,20 @@ def _call_both(first: Observer | None, second: Observer) -> Observer:
     return observe
 
 
+@dataclass(frozen=True)
+class _ObservedGuidance(Guidance):
+    edit: Guidance
+    observe: Observer
+
+    def guided(self, scores: mx.array, v: mx.array) -> mx.array:
+        self.observe(self.edit(scores))
+        return self.edit.guided(scores, v)
+
+
 def _edit_with_observer(edit: Edit, observe: Observer) -> Edit:
+    if isinstance(edit, Guidance):
+        return _ObservedGuidance(edit, observe)
+
     def watched(scores: mx.array) -> mx.array:
         weights = edit(scores)
         observe(weights)

@@ -36,7 +36,7 @@ class Stepwise(Reference):
                 self.weights[f"{name}.weight"] = np.array(whole, dtype=np.float64)
         empty = np.zeros((self.config.key_heads, 0, self.config.dim))
         self.past = [(empty, empty)] * self.config.num_hidden_layers
-        self.edit = None
+        self.edit, self.reading = None, False
         self.begin = edit or (lambda: lambda index, scores: softmax(scores))
 
     def embed(self, token):
@@ -44,10 +44,10 @@ class Stepwise(Reference):
 
     def read(self, ids):
         """Take in tokens, each as an ordinary one."""
-        begin, self.begin = self.begin, lambda: lambda index, scores: softmax(scores)
+        begin, self.begin, self.reading = self.begin, lambda: lambda index, scores: softmax(scores), True
         for token in ids:
             self.step(token)
-        self.begin = begin
+        self.begin, self.reading = begin, False
 
     def step(self, token):
         """Logits (V,) after `token`, whose entries are kept."""
@@ -71,10 +71,13 @@ class Stepwise(Reference):
         scores = np.stack([keys[head * len(k) // len(q)] @ q[head] for head in range(len(q))]) / np.sqrt(config.dim)
         if (window := config.windows[index]) is not None:
             scores[:, : max(0, position + 1 - window)] = -np.inf
-        rows = self.edit(index, scores)
-        self.rows.append(rows)
-        mixed = np.stack([rows[head] @ values[head * len(k) // len(q)] for head in range(len(q))])
-        return self.linear(mixed.reshape(-1), index, "self_attn.o_proj")
+        read = self.read_out(index, scores, np.repeat(values, len(q) // len(k), axis=0))
+        return self.linear(read.reshape(-1), index, "self_attn.o_proj")
+
+    def read_out(self, index, scores, values):
+        """What each head reads (H, d), by scores (H, T) of values (H, T, d)."""
+        self.rows.append(self.edit(index, scores))
+        return np.einsum("ht,htd->hd", self.rows[-1], values)
 
 
 def plain(model, ids, tokens, edit=None):

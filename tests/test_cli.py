@@ -266,7 +266,7 @@ def test_an_address_that_gives_no_picture(model, site, path, part):
         (["--max-tokens", "-3"], "--max-tokens is -3"),
         (["-p", ""], "prompt is empty"),
         (["-p", "  "], "prompt is empty"),
-        (["--method", "lemon"], "choose one of none, lime"),
+        (["--method", "lemon"], "choose one of none, choose, lime"),
         (["--method", "lime:stops=3"], "options are key=value: mode, steps"),
         (["--method", "lime:steps=many"], "a whole number"),
         (["--method", "none:steps=2"], "has no options"),

@@ -358,8 +358,8 @@ def test_the_order_of_the_parts_does_not_matter(parts):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("vcd+m3id", "vcd and m3id do not go together: both contrast the logits."),
-        ("aad+kvsmooth+pai", "aad and pai do not go together: both contrast the logits."),
+        ("vcd+m3id", "vcd and m3id do not go together: both change the logits."),
+        ("aad+kvsmooth+pai", "aad and pai do not go together: both change the logits."),
         ("kvsmooth+kvsmooth", "kvsmooth is named twice; leave one out."),
         ("lime+dleaf", "lime and dleaf do not go together: both compute the token's attention."),
         ("heads+kvsmooth+dleaf", "heads and dleaf do not go together: both compute the token's attention."),

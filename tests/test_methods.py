@@ -155,8 +155,15 @@ RANGES = {
     "m3id": {"decay": (0, None), "beta": (0, 1)},
     "aad": {"alpha": (0, None)},
     "pai": {"alpha": (0, None), "guidance": (0, None), "beta": (0, 1)},
+    "acg": {"gamma": (0, None)},
+    "iat": {"alpha": (0, None)},
+    "locore": {"beta": (0, None), "window": (0, None)},
+    "flb": {"gamma": (0, None), "rate": (0, None), "beta": (0, 1)},
+    "only": {"agree": (0, None), "differ": (0, None), "gamma": (0, 2), "layer": (0, None), "beta": (0, 1)},
+    "selfval": {"samples": (1, None), "limit": (1, None), "seed": (0, None)},
+    "sham": {"yes": (0, None), "no": (0, None), "the": (0, None), "a": (0, None), "beta": (0, 1), "length": (1, None)},
 }
-WHOLE = ("window", "warmup", "k", "noise", "seed")
+WHOLE = ("window", "warmup", "k", "noise", "seed", "layer", "length", "samples", "limit")
 RANGED = [(name, key, *ends) for name, options in RANGES.items() for key, ends in options.items()]
 
 
@@ -196,7 +203,7 @@ def test_true_or_false():
     assert problem("kvsmooth:normalise=1") == "kvsmooth: normalise is '1'; it must be true or false."
 
 
-@pytest.mark.parametrize("name", ["kvsmooth", "dleaf", "pai", "heads"])
+@pytest.mark.parametrize("name", ["kvsmooth", "dleaf", "pai", "heads", "acg", "iat", "locore"])
 def test_layers_of_every_method(model, name):
     shape = "write all, one layer such as 3, or a range such as 0-15 or 3-."
     assert problem(f"{name}:layers=2-1") == f"{name}: layers is '2-1'; {shape}"

@@ -6,17 +6,28 @@ from dataclasses import replace
 from lime_mlx.errors import MethodError
 from lime_mlx.spec import parse
 
+from .acg import ACG
+from .adaiat import AdaIAT
 from .attention import Heads
-from .base import Forward, Method, Plain, Prepared, Wrapper
+from .base import Forward, Method, Plain, Prepared, Rescoring, Wrapper
 from .choose import Choose
-from .contrastive import AAD, M3ID, PAI, VCD, Contrastive
+from .contrastive import AAD, M3ID, PAI, VCD
 from .dleaf import DLeaf
+from .flb import FLB
 from .kvsmooth import KVSmooth
 from .lime import Lime
+from .only import Only
+from .own_text import IAT, LocoRE
+from .selfval import SelfValidation
+from .sham import Sham
 from .yes_no import YesNo
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads, YesNo)
+    method.name: method
+    for method in (
+        *(Plain, Choose, Lime, KVSmooth, DLeaf, VCD, M3ID, AAD, PAI, Heads, YesNo),
+        *(ACG, IAT, AdaIAT, LocoRE, FLB, Only, SelfValidation, Sham),
+    )
 }
 
 
@@ -31,7 +42,7 @@ def parse_method(spec: "str | Method") -> Method:
 
 
 def compose(methods: list[Method]) -> Method:
-    """One method of several: at most one each that computes the logits, smooths the cache, contrasts, chooses."""
+    """One method of several: at most one each for the attention, the cache, the logits and the choice of words."""
     layers: dict[str, Method] = {}
     for method in methods:
         layer = _layer(method)
@@ -41,28 +52,28 @@ def compose(methods: list[Method]) -> Method:
                 raise MethodError(f"{first} is named twice; leave one out.")
             raise MethodError(f"{first} and {second} do not go together: both {layer}.")
         layers[layer] = method
-    if isinstance(layers.get(CONTRAST), PAI) and ATTENTION in layers:
+    if isinstance(layers.get(LOGITS), PAI) and ATTENTION in layers:
         raise MethodError(f"pai and {layers[ATTENTION].name} do not go together: both {ATTENTION}.")
-    contrast = layers.get(CONTRAST)
-    whole = layers.get(ATTENTION) or (contrast.inner if isinstance(contrast, Wrapper) else None)
-    for layer in (CACHE, CONTRAST, VERDICT, CHOICE):
+    outer = layers.get(LOGITS)
+    whole = layers.get(ATTENTION) or (outer.inner if isinstance(outer, Wrapper) else None)
+    for layer in (CACHE, LOGITS, VERDICT, CHOICE):
         if isinstance(wrapper := layers.get(layer), Wrapper):
             whole = wrapper if whole is None else replace(wrapper, inner=whole)
     assert whole is not None
     return whole
 
 
-ATTENTION, CACHE, CONTRAST = "compute the token's attention", "change the cache", "contrast the logits"
+ATTENTION, CACHE, LOGITS = "compute the token's attention", "change the cache", "change the logits"
 CHOICE, VERDICT = "choose the words", "move the threshold of yes"
 
 
 def _layer(method: Method) -> str:
-    if isinstance(method, Choose):
+    if isinstance(method, (Choose, SelfValidation)):
         return CHOICE
     if isinstance(method, YesNo):
         return VERDICT
-    if isinstance(method, Contrastive):
-        return CONTRAST
+    if isinstance(method, Rescoring):
+        return LOGITS
     return CACHE if isinstance(method, Wrapper) else ATTENTION
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from lime_mlx.attention import softmax
 from lime_mlx.cache import Edit
@@ -24,7 +26,7 @@ from .base import Layers, Method, PlainDecoding, layer_range, needs_media, visib
 
 @dataclass(frozen=True)
 class Boost(PlainDecoding):
-    """Adds to the scores of picture and sound in `layers`; a masked score stays masked."""
+    """Adds to the scores of some positions in `layers`: picture and sound; a masked score stays masked."""
 
     method: str
     layers: range
@@ -34,15 +36,18 @@ class Boost(PlainDecoding):
     def gain(self, scores: mx.array) -> mx.array:
         """What is added, of the shape of the scores (1, K, G, 1, T) or broadcastable to it."""
 
-    def edits(self, session: Session) -> Mapping[int, Edit]:
+    def positions(self, session: Session) -> NDArray[np.bool_]:
+        """(T,) bool: the positions whose scores change. Raises `MethodError` for text alone."""
         needs_media(self.method, session)
-        return dict.fromkeys(self.layers, self._edit(session))
+        return visible(session)
 
-    def _edit(self, session: Session) -> Edit:
-        media = mx.array(visible(session))
+    def edits(self, session: Session) -> Mapping[int, Edit]:
+        positions = self.positions(session)
+        return dict.fromkeys(self.layers, self._edit(mx.array(positions))) if positions.any() else {}
 
+    def _edit(self, positions: mx.array) -> Edit:
         def boosted(scores: mx.array) -> mx.array:
-            chosen = media & (scores > mx.finfo(scores.dtype).min / 2)
+            chosen = positions & (scores > mx.finfo(scores.dtype).min / 2)
             return softmax(mx.where(chosen, scores + self.gain(mx.where(chosen, scores, 0)), scores))
 
         return boosted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, TypeVar, cast
 
 import mlx.core as mx
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lime_mlx import spec
 from lime_mlx.cache import Edit
 from lime_mlx.errors import MethodError
+from lime_mlx.lrp.relevance import Scoring
 from lime_mlx.models.base import Model
 from lime_mlx.prompt import NOUNS
 from lime_mlx.session import Session
@@ -138,6 +139,21 @@ class Wrapper(Method):
     @property
     def media(self) -> frozenset[str]:
         return self.inner.media
+
+
+@dataclass(frozen=True)
+class Rescoring(Wrapper):
+    """A method that makes scores of the logits that `inner` leaves."""
+
+
+def rescored(inner: Prepared, session: Session, blend: Scoring) -> Forward:
+    """The step of `inner` with what `blend` makes of its logits.
+
+    Relevance, LIME and its gates are about the token that is picked by this.
+    """
+    with session.blending(blend):
+        forward = inner.step(session)
+    return replace(forward, logits=blend(forward.logits))
 
 
 class LayersText:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import mlx.core as mx
@@ -24,7 +24,7 @@ from lime_mlx.session import Session
 from lime_mlx.spec import Range
 
 from .attention import PaiAttention
-from .base import Forward, Layers, Plain, Prepared, Wrapper
+from .base import Forward, Layers, Plain, Prepared, Rescoring, rescored
 
 # The forward diffusion of VCD's official code.
 STEPS = 1000
@@ -36,7 +36,7 @@ Blend = Callable[[mx.array, mx.array, int], mx.array]
 
 
 @dataclass(frozen=True)
-class Contrastive(Wrapper):
+class Contrastive(Rescoring):
     """The shared loop; a subclass says what the other branch is asked and how both logits are blended.
 
     Options that are None take the checkpoint's own value, else the paper's, which stands in the first line.
@@ -76,14 +76,7 @@ class Contrast(Prepared):
             branch.append(token)
         branch.prefill()
         other, count = branch.extend(), len(session.generated) + 1
-
-        def blended(logits: mx.array) -> mx.array:
-            """What the token is picked by; relevance, LIME and its gates are about that token."""
-            return self.blend(logits, other, count)
-
-        with session.blending(blended):
-            forward = self.inner.step(session)
-        return replace(forward, logits=blended(forward.logits))
+        return rescored(self.inner, session, lambda logits: self.blend(logits, other, count))
 
     def _open(self, session: Session) -> Session:
         name = self.method.name

@@ -11,7 +11,7 @@ from typing import Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
-from lime_mlx.attention import Memory
+from lime_mlx.attention import Memory, attend
 from lime_mlx.cache import Overlay
 from lime_mlx.lrp.rules import PLAIN, Rules
 from lime_mlx.positions import SEQUENCE, Positions
@@ -47,6 +47,11 @@ class Attention(Module):
             q, k = self.q_norm(q, rules), self.k_norm(k, rules)
         q, k, v = rules.operands(rotate(q), rotate(k), v)
         return linear(self.o_proj, join_heads(memory.attention(q, k, v, self.scale, mask, rules)))
+
+    def attended(self, x: mx.array, weights: mx.array, past: mx.array) -> mx.array:
+        """(1, 1, D) by attention weights (1, K, G, 1, T), from past values (1, K, T - 1, d) and that of x (1, 1, D)."""
+        v = mx.concatenate([past, split_heads(linear(self.v_proj, x), self.key_heads)], axis=2)
+        return linear(self.o_proj, join_heads(attend(weights, v)))
 
 
 class Widths(Protocol):
@@ -95,10 +100,14 @@ class Block(Module):
 
     def __call__(self, h: mx.array, rotate: Rotation, mask: mx.array | None, memory: Memory, rules: Rules) -> mx.array:
         attended = self.self_attn(self.input_layernorm(h, rules), rotate, mask, memory, rules)
+        if "pre_feedforward_layernorm" in self:
+            attended = self.post_attention_layernorm(attended, rules)
+        return self.feed_forward(h + attended, rules)
+
+    def feed_forward(self, h: mx.array, rules: Rules = PLAIN) -> mx.array:
+        """The layer's second half."""
         if "pre_feedforward_layernorm" not in self:
-            h = h + attended
             return h + self.mlp(self.post_attention_layernorm(h, rules), rules)
-        h = h + self.post_attention_layernorm(attended, rules)
         return h + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(h, rules), rules), rules)
 
 

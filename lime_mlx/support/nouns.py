@@ -9,6 +9,7 @@ an article for part of the name ("a red ball"). Words that are denied ("no dog")
 import re
 from typing import NamedTuple
 
+from lime_mlx.prompt import Noun
 from lime_mlx.support.content import AUXILIARIES, CLOSED, PREPOSITIONS
 
 DEFINITE = frozenset("the this that these those my your his her its our their both same".split())
@@ -63,6 +64,30 @@ def noun_place(before: str) -> Place | None:
         named = word not in CLOSED and word != ","
         there = word == "there" or (there and word in CLOSED)
     return None if denied else place
+
+
+def nouns(text: str) -> list[Noun]:
+    """The things that a text names, in its order, each as often as it is named."""
+    matches = list(WORDS.finditer(text))
+    named: list[Noun] = []
+    end = 0
+    for index, match in enumerate(matches):
+        if match.start() < end or not _names(match.group()):
+            continue
+        place = noun_place(text[: match.start()])
+        if place is None:
+            continue
+        end = match.end()
+        for following in matches[index + 1 :]:
+            if text[end : following.start()].strip() or not _names(following.group()):
+                break
+            end = following.end()
+        named.append(Noun(noun_phrase(text[match.start() : end]), place.article))
+    return named
+
+
+def _names(word: str) -> bool:
+    return word != "," and word.casefold() not in CLOSED
 
 
 def noun_phrase(text: str) -> str:
