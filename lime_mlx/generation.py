@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lime_mlx.answer import Answer, Cost, Response, collect
+from lime_mlx.answer import Answer, Cost, Response, collect, domain_note
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
@@ -227,6 +227,7 @@ def stream_generate(
             generation_tps=clock.generation_tps(count),
             peak_memory=clock.peak() / 1e9,
             finish_reason=reason,
+            calibrated_for_input=session.in_domain,
         )
         if reason == "loop" and notice is not None:
             notice("Note: the answer repeated itself and was ended.")
@@ -263,7 +264,7 @@ def generate(
 ) -> Answer:
     """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out.
 
-    Notices, about a cut answer for example, are kept in `Answer.notices`, too.
+    Notices, about a cut answer or an input that the model was not calibrated for, are kept in `Answer.notices`, too.
     """
     notices: list[str] = []
 
@@ -294,6 +295,8 @@ def generate(
         notice=keep,
     )
     answer = collect(responses, model, opened)
+    if sentence := domain_note(answer, model, opened):
+        keep(sentence)
     answer.notices = notices
     return answer
 

@@ -6,7 +6,7 @@ which. It is fitted on one half of the pictures, measured on the other, and then
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -23,13 +23,16 @@ from lime_mlx.generation import stream_generate
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import NOUNS
+from lime_mlx.session import Session
 from lime_mlx.support.detector import Detector
+from lime_mlx.support.domain import LEAST as LEAST_INPUTS
+from lime_mlx.support.domain import Domain
 from lime_mlx.support.store import detector_file
 from lime_mlx.words import words
 
 from .asking import reason
 from .checks import RunConfig, check_model, select_available
-from .fitting import Quality, Row, fitted, measured
+from .fitting import Quality, Row, fitted, fitted_domain, measured
 from .records import Material, Record
 from .tasks import Item, Task, parse_task
 
@@ -46,7 +49,7 @@ class FittedDetector:
     """A detector, fitted on all words, and what it was fitted on.
 
     model, task: their specs. pictures, words, hallucinated: how many there were. quality: that of a detector fitted on
-    half of the pictures, on the other half.
+    half of the pictures, on the other half. domain: what the inputs are like, None for too few to say so.
     """
 
     model: str
@@ -56,6 +59,11 @@ class FittedDetector:
     hallucinated: int
     detector: Detector
     quality: Quality
+    domain: Domain | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON values."""
+        return {**asdict(replace(self, domain=None)), "domain": self.domain and self.domain.to_dict()}
 
     @property
     def better_than_chance(self) -> bool:
@@ -107,13 +115,19 @@ def calibrate(
     quality = measured(fitted(first), second, [row["medium"] for row in second])
     rows = [*first, *second]
     wrong = sum(not row["there"] for row in rows)
-    return FittedDetector(model, captions.spec, len(items) - len(failed), len(rows), wrong, fitted(rows), quality)
+    domain = fitted_domain([record["features"] for record in records if "features" in record], task.inputs)
+    if domain is None:
+        notes.append(
+            f"{len(items)} {NOUNS[task.medium][1]} cannot tell which others are like them: that needs {LEAST_INPUTS}."
+        )
+    pictures = len(items) - len(failed)
+    return FittedDetector(model, captions.spec, pictures, len(rows), wrong, fitted(rows), quality, domain)
 
 
 def keep(fit: FittedDetector) -> Path:
     """Write a detector to the user's folder, where `load` finds it; returns the file."""
     file = detector_file(locate(fit.model))
-    write(file, json.dumps({"lime-mlx": __version__, **asdict(fit)}, indent=1) + "\n")
+    write(file, json.dumps({"lime-mlx": __version__, **fit.to_dict()}) + "\n")
     return file
 
 
@@ -155,22 +169,23 @@ def _ask(captions: _Captions, answers: Answers, progress: Progress | None) -> No
 def _captioned(captions: _Captions, loaded: Loaded, item: Item) -> Record:
     """A plain greedy caption, and of each object word whether it is there, and the statistics of its first token."""
     task, truth = captions.task, set(captions.task.true_objects(item))
-    media = task.opened(captions.config.data, item.medium)
-    responses = stream_generate(
-        *loaded,
-        item.text,
-        image=media.get("images", ()),
-        audio=media.get("audio", ()),
-        method="none",
-        max_tokens=item.max_tokens,
-    )
+    model, processor = loaded
+    prompt = processor.prompt(item.text, **task.opened(captions.config.data, item.medium))
+    features = Session.open(model, prompt).media_features()
+    responses = stream_generate(model, processor, prompt, method="none", max_tokens=item.max_tokens)
     caption = list(words(responses))
     object_words: list[dict[str, float | str | bool]] = []
     for index, name in task.objects([word.text for word in caption], captions.material):
         if statistics := caption[index].statistics:
             object_words.append({"object": name, "there": name in truth, **statistics})
     text = "".join(word.text for word in caption).strip()
-    return {"id": item.id, "medium": item.medium, "text": text, "words": object_words}
+    return {
+        "id": item.id,
+        "medium": item.medium,
+        "text": text,
+        "words": object_words,
+        "features": [row.tolist() for row in features],
+    }
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
