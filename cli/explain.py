@@ -71,7 +71,8 @@ def command(
         print_tables(explanation)
     if not quiet:
         note(*notes, *cut_note(explanation.answer, request.max_tokens))
-    note(*([] if as_json else explanation.warnings))
+        note(*([] if as_json else explanation.answer.notices))
+    note(*([] if as_json else explanation.warnings[len(explanation.answer.notices) :]))
     if interrupted:
         click.get_current_context().exit(INTERRUPTED)
 

@@ -134,7 +134,7 @@ def command(
     warned = list(input_warnings(opened.model, opened.prompt, answer, check_input and not as_json))
     text, dropped = without_flagged(answer.text, answer.words) if on_unsupported == "drop" else (answer.text, [])
     if as_json:
-        values = json_values(answer, opened, name, warned, check_input)
+        values = json_values(answer, opened, name, [*answer.notices, *warned], check_input)
         left_out = {"text": text, "dropped": dropped} if on_unsupported == "drop" else {}
         click.echo(json.dumps({**values, **left_out}, ensure_ascii=False))
     elif on_unsupported == "drop":
@@ -144,6 +144,7 @@ def command(
         click.get_current_context().exit(INTERRUPTED)
     note(*([] if as_json else warned))
     if not quiet:
+        note(*([] if as_json else answer.notices))
         note(*notes[printed:], *cut_note(answer, request.max_tokens), *statistics(answer, name))
 
 

@@ -113,8 +113,10 @@ def collect(responses: Iterable[Response], model: Model, prompt: Prompt) -> Answ
     last = {entry.name: getattr(kept[-1], entry.name) for entry in fields(Statistics)} if kept else {}
     judged = not kept or kept[-1].calibrated_for_input is not False
     detector = Detector.from_config(model.config) if judged else None
+    note = None if judged else domain_note(model, prompt)
     return Answer(
         **last,
+        notices=[note] if note else [],
         text="".join(response.text for response in kept).lstrip(),
         words=ranked(list(words(kept, detector, model.spans(prompt)))),
         tokens=[response.token for response in parts],
@@ -124,10 +126,10 @@ def collect(responses: Iterable[Response], model: Model, prompt: Prompt) -> Answ
     )
 
 
-def domain_note(answer: Statistics, model: Model, prompt: Prompt) -> str | None:
+def domain_note(model: Model, prompt: Prompt) -> str | None:
     """What the reader should know of an answer about an input that is not like those of the calibration."""
     domain = Domain.from_config(model.config)
-    if domain is None or answer.calibrated_for_input is not False:
+    if domain is None:
         return None
     kinds = {span.kind for span in model.spans(prompt)}
     return domain.note(" or ".join(NOUNS[kind][0] for kind in sorted(kinds)))

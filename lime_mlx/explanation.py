@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lime_mlx.answer import Answer, Response, collect, domain_note
+from lime_mlx.answer import Answer, Response, collect
 from lime_mlx.errors import PromptError
 from lime_mlx.generation import open_images, open_prompt, open_sounds, resolve_method, stream_generate
 from lime_mlx.maps import picture_map
@@ -217,14 +217,12 @@ def explained(
         spans=spans,
         pictures=pictures,
         focus=by_word,
-        warnings=list(input_warnings(model, prompt, answer, check_input)),
+        warnings=[*answer.notices, *input_warnings(model, prompt, answer, check_input)],
     )
 
 
 def input_warnings(model: Model, prompt: Prompt, answer: Answer, check_input: bool = False) -> Iterator[str]:
-    """Signs that the picture or sound was not used, or that the detector cannot judge it, one sentence each."""
-    if sentence := domain_note(answer, model, prompt):
-        yield sentence
+    """Signs that the picture or sound was not used, one sentence each."""
     total = mean_shares(answer.shares) if None not in answer.shares else None
     if prompt.media and total is not None and total.reliance < UNUSED:
         yield f"Warning: only {100 * total.reliance:.1f} % of the answer came from the input; was it used at all?"

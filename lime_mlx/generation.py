@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lime_mlx.answer import Answer, Cost, Response, collect, domain_note
+from lime_mlx.answer import Answer, Cost, Response, collect
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
@@ -295,7 +295,7 @@ def generate(
         notice=keep,
     )
     answer = collect(responses, model, opened)
-    if sentence := domain_note(answer, model, opened):
+    for sentence in answer.notices:
         keep(sentence)
     answer.notices = notices
     return answer
