@@ -35,7 +35,7 @@ from lime_mlx.support.detector import Detector
 
 # The world of each bundled checkpoint, and its name.
 TASKS = {"picture": (Scenes, "demo"), "sound": (Sounds, "demo-sound")}
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 LONGEST = 48
 # What makes an AUROC: scores (N,), and which of the N words are hallucinated.
 Scores = np.ndarray

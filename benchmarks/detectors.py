@@ -61,7 +61,7 @@ class Column(NamedTuple):
 
 def plain(moment: Moment) -> Numbers:
     moment.logits = np.array(moment.session.extend())
-    return {**from_logits(moment.logits, moment.token)}
+    return {**from_logits(moment.logits, moment.token), "position": float(len(moment.session.generated))}
 
 
 def relevance(moment: Moment) -> Numbers:
@@ -100,6 +100,7 @@ COLUMNS: Mapping[str, Column] = {
     "relevance: signed sum": Column(("signed",), ("relevance",)),
     "relevance: share": Column(("share",), ("relevance",)),
     "relevance: peak": Column(("peak",), ("relevance",)),
+    "position in the answer": Column(("position",), ()),
     "probability": Column(("logp",), ()),
     "entropy": Column(("certainty",), ()),
     "contrast with blank": Column(("contrast",), ("blank",)),

@@ -2,9 +2,9 @@
 
     python benchmarks/fit_domain.py lime_mlx/demo/picture --write
     python benchmarks/fit_domain.py lime_mlx/demo/sound --write
-    python benchmarks/fit_domain.py lime_mlx/demo/picture --measure 100500 --others photos/*.jpg
+    python benchmarks/fit_domain.py lime_mlx/demo/picture --measure 101000 --others photos/*.jpg
 
-The first two fit on the scenes 100,000 to 100,499 and put the domain into the checkpoint's config.json: do so after
+The first two fit on the scenes 100,000 to 100,999 and put the domain into the checkpoint's config.json: do so after
 each training. Without --write the JSON is printed. The third says how often an input is outside of the stored domain:
 of scenes from that seed on, of such that were changed, and of other files. A sound that is too long is cut.
 """
@@ -30,7 +30,7 @@ from lime_mlx.processor import Processor
 from lime_mlx.session import Session
 from lime_mlx.support.domain import Domain
 
-COUNT = 500
+COUNT, MEASURED = 1000, 500
 CHANGED = 100  # how many scenes are changed
 LONGEST = 6  # seconds that the sound demo hears
 Source = Image.Image | Sound
@@ -60,11 +60,11 @@ def drawn(task: Scenes, seed: int) -> Source:
 
 
 def measure(loaded: tuple[Model, Processor], domain: Domain, task: Scenes, first: int, others: list[Path]) -> None:
-    sound, seeds = isinstance(task, Sounds), range(first, first + COUNT)
+    sound, seeds = isinstance(task, Sounds), range(first, first + MEASURED)
     worlds = {regime: type(task)(regime=regime) for regime in ("adversarial", "ordinary")}
     changes = SOUNDS if sound else PICTURES
     inputs: dict[str, tuple[Iterable[Source], int]] = {
-        f"{regime} scenes": (map(partial(drawn, world), seeds), COUNT) for regime, world in worlds.items()
+        f"{regime} scenes": (map(partial(drawn, world), seeds), MEASURED) for regime, world in worlds.items()
     }
     for name, change in changes.items():
         inputs[name] = (map(change, map(partial(drawn, task), seeds[:CHANGED])), CHANGED)
