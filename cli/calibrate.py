@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,7 @@ def run(
     finally:
         note(*notes)
     if as_json:
-        entries = [{**asdict(fit), "kept": file and str(file)} for fit, file in fits]
+        entries = [{**fit.to_dict(), "kept": file and str(file)} for fit, file in fits]
         click.echo(json.dumps(entries, indent=2))
     else:
         print_table([fit for fit, _ in fits])

@@ -38,11 +38,20 @@ def plain(tokens: Iterable[Token]) -> None:
         click.echo()
 
 
-def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrated: bool, quiet: bool = False) -> None:
+def show(
+    words: Iterable[Word],
+    medium: str,
+    explain: bool,
+    flag: bool,
+    calibrated: bool,
+    quiet: bool = False,
+    for_input: bool = True,
+) -> None:
     """Print words as they come: with their reliance, with a mark where they have no support, or both.
 
     `medium` names the input: where the answer came from is the last line of an explained one. Flagged words, or of a
-    model that was not calibrated those with the least support, are named on standard error unless `quiet`.
+    model that was not calibrated, or not `for_input` of this kind, those with the least support, are named on standard
+    error unless `quiet`.
     """
     console = Console(highlight=False)
     colours = console.color_system in ENOUGH_COLOURS and not console.no_color
@@ -63,7 +72,7 @@ def show(words: Iterable[Word], medium: str, explain: bool, flag: bool, calibrat
     if explain:
         for line in heard(shown):
             click.echo(line)
-    if flag and not quiet and (sentence := unsupported(ranked(shown), calibrated)):
+    if flag and not quiet and (sentence := unsupported(ranked(shown), calibrated, for_input)):
         click.echo(sentence, err=True)
 
 
@@ -84,12 +93,16 @@ def heard(words: Sequence[Word]) -> Iterator[str]:
             yield f"heard{f' in sound {number + 1}' if sounds > 1 else ''}: {times}"
 
 
-def unsupported(words: Sequence[Word], calibrated: bool) -> str | None:
-    """What there is to say of the words without support; of a model that was not calibrated, which have the least."""
+def unsupported(words: Sequence[Word], calibrated: bool, for_input: bool = True) -> str | None:
+    """What there is to say of the words without support; of a model that was not calibrated, which have the least.
+
+    for_input: whether the model was calibrated on inputs like this one.
+    """
     naming = sorted((word for word in words if word.rank is not None), key=lambda word: word.rank or 0)
-    if not calibrated:
+    if not calibrated or not for_input:
         least = ", ".join(list(dict.fromkeys(word.name for word in naming))[:LEAST])
-        return f"Least supported, by rank in this answer (the model is not calibrated): {least}" if least else None
+        lacking = "not calibrated for such input" if calibrated else "not calibrated"
+        return f"Least supported, by rank in this answer (the model is {lacking}): {least}" if least else None
     flagged: dict[str, float] = {}
     for word in naming:
         if word.flagged and word.p_unsupported is not None:

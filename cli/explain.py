@@ -71,7 +71,8 @@ def command(
         print_tables(explanation)
     if not quiet:
         note(*notes, *cut_note(explanation.answer, request.max_tokens))
-    note(*([] if as_json else explanation.warnings))
+        note(*([] if as_json else explanation.answer.notices))
+    note(*([] if as_json else explanation.warnings[len(explanation.answer.notices) :]))
     if interrupted:
         click.get_current_context().exit(INTERRUPTED)
 
@@ -144,7 +145,8 @@ def words_table(explanation: Explanation) -> Table:
     kinds = {span.kind for span in explanation.spans}
     columns = [name for name in Shares._fields if name in kinds or name not in INPUTS]
     sounds = any(word.seconds for word in explanation.words)
-    table = Table()
+    outside = explanation.answer.calibrated_for_input is False
+    table = Table(caption="The model is not calibrated for such input." if outside else None)
     for column in ("word", *columns, "without support", *(["heard"] if sounds else [])):
         table.add_column(column, justify="left" if column == "word" else "right")
     for word in explanation.words:

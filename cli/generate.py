@@ -129,12 +129,13 @@ def command(
     printed = 0 if quiet else len(notes)
     note(*notes[:printed])
     stream = Stream(chain([first], responses))
-    show(stream, opened, request, explain, flag, as_json or on_unsupported == "drop", quiet)
+    in_domain = first.calibrated_for_input is not False
+    show(stream, opened, request, explain, flag, as_json or on_unsupported == "drop", quiet, in_domain)
     answer, name = collect(stream.kept, opened.model, opened.prompt), request.method or method.name
     warned = list(input_warnings(opened.model, opened.prompt, answer, check_input and not as_json))
     text, dropped = without_flagged(answer.text, answer.words) if on_unsupported == "drop" else (answer.text, [])
     if as_json:
-        values = json_values(answer, opened, name, warned, check_input)
+        values = json_values(answer, opened, name, [*answer.notices, *warned], check_input)
         left_out = {"text": text, "dropped": dropped} if on_unsupported == "drop" else {}
         click.echo(json.dumps({**values, **left_out}, ensure_ascii=False))
     elif on_unsupported == "drop":
@@ -144,6 +145,7 @@ def command(
         click.get_current_context().exit(INTERRUPTED)
     note(*([] if as_json else warned))
     if not quiet:
+        note(*([] if as_json else answer.notices))
         note(*notes[printed:], *cut_note(answer, request.max_tokens), *statistics(answer, name))
 
 
@@ -173,8 +175,12 @@ def show(
     flag: bool,
     silent: bool,
     quiet: bool,
+    in_domain: bool,
 ) -> None:
-    """Print the answer as it comes: as text, or as words with what --explain and --flag ask for."""
+    """Print the answer as it comes: as text, or as words with what --explain and --flag ask for.
+
+    in_domain: the detector may judge the words.
+    """
     from lime_mlx.cli import display
     from lime_mlx.support.detector import Detector
     from lime_mlx.words import words
@@ -183,9 +189,9 @@ def show(
         for _ in stream:
             pass
     elif explain or flag:
-        detector = Detector.from_config(opened.model.config)
-        spans = opened.model.spans(opened.prompt)
-        display.show(words(stream, detector, spans), request.medium, explain, flag, detector is not None, quiet)
+        detector, spans = Detector.from_config(opened.model.config), opened.model.spans(opened.prompt)
+        judged = words(stream, detector if in_domain else None, spans)
+        display.show(judged, request.medium, explain, flag, detector is not None, quiet, in_domain)
     else:
         display.plain(stream)
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from lime_mlx.lrp.relevance import Shares
 from lime_mlx.models.base import Model
-from lime_mlx.prompt import Prompt
+from lime_mlx.prompt import NOUNS, Prompt
 from lime_mlx.render.html import words_html
 from lime_mlx.support.detector import Detector
+from lime_mlx.support.domain import Domain
 from lime_mlx.words import Token, Word, ranked, words
 
 
@@ -29,7 +30,8 @@ class Statistics:
     """Statistics of a run, under mlx-lm's names: tps in tokens per second, peak_memory in GB.
 
     finish_reason: "stop", "length", "loop" for an answer that repeated itself, None while it goes on. cost: where it
-    was measured.
+    was measured. calibrated_for_input: whether the input is like those that the model was calibrated on, as
+    `Session.in_domain` says; None where nothing can be said.
     """
 
     prompt_tokens: int = 0
@@ -39,6 +41,7 @@ class Statistics:
     peak_memory: float = field(default=0.0, compare=False)
     finish_reason: str | None = None
     cost: Cost | None = field(default=None, compare=False)
+    calibrated_for_input: bool | None = field(default=None, compare=False)
 
 
 @dataclass(kw_only=True)
@@ -84,6 +87,7 @@ class Answer(Statistics):
             "words": [word.to_dict() for word in self.words],
             "tokens": self.tokens,
             "reliance": self.reliance,
+            "calibrated_for_input": self.calibrated_for_input,
             "finish_reason": self.finish_reason,
             "prompt_tokens": self.prompt_tokens,
             "prompt_tps": self.prompt_tps,
@@ -106,10 +110,13 @@ def collect(responses: Iterable[Response], model: Model, prompt: Prompt) -> Answ
     """The answer that responses to a prompt add up to, with its words."""
     kept = list(responses)
     parts = [response for response in kept if not response.ends]
-    detector = Detector.from_config(model.config)
     last = {entry.name: getattr(kept[-1], entry.name) for entry in fields(Statistics)} if kept else {}
+    judged = not kept or kept[-1].calibrated_for_input is not False
+    detector = Detector.from_config(model.config) if judged else None
+    note = None if judged else domain_note(model, prompt)
     return Answer(
         **last,
+        notices=[note] if note else [],
         text="".join(response.text for response in kept).lstrip(),
         words=ranked(list(words(kept, detector, model.spans(prompt)))),
         tokens=[response.token for response in parts],
@@ -117,3 +124,12 @@ def collect(responses: Iterable[Response], model: Model, prompt: Prompt) -> Answ
         shares=[response.shares for response in parts],
         relevance=[response.relevance for response in parts],
     )
+
+
+def domain_note(model: Model, prompt: Prompt) -> str | None:
+    """What the reader should know of an answer about an input that is not like those of the calibration."""
+    domain = Domain.from_config(model.config)
+    if domain is None:
+        return None
+    kinds = {span.kind for span in model.spans(prompt)}
+    return domain.note(" or ".join(NOUNS[kind][0] for kind in sorted(kinds)))

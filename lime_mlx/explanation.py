@@ -217,7 +217,7 @@ def explained(
         spans=spans,
         pictures=pictures,
         focus=by_word,
-        warnings=list(input_warnings(model, prompt, answer, check_input)),
+        warnings=[*answer.notices, *input_warnings(model, prompt, answer, check_input)],
     )
 
 

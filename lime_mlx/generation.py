@@ -275,6 +275,7 @@ def stream_generate(
             generation_tps=clock.generation_tps(count),
             peak_memory=clock.peak() / 1e9,
             finish_reason=reason,
+            calibrated_for_input=session.in_domain,
         )
         if reason == "loop" and notice is not None:
             notice("Note: the answer repeated itself and was ended.")
@@ -311,7 +312,7 @@ def generate(
 ) -> Answer:
     """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out.
 
-    Notices, about a cut answer for example, are kept in `Answer.notices`, too.
+    Notices, about a cut answer or an input that the model was not calibrated for, are kept in `Answer.notices`, too.
     """
     notices: list[str] = []
 
@@ -342,6 +343,8 @@ def generate(
         notice=keep,
     )
     answer = collect(responses, model, opened)
+    for sentence in answer.notices:
+        keep(sentence)
     answer.notices = notices
     return answer
 

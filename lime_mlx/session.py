@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import mlx.core as mx
@@ -21,6 +22,8 @@ from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import Decoder
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.prompt import Noun, Prompt
+from lime_mlx.support.detector import Detector
+from lime_mlx.support.domain import Domain, features
 
 PREFILL = 512
 # mlx-lm's form: the tokens so far, logits (1, V), to logits (1, V).
@@ -159,6 +162,33 @@ class Session:
     def wants_relevance_of(self, token: int) -> bool:
         """Whether the relevance of a token is asked for: by the caller, or while `judging`, by a method."""
         return self.want_relevance or (self.judging and self.may_judge(token))
+
+    def media_features(self) -> NDArray[np.float64]:
+        """The features (N, F) of each picture and sound of the prompt, by which `Domain` tells whether it is inside."""
+        spans = self.model.spans(self.prompt)
+        sources = sorted({(span.kind, span.source) for span in spans})
+        positions = [
+            np.concatenate([np.arange(s.start, s.stop) for s in spans if (s.kind, s.source) == source])
+            for source in sources
+        ]
+        embeds = self.embeds[0].astype(mx.float32)
+        return np.array([features(np.array(embeds[mx.array(part)])) for part in positions])
+
+    @cached_property
+    def in_domain(self) -> bool | None:
+        """Whether all pictures and sounds are like those that the model was calibrated on. See `support.domain`.
+
+        None where nothing can be said: for text alone, and for a model whose calibration did not record its inputs.
+        """
+        domain = Domain.from_config(self.model.config)
+        if domain is None or not self.modality.any():
+            return None
+        return all(domain.inside(row) for row in self.media_features())
+
+    @cached_property
+    def detector(self) -> Detector | None:
+        """The model's detector where it may judge the words of this answer; None outside of its domain, or without."""
+        return None if self.in_domain is False else Detector.from_config(self.model.config)
 
     @property
     def newest(self) -> mx.array:

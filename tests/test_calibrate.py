@@ -28,6 +28,7 @@ from lime_mlx.files import fingerprint
 from lime_mlx.scenes import PROMPTS, make_scene
 from lime_mlx.support import store as detectors
 from lime_mlx.support.detector import Detector
+from lime_mlx.support.domain import Domain
 from lime_mlx.support.statistics import from_logits, from_relevance
 
 PLAN = RunConfig(["demo"], ["none"], ["scenes:part=validation"], limit=14)
@@ -353,3 +354,44 @@ def test_a_copy_of_the_model_is_the_same_model_and_another_is_not(home, tmp_path
     assert place == detectors.detector_file(locate("demo"))
     (tmp_path / "copy" / "chat_template.jinja").write_text("other")
     assert detectors.detector_file(tmp_path / "copy") != place
+
+
+@pytest.mark.parametrize("positive", [np.zeros(6, bool), np.ones(6, bool), np.zeros(0, bool)])
+def test_words_of_one_kind_have_no_auroc(positive):
+    scores = np.arange(len(positive), dtype=float)
+    assert np.isnan(auroc(scores, positive))
+    assert np.isnan(auroc_interval(scores, positive, np.arange(len(positive)))).all()
+
+
+def test_samples_without_a_positive_do_not_count():
+    scores, positive = np.arange(40.0), np.arange(40) == 39
+    low, high = auroc_interval(scores, positive, np.arange(40))
+    assert low == high == 1
+
+
+def test_what_inputs_are_like_is_fitted_and_kept_with_the_detector(run, home, tmp_path):
+    file = tmp_path / "run" / "calibration" / f"{fingerprint(locate('demo'))}-{__version__}"
+
+    def with_features(*arguments, pictures):
+        run(*arguments, pictures=pictures)
+        (stored,) = file.glob("*.jsonl")
+        rng = np.random.default_rng(0)
+        records = [json.loads(line) for line in stored.read_text().splitlines()]
+        lines = [json.dumps({**record, "features": [rng.normal(size=48).tolist()]}) for record in records]
+        stored.write_text("\n".join(lines) + "\n")
+        given = ["--task", "scenes", "--limit", str(pictures), "--output-dir", str(tmp_path / "run"), *arguments]
+        return CliRunner().invoke(main, ["evaluate", "--calibrate", *given])
+
+    few = with_features(pictures=60)
+    assert few.exit_code == 0 and "that needs 100" in few.stderr
+    (kept,) = home.rglob("*.json")
+    assert json.loads(kept.read_text())["domain"] is None
+    assert Domain.from_config(lime_mlx.load("demo")[0].config) is None  # not that of the former detector
+    enough = with_features("--json", pictures=120)
+    stored = json.loads(kept.read_text())["domain"]
+    assert stored["inputs"] == "drawn scenes" and len(stored["mean"]) == 48
+    assert json.loads(enough.stdout)[0]["domain"] == stored
+    assert Domain.from_config(lime_mlx.load("demo")[0].config).to_dict() == stored
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "domain": {"inputs": "drawn scenes"}}))
+    with pytest.raises(CheckpointError, match="domain"):
+        lime_mlx.load("demo")

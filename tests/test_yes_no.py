@@ -62,7 +62,7 @@ def test_it_composes_and_text_alone_is_left(demo):
 
 def test_a_model_without_a_threshold_says_what_to_do(demo):
     model, _ = demo
-    bare = type(model)(({key: value for key, value in model.config.items() if key != "lime"}))
+    bare = type(model)({key: value for key, value in model.config.items() if key != "lime"})
     with pytest.raises(MethodError, match="evaluate --calibrate"):
         parse_method("yesno").prepare(bare)
     with pytest.raises(MethodError, match="at least -1000|from -1000"):

@@ -7,7 +7,7 @@ measured on the other, and then fitted again on all of them.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -24,13 +24,16 @@ from lime_mlx.generation import stream_generate
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import NOUNS, Noun
+from lime_mlx.session import Session
 from lime_mlx.support.detector import Detector
+from lime_mlx.support.domain import LEAST as LEAST_INPUTS
+from lime_mlx.support.domain import Domain
 from lime_mlx.support.store import detector_file
 from lime_mlx.words import words
 
 from .asking import reason
 from .checks import RunConfig, check_model, select_available
-from .fitting import Quality, Row, fitted, measured
+from .fitting import Quality, Row, fitted, fitted_domain, measured
 from .records import Material, Record
 from .tasks import Item, Task, parse_task
 
@@ -47,7 +50,7 @@ class FittedDetector:
     """A detector, fitted on all words, and what it was fitted on.
 
     model, task: their specs. pictures, words, hallucinated: how many there were. quality: that of a detector fitted on
-    half of the pictures, on the other half.
+    half of the pictures, on the other half. domain: what the inputs are like, None for too few to say so.
     """
 
     model: str
@@ -57,6 +60,11 @@ class FittedDetector:
     hallucinated: int
     detector: Detector
     quality: Quality
+    domain: Domain | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON values."""
+        return {**asdict(replace(self, domain=None)), "domain": self.domain and self.domain.to_dict()}
 
     @property
     def better_than_chance(self) -> bool:
@@ -108,13 +116,19 @@ def calibrate(
     quality = measured(fitted(first), second, [row["medium"] for row in second])
     rows = [*first, *second]
     wrong = sum(not row["there"] for row in rows)
-    return FittedDetector(model, captions.spec, len(items) - len(failed), len(rows), wrong, fitted(rows), quality)
+    domain = fitted_domain([record["features"] for record in records if "features" in record], task.inputs)
+    if domain is None:
+        notes.append(
+            f"{len(items)} {NOUNS[task.medium][1]} cannot tell which others are like them: that needs {LEAST_INPUTS}."
+        )
+    pictures = len(items) - len(failed)
+    return FittedDetector(model, captions.spec, pictures, len(rows), wrong, fitted(rows), quality, domain)
 
 
 def keep(fit: FittedDetector) -> Path:
     """Write a detector to the user's folder, where `load` finds it; returns the file."""
     file = detector_file(locate(fit.model))
-    write(file, json.dumps({"lime-mlx": __version__, **asdict(fit)}, indent=1) + "\n")
+    write(file, json.dumps({"lime-mlx": __version__, **fit.to_dict()}) + "\n")
     return file
 
 
@@ -156,15 +170,10 @@ def _ask(captions: _Captions, answers: Answers, progress: Progress | None) -> No
 def _captioned(captions: _Captions, loaded: Loaded, item: Item) -> Record:
     """A plain greedy caption, and of each object word whether it is there, its statistics and its margin."""
     task, truth = captions.task, set(captions.task.true_objects(item))
-    media = task.opened(captions.config.data, item.medium)
-    responses = stream_generate(
-        *loaded,
-        item.text,
-        image=media.get("images", ()),
-        audio=media.get("audio", ()),
-        method="none",
-        max_tokens=item.max_tokens,
-    )
+    model, processor = loaded
+    prompt = processor.prompt(item.text, **task.opened(captions.config.data, item.medium))
+    features = Session.open(model, prompt).media_features()
+    responses = stream_generate(model, processor, prompt, method="none", max_tokens=item.max_tokens)
     kept = list(responses)
     ask, caption = kept[-1].ask, list(words(kept))
     object_words: list[dict[str, float | str | bool | None]] = []
@@ -174,7 +183,13 @@ def _captioned(captions: _Captions, loaded: Loaded, item: Item) -> Record:
             (margin,) = [None] if ask is None else ask([word.noun or Noun(name)])
             object_words.append({"object": name, "there": name in truth, "margin": margin, **word.statistics})
     text = "".join(word.text for word in caption).strip()
-    return {"id": item.id, "medium": item.medium, "text": text, "words": object_words}
+    return {
+        "id": item.id,
+        "medium": item.medium,
+        "text": text,
+        "words": object_words,
+        "features": [row.tolist() for row in features],
+    }
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:

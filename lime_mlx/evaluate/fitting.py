@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.support.detector import Asking, Detector
+from lime_mlx.support.domain import LEAST, Domain
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -102,6 +103,12 @@ def logistic(features: Floats, positive: Flags, penalty: float = 1e-3, rounds: i
     return weights
 
 
+def fitted_domain(inputs: Sequence[Sequence[Sequence[float]]], name: str) -> Domain | None:
+    """The domain of inputs, each with the features (F,) of its pictures or sounds; None for too few of them."""
+    features = np.array([row for rows in inputs for row in rows], dtype=np.float64)
+    return Domain.fit(features, name) if len(features) >= LEAST else None
+
+
 def unsupported(detector: Detector, rows: Sequence[Row]) -> Floats:
     """(n,) the probabilities that the words have no support: by the margin, too, where that is asked for."""
     probabilities = []
@@ -124,7 +131,12 @@ def measured(detector: Detector, rows: Sequence[Row], owner: Sequence[object] | 
 
 
 def auroc(scores: Floats, positive: Flags) -> float:
-    """The probability that a positive has the higher score than a negative; ties count half."""
+    """The probability that a positive has the higher score than a negative; ties count half.
+
+    Not a number where all are positive, or none is.
+    """
+    if positive.all() or not positive.any():
+        return float("nan")
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     count = positive.sum()
@@ -134,7 +146,12 @@ def auroc(scores: Floats, positive: Flags) -> float:
 def auroc_interval(
     scores: Floats, positive: Flags, owner: Sequence[object] | NDArray[np.generic], samples: int = 1000
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of the AUROC, which draws whole pictures."""
+    """95 % bootstrap interval of the AUROC, which draws whole pictures.
+
+    Not a number where all are positive, or none is. Samples of one kind do not count.
+    """
+    if positive.all() or not positive.any():
+        return float("nan"), float("nan")
     owners = np.asarray(owner)
     rng, groups = np.random.default_rng(0), [np.flatnonzero(owners == one) for one in np.unique(owners)]
     values = []

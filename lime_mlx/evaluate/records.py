@@ -31,8 +31,8 @@ class Record(_Identity, AnswerFields, total=False):
     id: of the question, unique in its task. medium: the picture or sound. split: the part of the task. prompt: the
     question as it was put. label: "yes" or "no" for yes/no questions, else None. truth: see `Truth`. text, tokens: the
     answer. steps: decoding steps. reliance: one share per token. seconds, memory (GB): of answers that were timed.
-    error: why there is no answer. words: the object words of a caption (calibration).
-    margin: the logit of yes less that of no (calibration).
+    error: why there is no answer. words: the object words of a caption (calibration); features: of its pictures or
+    sounds, see `support.domain`; margin: the logit of yes less that of no.
     """
 
     split: str
@@ -42,6 +42,7 @@ class Record(_Identity, AnswerFields, total=False):
     error: str
     words: list[dict[str, float | str | bool | None]]
     margin: float
+    features: list[list[float]]
 
 
 def names(truth: Truth, key: str = "", fallback: str = "") -> list[str]:

@@ -53,7 +53,8 @@ class Lime(Method):
     layers: "all", "3", "0-15" (inclusive) or "3-". deltas: on keys, values or both. heads: one delta per key-value head
     or per query head (exact: always query). kl_direction: KL(reference || perturbed) as in the code, or the paper's.
     gate: only tokens whose reliance is below it. words: only content tokens, where the prompt knows them, or of these
-    only those that the checkpoint's detector flags: at its own threshold, or at `threshold`.
+    only those that the checkpoint's detector flags: at its own threshold, or at `threshold`. It flags none where the
+    input is not like those of its calibration.
     checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
     the memory.
     """
@@ -146,6 +147,8 @@ class PreparedLime(Prepared):
             return True
         relevance = np.array(result.relevance)
         if self.words == "flagged" and self.detector is not None:
+            if session.in_domain is False:
+                return True
             threshold = self.detector.threshold if self.threshold is None else self.threshold
             statistics = from_relevance(relevance, session.modality) | from_logits(np.array(result.logits), token)
             if self.detector.p_unsupported(statistics) < threshold:

@@ -21,7 +21,8 @@ from .lime import Lime
 class Retry(Wrapper):
     """The token that `inner` would give next is tried again if it names something and is flagged.
 
-    The second try is kept when its p_unsupported is lower. Needs a model that was calibrated.
+    The second try is kept when its p_unsupported is lower. Needs a model that was calibrated; for an input that is not
+    like those of the calibration, no token is tried again.
     """
 
     name = "retry"
@@ -50,6 +51,8 @@ class PreparedRetry(Prepared):
         return self.inner.caches
 
     def step(self, session: Session) -> Forward:
+        if session.in_domain is False:
+            return self.inner.step(session)
         wanted, session.want_relevance = session.want_relevance, True
         try:
             forward = self._better(session)

@@ -10,6 +10,7 @@ from platformdirs import user_config_path
 
 from lime_mlx.files import Json, fingerprint, read_json
 from lime_mlx.support.detector import Detector
+from lime_mlx.support.domain import Domain
 
 
 def home() -> Path:
@@ -33,13 +34,16 @@ def identity(folder: Path) -> str:
 
 
 def calibrated(config: Json, folder: Path) -> Json:
-    """config.json of a folder, with the detector that the user calibrated in place of its own.
+    """config.json of a folder, with the detector that the user calibrated, and its domain, in place of its own.
 
     Raises `CheckpointError`, with the file, for one that is damaged. Nothing is hashed where the user has none.
     """
     if not any((home() / "detectors").glob("*.json")) or not (file := detector_file(folder)).is_file():
         return config
-    values = read_json(file).get("detector")
-    Detector.parse(values, f"{file} (delete it)")
+    values, where = read_json(file), f"{file} (delete it)"
+    Detector.parse(values.get("detector"), where)
+    if (domain := values.get("domain")) is not None:
+        Domain.parse(domain, where)
     stored = config.get("lime")
-    return {**config, "lime": {**(stored if isinstance(stored, Mapping) else {}), "detector": values}}
+    own = stored if isinstance(stored, Mapping) else {}
+    return {**config, "lime": {**own, "detector": values.get("detector"), "domain": domain}}

@@ -44,6 +44,7 @@ class AudioQuestions(Task):
 
     name = AUDIO
     medium = "audio"
+    inputs = "sounds"
     scorers: ClassVar = {"ours": "ours", "official": "interspeech2024", "icassp2025": "icassp2025"}
 
     file: str | None = None

@@ -51,12 +51,13 @@ class Task(ABC):
 
     The annotations of the fields say which values are valid, see `spec`; making a task raises `DataError` for others.
 
-    medium: "image" or "audio". scorers: the ways to score answers, ours first, each with the parser or mode that it
-    uses; "official" is the benchmark's own.
+    medium: "image" or "audio". inputs: what its pictures or sounds are, in words. scorers: the ways to score answers,
+    ours first, each with the parser or mode that it uses; "official" is the benchmark's own.
     """
 
     name: ClassVar[str]
     medium: ClassVar[str] = "image"
+    inputs: ClassVar[str] = "pictures"
     scorers: ClassVar[Mapping[str, str]] = {"ours": "ours"}
 
     def __post_init__(self) -> None:

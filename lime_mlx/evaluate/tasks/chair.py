@@ -39,6 +39,7 @@ class Chair(Task):
     """
 
     name = CHAIR
+    inputs = "photographs"
     scorers: ClassVar = {"ours": "ours", "official": "pattern", "wordnet": "wordnet"}
 
     pictures: Literal["pope", "all"] = "pope"

@@ -42,6 +42,7 @@ class Scenes(Task):
     """
 
     name = layout.SCENES
+    inputs = "drawn scenes"
     world: ClassVar[World] = PICTURES
     request: ClassVar[str] = PROMPTS[0]
 
@@ -99,6 +100,7 @@ class Sounds(Scenes):
 
     name = layout.SOUNDS
     medium = "audio"
+    inputs = "synthesised sounds"
     world = SOUNDS
     request = SOUND_PROMPTS[0]
 
