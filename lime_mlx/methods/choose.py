@@ -109,11 +109,13 @@ class PreparedChoose(Prepared):
     def settled(self, session: Session) -> int:
         """What stands before the newest run of tokens that name nothing: back goes no further than to its start."""
         settled, turns = self.inner.settled(session), self._turns(session)
-        if session.content is None or turns.backs >= self.options.back:
+        if session.content is None or turns.backs >= self.options.back or session.in_domain is False:
             return settled
         return min(settled, _run_start(session.generated, session.content))
 
     def step(self, session: Session) -> Forward:
+        if session.in_domain is False:
+            return self.inner.step(session)
         self._check(session)
         turns = self._turns(session)
         while True:
