@@ -208,10 +208,20 @@ def _merged(group: Sequence[Token], detector: Detector | None, sounds: Sequence[
         return word
     if relevance is not None:
         word = replace(word, seconds=tuple(heard_interval(relevance, span) for span in sounds))
-    if detector is None:
+    return word if detector is None else judged(word, detector)
+
+
+def judged(word: Word, detector: Detector) -> Word:
+    """The word with the verdict of a detector; one without statistics has none."""
+    if word.statistics is None:
         return word
-    p_unsupported = detector.p_unsupported(statistics)
-    return replace(word, p_unsupported=p_unsupported, flagged=p_unsupported >= detector.threshold)
+    word = replace(word, p_unsupported=detector.p_unsupported(word.statistics))
+    return replace(word, flagged=is_flagged(word, detector.threshold))
+
+
+def is_flagged(word: Word, threshold: float) -> bool:
+    """Whether the probability that a word has no support is at or above a threshold; a word without one is not."""
+    return word.p_unsupported is not None and word.p_unsupported >= threshold
 
 
 def _summed(tokens: Sequence[Token]) -> NDArray[np.float32] | None:

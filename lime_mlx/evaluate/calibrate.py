@@ -1,12 +1,14 @@
 """A detector of words without support for one model, from its own captions of pictures or sounds with known objects.
 
 Each object word of a plain greedy caption is there or hallucinated. A logistic regression on a few statistics tells
-which. It is fitted on one half of the pictures, measured on the other, and then fitted again on all of them.
+which. It is fitted on one half of the pictures, measured on the other, and then fitted again on all of them; but where
+a bound is to be computed, the other half is left for that.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import NOUNS
 from lime_mlx.support.detector import Detector
+from lime_mlx.support.promise import Promise
 from lime_mlx.support.store import detector_file
 from lime_mlx.words import words
 
@@ -33,8 +36,9 @@ from .fitting import Quality, Row, fitted, measured
 from .records import Material, Record
 from .tasks import Item, Task, parse_task
 
-# The task on which a task that is named without options is calibrated.
+# The task on which a task that is named without options is calibrated, and where a bound is computed, too.
 SPECS = {name: f"{name}:part=validation,count=500" for name in ("scenes", "sounds")}
+BOUND_SPECS = {name: f"{name}:part=validation,count=1000" for name in SPECS}
 # Hallucinated and right words that each half of the pictures must have.
 LEAST = 20
 KINDS = {"hallucinated": False, "right": True}
@@ -46,7 +50,7 @@ class FittedDetector:
     """A detector, fitted on all words, and what it was fitted on.
 
     model, task: their specs. pictures, words, hallucinated: how many there were. quality: that of a detector fitted on
-    half of the pictures, on the other half.
+    half of the pictures, on the other half. promise: what was shown on the other half of one fitted on half of them.
     """
 
     model: str
@@ -56,6 +60,7 @@ class FittedDetector:
     hallucinated: int
     detector: Detector
     quality: Quality
+    promise: Promise | None = None
 
     @property
     def better_than_chance(self) -> bool:
@@ -64,8 +69,11 @@ class FittedDetector:
 
 
 @dataclass(frozen=True)
-class _Captions:
-    """The captions of one task that a model is to give. material: what finding objects in them needs."""
+class Captions:
+    """The captions of one task that a model gives. material: what finding objects in them needs.
+
+    records: one for each item, in their order, once they were given; a failure has an "error".
+    """
 
     config: RunConfig
     model: str
@@ -73,6 +81,7 @@ class _Captions:
     task: Task
     items: list[Item]
     material: Material
+    records: list[Record] = field(default_factory=list)
 
 
 def calibrate(
@@ -89,25 +98,39 @@ def calibrate(
     Raises `DataError` for a task without captions, a model that does not take its medium, or when one half of the
     pictures gives fewer than `least` hallucinated or right words.
     """
-    notes = [] if notes is None else notes
-    captions, store = _prepare(config, model, notes), Store(folder)
-    task, items = captions.task, captions.items
-    with store.locked():
-        folder_name = f"{fingerprint(locate(model))}-{__version__}"
-        answers = Answers(store.folder / "calibration" / folder_name / f"{slug(captions.spec)}.jsonl")
-        _ask(captions, answers, progress)
-    records = [answers.records[item.id] for item in items]
-    failed = [record for record in records if "error" in record]
+    captions = captioned(config, model, folder, progress, [] if notes is None else notes)
+    return fit(captions, least)
+
+
+def captioned(
+    config: RunConfig, model: str, folder: str | Path, progress: Progress | None, notes: list[str]
+) -> Captions:
+    """The captions of `calibrate`, from `folder` or from the model. Raises the same errors."""
+    captions = _prepare(config, model, notes)
+    records = answered(captions, folder, "", progress, lambda: partial(_captioned, captions, load(model)))
+    captions = replace(captions, records=records)
+    failed = [record for record in captions.records if "error" in record]
     if failed:
-        notes.append(f"{len(failed)} of {len(items)} captions failed, such as {failed[0]['id']}: {failed[0]['error']}")
-    if len(failed) == len(items):
+        count = len(captions.items)
+        notes.append(f"{len(failed)} of {count} captions failed, such as {failed[0]['id']}: {failed[0]['error']}")
+    if len(failed) == len(captions.items):
         raise DataError(f"No caption could be given: {failed[0]['error']}")
-    first, second = (_rows(records[start::2]) for start in (0, 1))
-    _check_enough([first, second], len(items), NOUNS[task.medium][1], least)
-    quality = measured(fitted(first), second, [row["medium"] for row in second])
+    return captions
+
+
+def fit(captions: Captions, least: int = LEAST, half: bool = False) -> FittedDetector:
+    """The detector of captions. half: fitted on every second one only, from the first on; its quality is its own then.
+
+    Raises `DataError` when one half of the captions gives fewer than `least` hallucinated or right words.
+    """
+    first, second = (_rows(captions.records[start::2]) for start in (0, 1))
+    _check_enough([first, second], len(captions.items), NOUNS[captions.task.medium][1], least)
+    measured_one = fitted(first)
+    quality = measured(measured_one, second, [row["medium"] for row in second])
     rows = [*first, *second]
-    wrong = sum(not row["there"] for row in rows)
-    return FittedDetector(model, captions.spec, len(items) - len(failed), len(rows), wrong, fitted(rows), quality)
+    pictures, wrong = sum("error" not in record for record in captions.records), sum(not row["there"] for row in rows)
+    detector = measured_one if half else fitted(rows)
+    return FittedDetector(captions.model, captions.spec, pictures, len(rows), wrong, detector, quality)
 
 
 def keep(fit: FittedDetector) -> Path:
@@ -117,7 +140,7 @@ def keep(fit: FittedDetector) -> Path:
     return file
 
 
-def _prepare(config: RunConfig, model: str, notes: list[str]) -> _Captions:
+def _prepare(config: RunConfig, model: str, notes: list[str]) -> Captions:
     """What is to be captioned, checked before anything is loaded or written."""
     (spec,) = config.tasks
     task = parse_task(spec)
@@ -130,30 +153,43 @@ def _prepare(config: RunConfig, model: str, notes: list[str]) -> _Captions:
     notes += [note] if note else []
     if task.medium not in check_model(model, {}).takes:
         raise DataError(f"{model} takes no {NOUNS[task.medium][1]}; calibrate it on another --task.")
-    return _Captions(config, model, spec, task, items, material)
+    return Captions(config, model, spec, task, items, material)
 
 
-def _ask(captions: _Captions, answers: Answers, progress: Progress | None) -> None:
-    """Caption what was not captioned yet."""
-    pending, total = answers.lacking(captions.items), len(captions.items)
-    title = f"{captions.model} · {captions.task.name}"
-    bar = progress.add_task(title, total=total, completed=total - len(pending)) if progress else None
-    if not pending:
-        return
-    loaded = load(captions.model)
-    for item in pending:
-        try:
-            record = _captioned(captions, loaded, item)
-        except Exception as error:  # whatever is wrong with one picture, the others can be captioned
-            record = {"id": item.id, "medium": item.medium, "error": reason(error)}
-        answers.append(record)
-        mx.clear_cache()
-        if progress and bar is not None:
-            progress.advance(bar)
+def answered(
+    captions: Captions,
+    folder: str | Path,
+    part: str,
+    progress: Progress | None,
+    opened: Callable[[], Callable[[Item], Record]],
+) -> list[Record]:
+    """The records of all items, from `folder` or new ones; part: "" for plain captions, else a folder in it.
+
+    opened: loads what answers; it is not called where nothing is lacking. A failure becomes a record with its reason.
+    """
+    store = Store(folder)
+    with store.locked():
+        name = f"{fingerprint(locate(captions.model))}-{__version__}"
+        answers = Answers(store.folder / "calibration" / name / part / f"{slug(captions.spec)}.jsonl")
+        pending, total = answers.lacking(captions.items), len(captions.items)
+        title = f"{captions.model} · {captions.task.name}"
+        bar = progress.add_task(title, total=total, completed=total - len(pending)) if progress else None
+        give = opened() if pending else None
+        for item in pending:
+            assert give is not None
+            try:
+                record = give(item)
+            except Exception as error:  # whatever is wrong with one picture, the others can be captioned
+                record = {"id": item.id, "medium": item.medium, "error": reason(error)}
+            answers.append(record)
+            mx.clear_cache()
+            if progress and bar is not None:
+                progress.advance(bar)
+    return [answers.records[item.id] for item in captions.items]
 
 
-def _captioned(captions: _Captions, loaded: Loaded, item: Item) -> Record:
-    """A plain greedy caption, and of each object word whether it is there, and the statistics of its first token."""
+def _captioned(captions: Captions, loaded: Loaded, item: Item) -> Record:
+    """A plain greedy caption with its words; each object word with its statistics, and whether it is there."""
     task, truth = captions.task, set(captions.task.true_objects(item))
     media = task.opened(captions.config.data, item.medium)
     responses = stream_generate(
@@ -170,7 +206,17 @@ def _captioned(captions: _Captions, loaded: Loaded, item: Item) -> Record:
         if statistics := caption[index].statistics:
             object_words.append({"object": name, "there": name in truth, **statistics})
     text = "".join(word.text for word in caption).strip()
-    return {"id": item.id, "medium": item.medium, "text": text, "words": object_words}
+    return {
+        "id": item.id,
+        "medium": item.medium,
+        "text": text,
+        "words": object_words,
+        "caption": [{"text": word.text, "statistics": _values(word.statistics)} for word in caption],
+    }
+
+
+def _values(statistics: Mapping[str, float] | None) -> dict[str, float] | None:
+    return None if statistics is None else dict(statistics)
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:

@@ -1,7 +1,9 @@
 """The calibrated detector: from the statistics of a content token to the probability that it has no support."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
@@ -48,6 +50,12 @@ class Detector:
         if unknown:
             raise CheckpointError(f"The detector in {where} has an unknown statistic {min(unknown)!r}.")
         return detector
+
+    @property
+    def digest(self) -> str:
+        """8 hexadecimal digits that tell it from others, whatever the threshold."""
+        values = [sorted(self.weights.items()), self.intercept]
+        return sha256(json.dumps(values).encode()).hexdigest()[:8]
 
     def p_unsupported(self, statistics: Mapping[str, float]) -> float:
         """Probability, 0 to 1, that the word has no support."""

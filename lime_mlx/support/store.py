@@ -1,4 +1,4 @@
-"""Detectors that the user calibrated: in the user's folder, by the fingerprint of the checkpoint."""
+"""Detectors and promises that the user calibrated: in the user's folder, by the fingerprint of the checkpoint."""
 
 import os
 import sys
@@ -10,6 +10,7 @@ from platformdirs import user_config_path
 
 from lime_mlx.files import Json, fingerprint, read_json
 from lime_mlx.support.detector import Detector
+from lime_mlx.support.promise import Promise
 
 
 def home() -> Path:
@@ -33,13 +34,19 @@ def identity(folder: Path) -> str:
 
 
 def calibrated(config: Json, folder: Path) -> Json:
-    """config.json of a folder, with the detector that the user calibrated in place of its own.
+    """config.json of a folder, with the detector and the promise that the user calibrated in place of its own.
 
-    Raises `CheckpointError`, with the file, for one that is damaged. Nothing is hashed where the user has none.
+    A promise is about one detector: the checkpoint's own goes with its own detector. Raises `CheckpointError`, with the
+    file, for one that is damaged. Nothing is hashed where the user has none.
     """
     if not any((home() / "detectors").glob("*.json")) or not (file := detector_file(folder)).is_file():
         return config
-    values = read_json(file).get("detector")
-    Detector.parse(values, f"{file} (delete it)")
+    values, where = read_json(file), f"{file} (delete it)"
+    chosen = {"detector": values.get("detector")}
+    Detector.parse(chosen["detector"], where)
+    if values.get("promise") is not None:
+        chosen["promise"] = values["promise"]
+        Promise.parse(chosen["promise"], where)
     stored = config.get("lime")
-    return {**config, "lime": {**(stored if isinstance(stored, Mapping) else {}), "detector": values}}
+    own = {key: value for key, value in stored.items() if key != "promise"} if isinstance(stored, Mapping) else {}
+    return {**config, "lime": {**own, **chosen}}
