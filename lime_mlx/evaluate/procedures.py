@@ -4,6 +4,7 @@ From lower thresholds to higher ones a procedure keeps more, or changes less.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -115,12 +116,13 @@ def _at_all(
 ) -> Iterator[list[str]]:
     """What is kept of one caption at each threshold; thresholds that flag the same words are worked out once."""
     words = [judged(word, detector) for word in caption.words]
-    by_flags: dict[tuple[bool, ...], list[str]] = {}
+    doubts = sorted(word.p_unsupported for word in words if word.p_unsupported is not None)
+    by_unflagged: dict[int, list[str]] = {}
     for threshold in thresholds:
-        flags = tuple(is_flagged(word, threshold) for word in words)
-        if flags not in by_flags:
-            by_flags[flags] = keep([replace(word, flagged=flag) for word, flag in zip(words, flags, strict=True)], find)
-        yield by_flags[flags]
+        unflagged = bisect_left(doubts, threshold)
+        if unflagged not in by_unflagged:
+            by_unflagged[unflagged] = keep([replace(word, flagged=is_flagged(word, threshold)) for word in words], find)
+        yield by_unflagged[unflagged]
 
 
 def _unmarked(words: Sequence[Word], find: Finder) -> list[str]:
