@@ -73,7 +73,10 @@ def run(
     finally:
         note(*notes)
     if as_json:
-        entries = [{**asdict(fit), "kept": file and str(file)} for fit, file in fits]
+        entries = [
+            {**asdict(fit), "kept": file and str(file), **({"bound": asdict(found)} if found else {})}
+            for (fit, file), found in zip(fits, bounds, strict=True)
+        ]
         click.echo(json.dumps(entries, indent=2))
     else:
         print_table([fit for fit, _ in fits], bounds)

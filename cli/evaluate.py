@@ -40,7 +40,8 @@ CONTINUES = "Interrupted. The answers so far are kept; the same command continue
     "--method",
     multiple=True,
     metavar="SPEC",
-    help=f"{', '.join(METHOD_NAMES)}, or name:key=value,...; repeat it to compare methods.  [default: none and lime]",
+    help=f"{', '.join(METHOD_NAMES)}, or name:key=value,...; repeat it to compare methods; with --risk also mark "
+    "or drop.  [default: none and lime; with --risk drop]",
 )
 @click.option(
     "--data", type=click.Path(path_type=Path), help="The folder of the benchmarks.  [default: that of data get]"
