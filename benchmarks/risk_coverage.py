@@ -13,7 +13,7 @@ the last one, which is plain decoding. Captions go to --output and are not made 
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ def measured(model: str, folder: Path, fit: int, pictures: int) -> dict[str, Out
     rows = [{**word, "medium": ""} for record in captions.records[:fit] for word in record.get("words", ())]
     detector = fitted(rows)
 
-    def find(words: list[str]) -> list[tuple[int, str]]:
+    def find(words: Sequence[str]) -> list[tuple[int, str]]:
         return captions.task.objects(words, captions.material)
 
     found = {}

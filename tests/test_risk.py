@@ -277,13 +277,20 @@ def test_a_method_is_run_until_a_threshold_fails_and_goes_on_later(plain, monkey
     detector = Detector.from_config(lime_mlx.load("demo")[0].config)
     good = FittedDetector("demo", config.tasks[0], 8, 30, 4, detector, Quality(1.0, 0.9, 1.0, 1.0, 1.0))
     monkeypatch.setattr(bounds, "fit", lambda *given, **options: good)
+    monkeypatch.setattr(bounds, "RUN", (0.1, 0.9))
+    monkeypatch.setattr(bounds, "PILOT", 2)
     wish = Wish(0.02, 0.95, "lime:words=flagged")
     _, first = bound(config, "demo", folder, wish)
-    files = [file for file in folder.rglob("*.jsonl") if "threshold" in str(file)]
-    assert [file.parent.name.split("-")[0] for file in files] == ["lime_words=flagged_threshold=0.02"]
-    assert first.promise is None and first.pictures == 4 and "4 pictures cannot show a risk of 0.02" in first.problem
-    (records,) = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
-    assert [record["medium"] for record in records] == ["100001", "100003", "100005", "100007"]
+    assert first.promise is None and first.pictures == 4 and "4 pictures do not support a risk" in first.problem
+    records = {
+        file.parent.name.split("-")[0]: [json.loads(line)["medium"] for line in file.read_text().splitlines()]
+        for file in folder.rglob("*.jsonl")
+        if "threshold" in str(file)
+    }
+    pilot, others = ["100000", "100002"], ["100001", "100003", "100005", "100007"]
+    tried = {float(name.rpartition("=")[2]): media for name, media in records.items()}
+    assert sorted(tried) == [0.1, 0.9] and sorted(map(len, tried.values())) == [2, 6]
+    assert tried[first.threshold] == [*pilot, *others]
 
     def never(*given):
         raise AssertionError
@@ -291,7 +298,6 @@ def test_a_method_is_run_until_a_threshold_fails_and_goes_on_later(plain, monkey
     monkeypatch.setattr(bounds, "load", never)
     assert bound(config, "demo", folder, wish)[1] == first
     monkeypatch.setattr(bounds, "load", lime_mlx.load)
-    monkeypatch.setattr(bounds, "RUN", (0.02, 0.9))
     fit, second = bound(config, "demo", folder, Wish(0.9, 0.6, "lime:words=flagged"))
     assert second.promise is fit.promise and fit.promise.procedure.startswith("lime:words=flagged,threshold=")
     assert fit.promise.detector == fit.detector.digest and fit.promise.question == "What is in the picture?"

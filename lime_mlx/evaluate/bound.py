@@ -7,7 +7,7 @@ these, the one that keeps most is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil, isfinite
@@ -36,6 +36,8 @@ from .tasks import Item
 
 # The share of plain's supported words that is to be kept.
 GOAL = 0.9
+# Pictures of the fit on which a method is run at every threshold, to find the one to begin with.
+PILOT = 100
 
 
 @dataclass(frozen=True)
@@ -116,27 +118,46 @@ def _replayed(captions: Captions, detector: Detector, wish: Wish) -> Outcomes:
 
 
 def _run(captions: Captions, detector: Detector, wish: Wish, folder: str | Path, progress: Progress | None) -> Outcomes:
-    """From the lowest threshold on, up to the first that fails: those after it cannot pass any more."""
-    half = slice(1, None, 2)
-    pairs = list(zip(captions.items[half], captions.records[half], strict=True))
-    items = [item for item, record in pairs if "error" not in record]
-    other = replace(captions, items=items, records=[record for _, record in pairs if "error" not in record])
-    find = partial(captions.task.objects, material=captions.material)
-    plain, kept = read(other, slice(None)), list[list[list[str]]]()
-    for threshold in RUN:
-        method = at_threshold(wish.procedure, threshold)
-        part = f"{detector.digest}/{slug(method)}"
-        records = answered(other, folder, part, progress, partial(_decoder, other, detector, method))
-        if failed := [record for record in records if "error" in record]:
-            raise DataError(
-                f"{len(failed)} of {len(records)} answers with {method} failed, such as {failed[0]['id']}: "
-                f"{failed[0]['error']}"
-            )
-        kept.append([mentioned(record["text"], find) for record in records])
-        found = outcomes(RUN[: len(kept)], kept, plain, find)
-        if passed(found.losses, wish.risk, wish.confidence) < len(kept):
+    """From the threshold on that has the smallest loss on `PILOT` pictures of the fit, up to the first that fails.
+
+    Those after it cannot pass any more, and so they are not run.
+    """
+    fitted, other = (_given(captions, slice(start, None, 2)) for start in (0, 1))
+    pilot = replace(fitted, items=fitted.items[:PILOT], records=fitted.records[:PILOT])
+
+    def found(part: Captions, thresholds: Sequence[float]) -> Outcomes:
+        find = partial(captions.task.objects, material=captions.material)
+        kept = [_kept(part, detector, at_threshold(wish.procedure, one), folder, progress) for one in thresholds]
+        return outcomes(thresholds, kept, read(part, slice(None)), find)
+
+    first = found(pilot, RUN).safest()
+    for last in range(first + 1, len(RUN) + 1):
+        tested = found(other, RUN[first:last])
+        if passed(tested.losses, wish.risk, wish.confidence) < last - first:
             break
-    return found
+    return tested
+
+
+def _given(captions: Captions, part: slice) -> Captions:
+    """A part of captions, without those that failed."""
+    pairs = zip(captions.items[part], captions.records[part], strict=True)
+    given = [(item, record) for item, record in pairs if "error" not in record]
+    return replace(captions, items=[item for item, _ in given], records=[record for _, record in given])
+
+
+def _kept(
+    captions: Captions, detector: Detector, method: str, folder: str | Path, progress: Progress | None
+) -> list[list[str]]:
+    """The object mentions of the answers that a method gives to the same questions."""
+    part = f"{detector.digest}/{slug(method)}"
+    records = answered(captions, folder, part, progress, partial(_decoder, captions, detector, method))
+    if failed := [record for record in records if "error" in record]:
+        raise DataError(
+            f"{len(failed)} of {len(records)} answers with {method} failed, such as {failed[0]['id']}: "
+            f"{failed[0]['error']}"
+        )
+    find = partial(captions.task.objects, material=captions.material)
+    return [mentioned(record["text"], find) for record in records]
 
 
 def _decoder(captions: Captions, detector: Detector, method: str) -> Callable[[Item], Record]:
@@ -243,7 +264,8 @@ def _problem(captions: Captions, wish: Wish, found: Outcomes, best: int) -> str:
         limit = ceil(needed / count * len(captions.items))
         return f"{count} {noun} cannot show {about}: {seen}, for which about {needed:,} are needed (--limit {limit})."
     risk = reachable(found.losses, found.kept, wish.confidence, min(GOAL, found.kept[best]))
-    return f"These {count} {noun} do not support {about}: {seen}; a risk of about {_rounded(risk)} is within reach."
+    near = f"a risk of about {_rounded(risk)} is within reach" if risk < 0.99 else "more of them are needed"
+    return f"These {count} {noun} do not support {about}: {seen}; {near}."
 
 
 def _rounded(risk: float) -> str:
