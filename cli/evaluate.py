@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lime_mlx.cli.common import BUNDLED, METHOD_NAMES, no_stray, note, noting, prepare_backend
+from lime_mlx.cli.risk import wished
 from lime_mlx.cli.scores import SCORER, show_scores
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.data.layout import BUILT_IN, SCENES, WITH_FILES
@@ -39,7 +40,8 @@ CONTINUES = "Interrupted. The answers so far are kept; the same command continue
     "--method",
     multiple=True,
     metavar="SPEC",
-    help=f"{', '.join(METHOD_NAMES)}, or name:key=value,...; repeat it to compare methods.  [default: none and choose]",
+    help=f"{', '.join(METHOD_NAMES)}, or name:key=value,...; repeat it to compare methods; with --risk also mark "
+    "or drop.  [default: none and choose; with --risk drop]",
 )
 @click.option(
     "--data", type=click.Path(path_type=Path), help="The folder of the benchmarks.  [default: that of data get]"
@@ -61,6 +63,12 @@ CONTINUES = "Interrupted. The answers so far are kept; the same command continue
 )
 @click.option("--skip-missing", is_flag=True, help="Leave out questions whose picture or sound is missing.")
 @click.option("--calibrate", is_flag=True, help="Fit a detector of unsupported words for each model, and keep it.")
+@click.option(
+    "--risk", type=float, help="With --calibrate: promise that at most this share of the words is unsupported."
+)
+@click.option(
+    "--confidence", type=float, default=0.95, show_default=True, help="The probability that such a promise holds."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON instead of tables.")
 @click.option("--quiet/--verbose", default=False, help="Show no progress.")
 @click.argument("stray", nargs=-1, callback=no_stray, expose_value=False, metavar="")
@@ -76,6 +84,8 @@ def command(
     reliance: bool,
     skip_missing: bool,
     calibrate: bool,
+    risk: float | None,
+    confidence: float,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -89,20 +99,22 @@ def command(
     lime-mlx evaluate --task pope --limit 100 --model A --model B --output-dir runs/pope
     mlx.launch -n 2 lime-mlx evaluate --task scenes --output-dir runs/x
     lime-mlx evaluate --calibrate --model A --task chair
+    lime-mlx evaluate --calibrate --risk 0.02 --model demo --method mark
     """
+    wish = wished(calibrate, risk, confidence, method)
     notes: list[str] = []
     prepare_backend(notes)
 
     from lime_mlx.cli import calibrate as calibration
-    from lime_mlx.evaluate.calibrate import SPECS
+    from lime_mlx.evaluate.calibrate import BOUND_SPECS, SPECS
     from lime_mlx.evaluate.data.layout import home
     from lime_mlx.evaluate.hosts import Hosts
     from lime_mlx.evaluate.runner import RunConfig
 
     tasks, hosts = list(task or (SCENES,)), Hosts()
     if calibrate:
-        calibration.check(tasks, hosts)
-        tasks = [SPECS.get(spec, spec) for spec in tasks]
+        calibration.check(tasks, hosts, wish)
+        tasks = [(SPECS if wish is None else BOUND_SPECS).get(spec, spec) for spec in tasks]
     models = chosen_models(model, tasks, notes)
     check_scorer(scorer, tasks, output_dir)
     quiet = quiet or not hosts.first
@@ -114,7 +126,7 @@ def command(
     try:
         with noting(old_spellings):
             if calibrate:
-                calibration.run(config, output_dir, progress(quiet), as_json, quiet)
+                calibration.run(config, output_dir, progress(quiet), as_json, quiet, wish)
             else:
                 run(config, output_dir, scorer, hosts, as_json, quiet)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from lime_mlx.cli.common import (
     prepare_backend,
     takes_input,
 )
+from lime_mlx.cli.risk import check_request, promised, told
 from lime_mlx.errors import MethodError
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ if TYPE_CHECKING:
     type=click.Choice(["mark", "drop", "retry"]),
     help="Mark such words, leave them out of lists, or try them again with exact LIME.",
 )
+@click.option(
+    "--risk", type=float, help="Answer as the promise of evaluate --calibrate --risk says, of this risk or less."
+)
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
 @click.option("--measure", is_flag=True, help="Also time plain decoding, and print how much longer this answer took.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
@@ -75,6 +80,7 @@ def command(
     explain: bool,
     flag: bool,
     on_unsupported: str | None,
+    risk: float | None,
     check_input: bool,
     measure: bool,
     as_json: bool,
@@ -90,17 +96,24 @@ def command(
     """
     check_options(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     check_options(repetition_penalty=repetition_penalty, seed=seed)
+    check_request(request, risk)
     notes: list[str] = []
     prepare_backend(notes, quiet)
 
     from lime_mlx.answer import collect
     from lime_mlx.explanation import input_warnings
     from lime_mlx.generation import calibration_note, resolve_method, stream_generate
+    from lime_mlx.methods import parse_method
     from lime_mlx.words import without_flagged
 
     with noting(notes):
         wanted = chosen_method(request, on_unsupported)
     opened = load_request(request, notes)
+    promise = None if risk is None else promised(opened, request, risk)
+    if promise is not None:
+        wanted, on_unsupported = parse_method(promise.method), promise.procedure if promise.flags else None
+        request = replace(request, method=promise.method, max_tokens=promise.tokens)
+        notes.append(told(promise))
     method = resolve_method(wanted, opened.prompt, opened.model)
     notes += [] if wanted else calibration_note(method, opened.prompt, opened.model)
     flag = flag or on_unsupported is not None
@@ -137,7 +150,8 @@ def command(
     if as_json:
         values = json_values(answer, opened, name, [*answer.notices, *warned], check_input)
         left_out = {"text": text, "dropped": dropped} if on_unsupported == "drop" else {}
-        click.echo(json.dumps({**values, **left_out}, ensure_ascii=False))
+        stated = {} if promise is None else {"promise": asdict(promise)}
+        click.echo(json.dumps({**values, **left_out, **stated}, ensure_ascii=False))
     elif on_unsupported == "drop":
         click.echo(text)
         notes += [f"Left out, without support: {', '.join(dropped)}"] if dropped else []

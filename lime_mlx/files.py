@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from lime_mlx.errors import CheckpointError, first_line
 Json: TypeAlias = dict[str, Any]
 # The fingerprint of a file that is longer than the first reads as many bytes of both ends as the second says.
 LONGEST_WHOLE, EDGE = 1 << 26, 1 << 20
+WEIGHTS = "safetensors"
 
 
 def read_json(path: Path) -> Json:
@@ -43,13 +44,14 @@ def read_text(path: Path) -> str:
         raise CheckpointError(f"{path} cannot be read: {first_line(error)}.") from error
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, kinds: Sequence[str] = ("json", "jinja", WEIGHTS)) -> str:
     """16 hexadecimal digits that tell a checkpoint from another.
 
-    They are those of the SHA-256 of its settings, templates and weights; of a large file, of its length and both ends.
+    They are those of the SHA-256 of its settings, templates and weights, or of the files of some kinds; of a large
+    file, of its length and both ends.
     """
     digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safetensors")]):
+    for file in sorted(file for kind in kinds for file in folder.glob(f"*.{kind}")):
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}:".encode())
         with file.open("rb") as content:

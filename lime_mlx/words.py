@@ -51,7 +51,8 @@ class Word:
     calibrated. flagged: p_unsupported is at or above the detector's threshold. rank: 1 is the word of the answer with
     the least support; None for a word that names nothing, and while the answer goes on. seconds: for each sound, the
     shortest interval with half of the word's positive relevance there, or None. relevance (T,) float32: the sum over
-    its tokens, at the positions that the first of them saw. statistics: of its first content token. noun: the name of
+    its tokens, at the positions that the first of them saw. statistics: of its first content token, or of
+    that of the last word of its name, and the margin where the model was asked back. noun: the name of
     the thing that the word is a part of, where the words before it tell; all words of a name have one verdict.
     """
 
@@ -106,7 +107,11 @@ def words(tokens: Iterable[Token], detector: Detector | None = None, spans: Sequ
             yield token
 
     for name in _names(_merged(group, sounds) for group in grouped(noticed())):
-        yield from name if detector is None else _judged(name, detector, asks[0] if asks else None)
+        if detector is None:
+            yield from name
+            continue
+        for word in _asked(name, detector, asks[0] if asks else None):
+            yield judged(word, detector)
 
 
 def grouped(tokens: Iterable[Token]) -> Iterator[list[Token]]:
@@ -226,24 +231,23 @@ def _named(before: str, words: list[Word]) -> list[Word]:
         return words
     text = noun_phrase(" ".join(word.name for word in words))
     noun, count = Noun(text, place.article), len(text.split())
-    return [replace(word, noun=noun) if index < count else word for index, word in enumerate(words)]
+    named = [replace(word, noun=noun, statistics=words[count - 1].statistics) for word in words[:count]]
+    return [*named, *words[count:]]
 
 
-def _judged(words: list[Word], detector: Detector, ask: Ask | None) -> list[Word]:
-    """Words with the detector's verdicts; those of one name have that of its last word."""
-    judged = []
-    for word in words:
-        if word.statistics is None:
-            judged.append(word)
-            continue
-        last = [other for other in words if other.noun is not None][-1] if word.noun is not None else word
-        assert last.statistics is not None
-        p_unsupported, threshold = detector.p_unsupported(last.statistics), detector.threshold
-        if ask is not None and last.noun is not None and detector.asks(p_unsupported):
-            p_unsupported = detector.asked(p_unsupported, ask([last.noun])[0])
-            threshold = detector.threshold_for(asking=True)
-        judged.append(replace(word, p_unsupported=p_unsupported, flagged=p_unsupported >= threshold))
-    return judged
+def _asked(words: list[Word], detector: Detector, ask: Ask | None) -> list[Word]:
+    """The words of one name, with the margin among their statistics where the detector asks for it."""
+    noun, statistics = words[0].noun, words[0].statistics
+    if ask is None or noun is None or statistics is None or not detector.asks(statistics):
+        return words
+    return [with_margin(word, ask([noun])[0]) for word in words]
+
+
+def with_margin(word: Word, margin: float | None) -> Word:
+    """A word that is part of a name, with the model's margin of yes over no among its statistics, if there is one."""
+    if word.noun is None or word.statistics is None or margin is None:
+        return word
+    return replace(word, statistics={**word.statistics, "margin": margin})
 
 
 def _merged(group: Sequence[Token], sounds: Sequence[Span]) -> Word:
@@ -263,6 +267,19 @@ def _merged(group: Sequence[Token], sounds: Sequence[Span]) -> Word:
     if relevance is not None:
         word = replace(word, seconds=tuple(heard_interval(relevance, span) for span in sounds))
     return word
+
+
+def judged(word: Word, detector: Detector) -> Word:
+    """The word with the verdict of a detector; one without statistics has none."""
+    if word.statistics is None:
+        return word
+    word = replace(word, p_unsupported=detector.p_unsupported(word.statistics))
+    return replace(word, flagged=is_flagged(word, detector.threshold))
+
+
+def is_flagged(word: Word, threshold: float) -> bool:
+    """Whether the probability that a word has no support is at or above a threshold; a word without one is not."""
+    return word.p_unsupported is not None and word.p_unsupported >= threshold
 
 
 def _summed(tokens: Sequence[Token]) -> NDArray[np.float32] | None:

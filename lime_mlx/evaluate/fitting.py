@@ -11,9 +11,9 @@ from lime_mlx.support.domain import LEAST, Domain
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-# An object word: whether it is "there", its "medium", its statistics as floats, and the "margin" of yes over no
-# when the model was asked about it, None where it could not be.
-Row = Mapping[str, float | str | bool | None]
+# An object word: whether it is "there", its "medium", and its statistics as floats, among them the "margin" of yes over
+# no where the model could be asked about it.
+Row = Mapping[str, float | str | bool]
 STATISTICS = ("share", "positive", "peak", "certainty")
 # The model is not asked about words that so few of the hallucinated ones look like.
 MISSED = 0.02
@@ -44,21 +44,20 @@ def fitted(rows: Sequence[Row], names: Sequence[str] = STATISTICS) -> Detector:
     intercept = float(coefficients[-1] - weights @ mean)
     detector = Detector(dict(zip(names, weights.tolist(), strict=True)), intercept, 0.5)
     detector = replace(detector, threshold=_best_threshold(unsupported(detector, rows), positive))
-    return replace(detector, asking=_fitted_asking(detector, rows))
+    detector = replace(detector, asking=_fitted_asking(detector, rows))
+    return replace(detector, threshold=_best_threshold(unsupported(detector, rows), positive))
 
 
 def _fitted_asking(detector: Detector, rows: Sequence[Row]) -> Asking | None:
     """What the margins add to a detector by relevance; None where words lack one."""
-    if any(row.get("margin") is None for row in rows):
+    if any("margin" not in row for row in rows):
         return None
     by_relevance, positive = unsupported(detector, rows), _hallucinated(rows)
     margin = np.array([_number(row["margin"]) for row in rows])
     p = np.clip(by_relevance, 1e-6, 1 - 1e-6)
     relevance, weight, intercept = logistic(np.stack([np.log(p / (1 - p)), margin], axis=1), positive).tolist()
     lowest = min(float(np.quantile(by_relevance[positive], MISSED)), detector.threshold)
-    asking = Asking(relevance, weight, intercept, 0.5, lowest)
-    both = unsupported(replace(detector, asking=asking), rows)
-    return replace(asking, threshold=_best_threshold(both, positive))
+    return Asking(relevance, weight, intercept, lowest)
 
 
 def _best_threshold(probabilities: Floats, positive: Flags) -> float:
@@ -71,8 +70,8 @@ def _hallucinated(rows: Sequence[Row]) -> Flags:
     return np.array([not row["there"] for row in rows])
 
 
-def _number(value: float | str | bool | None) -> float:
-    if value is None or isinstance(value, str):
+def _number(value: float | str | bool) -> float:
+    if isinstance(value, str):
         raise TypeError(f"{value!r} is no number")
     return float(value)
 
@@ -111,19 +110,15 @@ def fitted_domain(inputs: Sequence[Sequence[Sequence[float]]], name: str) -> Dom
 
 def unsupported(detector: Detector, rows: Sequence[Row]) -> Floats:
     """(n,) the probabilities that the words have no support: by the margin, too, where that is asked for."""
-    probabilities = []
-    for row in rows:
-        p = detector.p_unsupported({name: _number(row[name]) for name in detector.weights})
-        margin = row.get("margin")
-        asked = detector.asks(p) and margin is not None
-        probabilities.append(detector.asked(p, _number(margin)) if asked else p)
-    return np.array(probabilities, dtype=np.float64)
+    names = [*detector.weights, "margin"]
+    statistics = [{name: _number(row[name]) for name in names if row.get(name) is not None} for row in rows]
+    return np.array([detector.p_unsupported(values) for values in statistics], dtype=np.float64)
 
 
 def measured(detector: Detector, rows: Sequence[Row], owner: Sequence[object] | NDArray[np.generic]) -> Quality:
     """How well a detector tells the words that are not there. owner (N,): the picture of each word."""
     probabilities = unsupported(detector, rows)
-    positive, flagged = _hallucinated(rows), probabilities >= detector.threshold_for(asking=True)
+    positive, flagged = _hallucinated(rows), probabilities >= detector.threshold
     right = int((flagged & positive).sum())
     precision, recall = right / max(1, int(flagged.sum())), right / max(1, int(positive.sum()))
     low, high = auroc_interval(probabilities, positive, owner)

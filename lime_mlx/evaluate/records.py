@@ -25,14 +25,21 @@ class AnswerFields(TypedDict, total=False):
     memory: float
 
 
+class WordFields(TypedDict):
+    """A word of a caption with the white space before it, and the statistics that the detector reads, if it has any."""
+
+    text: str
+    statistics: dict[str, float] | None
+
+
 class Record(_Identity, AnswerFields, total=False):
     """A question, and the answer to it or the reason why there is none. The keys are those of the stored files.
 
     id: of the question, unique in its task. medium: the picture or sound. split: the part of the task. prompt: the
     question as it was put. label: "yes" or "no" for yes/no questions, else None. truth: see `Truth`. text, tokens: the
     answer. steps: decoding steps. reliance: one share per token. seconds, memory (GB): of answers that were timed.
-    error: why there is no answer. words: the object words of a caption (calibration); features: of its pictures or
-    sounds, see `support.domain`; margin: the logit of yes less that of no.
+    error: why there is no answer. words, caption: the object words and all words of a caption (calibration); features:
+    of its pictures or sounds, see `support.domain`; margin: the logit of yes less that of no.
     """
 
     split: str
@@ -40,7 +47,8 @@ class Record(_Identity, AnswerFields, total=False):
     label: str | None
     truth: Truth
     error: str
-    words: list[dict[str, float | str | bool | None]]
+    words: list[dict[str, float | str | bool]]
+    caption: list[WordFields]
     margin: float
     features: list[list[float]]
 

@@ -39,12 +39,12 @@ class Candidate:
 class Judge:
     """Gives candidates their support.
 
-    detector: None for a model that was not calibrated, which only has its own answer. ask: "never", "flagged" or
-    "always", as `choose` has it. yes: the margin above which an answer is yes for a model without detector.
+    detector: None for a model that was not calibrated, which only has its own answer. asking: the model may be asked.
+    yes: the margin above which an answer is yes for a model without detector.
     """
 
     detector: Detector | None
-    ask: str
+    asking: bool
     yes: float = 0.0
 
     def place(self, session: Session) -> Place | None:
@@ -76,45 +76,43 @@ class Judge:
         if not candidates:
             return []
         tokens = [candidate.token for candidate in candidates]
-        by_relevance = [0.0] * len(tokens)
+        statistics: list[dict[str, float]] = [{} for _ in tokens]
         if self.detector is not None:
             rows = relevance_of(session, inner, tokens) if relevance is None else [relevance]
             logits = np.array(forward.logits)
-            by_relevance = [
-                self.detector.p_unsupported(from_relevance(row, session.modality) | from_logits(logits, token))
+            statistics = [
+                from_relevance(row, session.modality) | from_logits(logits, token)
                 for row, token in zip(rows, tokens, strict=True)
             ]
-        again = set() if place.definite else self._said_again(session, tokens)
-        named = [index for index, p in enumerate(by_relevance) if self._asks(p) or tokens[index] in again]
+        again = set() if place.definite else set(tokens) & set(session.generated)
+        asked = [index for index, values in enumerate(statistics) if self._asks(values)]
+        named = sorted({*asked, *(index for index, token in enumerate(tokens) if token in again)})
         names = dict(zip(named, self._names(session, [tokens[index] for index in named]), strict=True))
-        asked = [index for index in named if self._asks(by_relevance[index]) and names[index]]
-        answers = margins(session, [Noun(names[index], place.article) for index in asked])
-        margin_of = dict(zip(asked, answers, strict=True))
+        asked = [index for index in asked if names[index]]
+        for index, margin in zip(
+            asked, margins(session, [Noun(names[index], place.article) for index in asked]), strict=True
+        ):
+            statistics[index] |= {} if margin is None else {"margin": margin}
         said = _said(session) if again else set()
         return [
             Candidate(
                 candidate.token,
                 candidate.logp,
-                self._both(by_relevance[index], margin_of.get(index)),
+                self._p_unsupported(statistics[index]),
                 names.get(index, "").casefold() in said,
             )
             for index, candidate in enumerate(candidates)
         ]
 
-    def _both(self, p_unsupported: float, margin: float | None) -> float:
-        if margin is None:
-            return p_unsupported
-        if self.detector is None:
-            return float(1 / (1 + np.exp(np.clip(margin - self.yes, -60, 60))))
-        return self.detector.asked(p_unsupported, margin)
+    def _p_unsupported(self, statistics: dict[str, float]) -> float:
+        if self.detector is not None:
+            return self.detector.p_unsupported(statistics)
+        margin = statistics.get("margin", math.inf)
+        return float(1 / (1 + np.exp(np.clip(margin - self.yes, -60, 60))))
 
-    def _asks(self, p_unsupported: float) -> bool:
-        """Whether the model is asked about a word of this probability by relevance."""
-        if self.ask == "never":
-            return False
-        if self.detector is None or (self.detector.asking is not None and self.ask == "always"):
-            return True
-        return self.detector.asks(p_unsupported)
+    def _asks(self, statistics: dict[str, float]) -> bool:
+        """Whether the model is asked about a word with these statistics."""
+        return self.asking and (self.detector is None or self.detector.asks(statistics))
 
     def _names(self, session: Session, tokens: list[int]) -> list[str]:
         """The names that the tokens begin; empty for a prompt that no processor made."""
@@ -123,10 +121,6 @@ class Judge:
             return [""] * len(tokens)
         session.prefill(session.embeds.shape[1])
         return [noun_phrase(language.text(word)) for word in completions(session, tokens)]
-
-    def _said_again(self, session: Session, tokens: list[int]) -> set[int]:
-        """Those of the tokens that stand in the answer so far."""
-        return set(tokens) & set(session.generated)
 
 
 def relevance_of(session: Session, inner: Prepared, tokens: list[int]) -> list[NDArray[np.float32]]:

@@ -29,6 +29,7 @@ from lime_mlx.support.statistics import log_softmax
 
 from .base import Forward, Prepared, Wrapper
 from .candidates import Candidate, Judge, relevance_of, support_penalty
+from .yes_no import YesNo
 
 # A candidate, and another turn of the answer, need at least this probability; a full stop may always be the turn.
 LEAST = 1e-3
@@ -66,10 +67,15 @@ class Choose(Wrapper):
                 "choose: ask=never needs a model that was calibrated: lime-mlx evaluate --calibrate; "
                 "or let the model be asked."
             )
-        threshold = self.threshold
-        if threshold is None:
-            threshold = 0.5 if detector is None else detector.threshold_for(self.ask != "never")
-        return PreparedChoose(self.inner.prepare(model), self, threshold, Judge(detector, self.ask))
+        threshold = self.value(model, "threshold", 0.5 if detector is None else detector.threshold)
+        if detector is not None and detector.asking is not None and self.ask == "always":
+            detector = replace(detector, asking=replace(detector.asking, lowest=0.0))
+        judge = Judge(detector, self.ask != "never", self.yes_threshold(model))
+        return PreparedChoose(self.inner.prepare(model), self, float(threshold or 0.0), judge)
+
+    def yes_threshold(self, model: Model) -> float:
+        """The margin above which the model's answer counts as yes: as `yesno` has it for this model, else 0."""
+        return float(YesNo().value(model, "threshold", 0.0) or 0.0)
 
 
 @dataclass

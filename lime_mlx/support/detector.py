@@ -1,8 +1,10 @@
 """The calibrated detector: from the statistics of a content token to the probability that it has no support."""
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
 
 import numpy as np
 
@@ -15,14 +17,13 @@ class Asking:
     """What the model's own answer adds: a logistic regression on the probability by relevance and on the margin.
 
     relevance: weight of the log-odds of the probability by relevance. margin: weight of the logit of yes less that of
-    no, when the model is asked whether the thing is there. threshold: of the flags by both. lowest: words with less by
-    relevance alone are not asked about.
+    no, when the model is asked whether the thing is there. lowest: words with less by relevance alone are not asked
+    about.
     """
 
     relevance: float
     margin: float
     intercept: float
-    threshold: float
     lowest: float
 
     def p_unsupported(self, p_unsupported: float, margin: float) -> float:
@@ -77,23 +78,26 @@ class Detector:
             raise CheckpointError(f"The detector in {where} has an unknown statistic {min(unknown)!r}.")
         return detector
 
+    @property
+    def digest(self) -> str:
+        """8 hexadecimal digits that tell it from others, whatever the threshold."""
+        values: list[object] = [sorted(self.weights.items()), self.intercept]
+        values += [asdict(self.asking)] if self.asking else []
+        return sha256(json.dumps(values).encode()).hexdigest()[:8]
+
     def p_unsupported(self, statistics: Mapping[str, float]) -> float:
-        """Probability, 0 to 1, that the word has no support, by its relevance; see `asked` for the whole."""
+        """Probability, 0 to 1, that the word has no support; with a "margin" among the statistics, by that, too."""
+        p, margin = self._by_relevance(statistics), statistics.get("margin")
+        if self.asking is None or margin is None or p < self.asking.lowest:
+            return p
+        return self.asking.p_unsupported(p, margin)
+
+    def asks(self, statistics: Mapping[str, float]) -> bool:
+        """Whether the margin of a word counts: the model is to be asked about it."""
+        return self.asking is not None and self._by_relevance(statistics) >= self.asking.lowest
+
+    def _by_relevance(self, statistics: Mapping[str, float]) -> float:
         return _sigmoid(self.intercept + sum(weight * statistics[name] for name, weight in self.weights.items()))
-
-    def asks(self, p_unsupported: float) -> bool:
-        """Whether the model is asked about a word of this probability by relevance."""
-        return self.asking is not None and p_unsupported >= self.asking.lowest
-
-    def asked(self, p_unsupported: float, margin: float | None) -> float:
-        """The probability by relevance, with the margin where there is one and the detector knows of margins."""
-        if self.asking is None or margin is None:
-            return p_unsupported
-        return self.asking.p_unsupported(p_unsupported, margin)
-
-    def threshold_for(self, asking: bool) -> float:
-        """The threshold of the flags, by relevance alone or by both."""
-        return self.asking.threshold if asking and self.asking is not None else self.threshold
 
 
 ASKING = tuple(field.name for field in fields(Asking))

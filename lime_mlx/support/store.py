@@ -1,4 +1,4 @@
-"""Detectors that the user calibrated: in the user's folder, by the fingerprint of the checkpoint."""
+"""Detectors and promises that the user calibrated: in the user's folder, by the fingerprint of the checkpoint."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ from platformdirs import user_config_path
 from lime_mlx.files import Json, fingerprint, read_json
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.domain import Domain
+from lime_mlx.support.promise import Promise
 
 
 def home() -> Path:
@@ -34,16 +35,21 @@ def identity(folder: Path) -> str:
 
 
 def calibrated(config: Json, folder: Path) -> Json:
-    """config.json of a folder, with the detector that the user calibrated, and its domain, in place of its own.
+    """config.json of a folder, with what the user calibrated in place of its own: detector, domain and promise.
 
-    Raises `CheckpointError`, with the file, for one that is damaged. Nothing is hashed where the user has none.
+    A promise is about one detector: the checkpoint's own goes with its own detector. Raises `CheckpointError`, with the
+    file, for one that is damaged. Nothing is hashed where the user has none.
     """
     if not any((home() / "detectors").glob("*.json")) or not (file := detector_file(folder)).is_file():
         return config
     values, where = read_json(file), f"{file} (delete it)"
-    Detector.parse(values.get("detector"), where)
-    if (domain := values.get("domain")) is not None:
-        Domain.parse(domain, where)
+    chosen = {"detector": values.get("detector"), "domain": values.get("domain")}
+    Detector.parse(chosen["detector"], where)
+    if chosen["domain"] is not None:
+        Domain.parse(chosen["domain"], where)
+    if values.get("promise") is not None:
+        chosen["promise"] = values["promise"]
+        Promise.parse(chosen["promise"], where)
     stored = config.get("lime")
-    own = stored if isinstance(stored, Mapping) else {}
-    return {**config, "lime": {**own, "detector": values.get("detector"), "domain": domain}}
+    own = {key: value for key, value in stored.items() if key != "promise"} if isinstance(stored, Mapping) else {}
+    return {**config, "lime": {**own, **chosen}}
