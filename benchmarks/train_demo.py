@@ -2,10 +2,11 @@
 
     python benchmarks/train_demo.py picture --output work/picture          # goes on where it was killed
     python benchmarks/train_demo.py sound --output work/sound
+    python benchmarks/train_demo.py picture --start lime_mlx/demo/picture    # from `talk` on, with these weights
 
-Three stages, all seeded. The first brings each patch, or each moment, near the words of what is there; `speech` trains
-the whole model on uncorrelated scenes; `habit` freezes the tower and goes on shortly with scenes in which companions
-nearly always meet.
+Four stages, all seeded. The first brings each patch, or each moment, near the words of what is there; `speech` trains
+the whole model on uncorrelated scenes; `talk` adds free questions and scenes without things; `habit` freezes the tower
+and goes on shortly with scenes in which companions nearly always meet.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import random
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import demo_folder
 import numpy as np
@@ -27,13 +28,28 @@ import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 from demo_stage import Stage, progress  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 
+from lime_mlx import load  # noqa: E402
 from lime_mlx.cache import Entries, overlays  # noqa: E402
+from lime_mlx.scenes.talk import chat  # noqa: E402
 
 SAVE_EVERY = 100
-# A yes or no is one token of nine; it counts for more, or it is learnt last.
+# A yes or no is one token of nine, and so is a colour; it counts for more, or it is learnt last.
 VERDICT_WEIGHT = 3.0
+# How many of the captions are replaced by conversations of two turns.
+SECOND = 1 / 3
+EMBEDDING = "language_model.model.embed_tokens.weight"
+
+
+class Row(NamedTuple):
+    """Token ids after the picture or sound; the answer begins at `start`; `free`: words of the world count for more."""
+
+    ids: list[int]
+    start: int
+    first: float = 1.0
+    free: bool = False
 
 
 class Sentences:
@@ -43,26 +59,50 @@ class Sentences:
         self.demo = demo
         self.encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
         self.opening = [demo_folder.BOS, *self.encode(demo.BEFORE)]
+        words = [form for word in (*demo.HEAVY, "yes", "no", "nothing") for form in (word, word.capitalize())]
+        spelt = [self.encode(f" {word}") for word in words]
+        self.heavy = np.array(sorted({ids[0] for ids in spelt if len(ids) == 1}))
 
-    def turn(self, question: str, answered: str) -> tuple[list[int], int]:
-        """Ids that follow the picture or sound, and how many of them are the prompt."""
-        prompt = self.encode(f"{self.demo.AFTER}{question} ASSISTANT:")
-        return [*prompt, *self.encode(f" {answered}"), demo_folder.EOS], len(prompt)
+    def turns(self, *turns: tuple[str, str]) -> tuple[list[int], int]:
+        """Ids that follow the picture or sound, and how many of them come before the last answer."""
+        ids: list[int] = []
+        start = 0
+        for question, answered in turns:
+            ids += self.encode(f"{'USER: ' if ids else self.demo.AFTER}{question} ASSISTANT:")
+            start = len(ids)
+            ids += [*self.encode(f" {answered}"), demo_folder.EOS]
+        return ids, start
 
-    def batch(self, scenes, rng: random.Random, asked: int, together: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """(N * (1 + asked), T) ids and the weight of each as a target."""
-        demo, turns = self.demo, []
+    def batch(self, scenes, rng: random.Random, stage: Stage) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Captions and conversations (N, T), and questions (N * (asked + free), U): ids, and the weight of each as a
+        target."""
+        demo, told, rows = self.demo, [], []
         for scene in scenes:
-            turns.append((*self.turn(rng.choice(demo.PROMPTS), demo.caption(scene, together=together)), 1.0))
-            pool = demo.questions(scene, "random", rng)
-            turns += [(*self.turn(q.text, demo.answer(q)), VERDICT_WEIGHT) for q in rng.sample(pool, asked)]
-        width = max(len(ids) for ids, _, _ in turns)
-        ids = np.full((len(turns), width), demo_folder.PAD, np.int32)
-        weight = np.zeros((len(turns), width), np.float32)
-        for row, (tokens, start, first) in enumerate(turns):
-            ids[row, : len(tokens)] = tokens
-            weight[row, start : len(tokens)] = 1
-            weight[row, start] = first
+            about = chat(scene, rng, 99 if scene.kinds else stage.asked + stage.free) if stage.free else []
+            second = [talk for talk in about if talk.history]
+            if second and rng.random() < SECOND:
+                (talk,) = second
+                told.append(Row(*self.turns(*talk.history, (talk.text, talk.answer)), VERDICT_WEIGHT, True))
+            else:
+                one = demo.caption(scene, together=stage.unseen > 0)
+                told.append(Row(*self.turns((rng.choice(demo.PROMPTS), one))))
+            if scene.kinds:
+                pool = rng.sample(demo.questions(scene, "random", rng), stage.asked)
+                rows += [Row(*self.turns((q.text, demo.answer(q))), VERDICT_WEIGHT) for q in pool]
+            single = [talk for talk in about if not talk.history][: stage.free if scene.kinds else None]
+            rows += [Row(*self.turns((talk.text, talk.answer)), VERDICT_WEIGHT, True) for talk in single]
+        return [self._padded(told), self._padded(rows)]
+
+    def _padded(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+        width = max(len(row.ids) for row in rows)
+        ids = np.full((len(rows), width), demo_folder.PAD, np.int32)
+        weight = np.zeros((len(rows), width), np.float32)
+        for index, row in enumerate(rows):
+            ids[index, : len(row.ids)] = row.ids
+            weight[index, row.start : len(row.ids)] = 1
+            weight[index, row.start] = row.first
+            if row.free:
+                weight[index, row.start :][np.isin(ids[index, row.start :], self.heavy)] = VERDICT_WEIGHT
         return ids, weight
 
 
@@ -90,16 +130,21 @@ def repeated(entries: Entries | None, copies: int) -> Entries:
     return keys, values
 
 
-def speech_loss(decoder, opening: list[int], features: mx.array, ids: mx.array, weight: mx.array) -> mx.array:
-    """Cross-entropy of the answers; what all sentences about a scene share is run once and read from its entries."""
+def speech_loss(decoder, opening: list[int], features: mx.array, *batch: mx.array) -> mx.array:
+    """Cross-entropy of the answers; what all sentences about a scene share is run once and read from its entries.
+
+    batch: ids and weights, of as many groups as there are; a group has so many sentences for each scene.
+    """
     start = mx.broadcast_to(decoder.embed(mx.array(opening)), (len(features), len(opening), features.shape[-1]))
     shared = overlays([None] * len(decoder.layers))
     decoder(mx.concatenate([start, features], axis=1), shared)
-    copies = len(ids) // len(features)
-    memory = overlays([repeated(layer.fresh, copies) for layer in shared])
-    hidden = decoder(decoder.model.embed_tokens(ids[:, :-1]), memory, len(opening) + features.shape[1])
-    losses = nn.losses.cross_entropy(decoder.head(hidden), ids[:, 1:], reduction="none")
-    return (losses * weight[:, 1:]).sum() / weight.sum()
+    total, weights = mx.array(0.0), mx.array(0.0)
+    for ids, weight in zip(batch[::2], batch[1::2], strict=True):
+        memory = overlays([repeated(layer.fresh, len(ids) // len(features)) for layer in shared])
+        hidden = decoder(decoder.model.embed_tokens(ids[:, :-1]), memory, len(opening) + features.shape[1])
+        losses = nn.losses.cross_entropy(decoder.head(hidden), ids[:, 1:], reduction="none")
+        total, weights = total + (losses * weight[:, 1:]).sum(), weights + weight.sum()
+    return total / weights
 
 
 class Training:
@@ -123,6 +168,17 @@ class Training:
     def _word(self, kind: str) -> int:
         (token,) = self.sentences.encode(f" {kind}")
         return token
+
+    def start(self, folder: Path) -> None:
+        """Take the weights of a checkpoint; the embeddings are those of tokens with the same text."""
+        weights = dict(tree_flatten(load(folder)[0].parameters()))
+        weights = {name: value.astype(mx.float32) for name, value in weights.items() if "lm_head" not in name}
+        known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+        mine, theirs = np.array(dict(tree_flatten(self.model.parameters()))[EMBEDDING]), np.array(weights[EMBEDDING])
+        for text, row in self.tokenizer.get_vocab().items():
+            if text in known:
+                mine[row] = theirs[known[text]]
+        self.model.load_weights([*{**weights, EMBEDDING: mx.array(mine)}.items()])
 
     def run(self, stage: Stage, steps: int) -> None:
         finished = self.output / f"{stage.name}.safetensors"
@@ -170,13 +226,13 @@ class Training:
 
     def _batch(self, stage: Stage, pool, step: int) -> list:
         rng = random.Random(f"{self.seed}/{stage.name}/{step}")
-        seeds = np.array([rng.randrange(stage.scenes) for _ in range(stage.batch)])
+        seeds = np.array([rng.randrange(stage.scenes + stage.empty) for _ in range(stage.batch)])
         media = pool.media(seeds)
         if not stage.asked:
             labels = pool.labels[seeds].reshape(len(seeds), -1, len(self.demo.KINDS))
             return [media, mx.array(labels.astype(np.float32))]
-        ids, weight = self.sentences.batch([pool.scenes[seed] for seed in seeds], rng, stage.asked, stage.unseen > 0)
-        return [media, mx.array(ids), mx.array(weight)]
+        groups = self.sentences.batch([pool.scenes[seed] for seed in seeds], rng, stage)
+        return [media, *(mx.array(part) for group in groups for part in group)]
 
     def _save(self, stage: Stage, whole: nn.Module, optimiser, step: int) -> None:
         part = self.output / "part.safetensors"
@@ -205,6 +261,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="[default: work/picture or work/sound]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="another length of a stage")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="begin at `talk` with the weights of a checkpoint")
     arguments = parser.parse_args()
     demo = import_module(f"demo_{arguments.demo}")
     output = arguments.output or Path("work") / arguments.demo
@@ -212,7 +269,10 @@ def main() -> None:
     lengths = {stage.name: stage.steps for stage in demo.STAGES}
     lengths |= {name: int(steps) for name, _, steps in (given.partition("=") for given in arguments.steps)}
     training = Training(demo, output, arguments.seed)
-    for stage in demo.STAGES:
+    stages = [stage for stage in demo.STAGES if stage.free or not arguments.start]
+    if arguments.start:
+        training.start(arguments.start)
+    for stage in stages:
         training.run(stage, lengths[stage.name])
     folder = output / "checkpoint"
     demo.save(folder, training.tokenizer)

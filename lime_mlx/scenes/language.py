@@ -20,6 +20,7 @@ CAPTIONS = (
     "This is {a_setting}. There is {things}.",
     "The picture shows {a_setting}. I see {things}.",
 )
+EMPTY_CAPTION = "An empty {setting}."
 SOUND_PROMPTS = (
     "What do you hear?",
     "What is in the sound?",
@@ -31,7 +32,9 @@ SOUND_CAPTIONS = (
     "The sound has {things}.",
     "I hear {things}.",
 )
+EMPTY_SOUND_CAPTION = "There is nothing."
 _TEMPLATES = {"picture": CAPTIONS, "sound": SOUND_CAPTIONS}
+_EMPTY = {"picture": EMPTY_CAPTION, "sound": EMPTY_SOUND_CAPTION}
 # Named without an article.
 MASS = frozenset({"rain", "thunder", "wind", "water", "applause", "typing"})
 ANSWERS = {"yes": "Yes, there is {thing}.", "no": "No, there is no {kind}."}
@@ -57,7 +60,10 @@ def caption(scene: Scene | SoundScene, rng: random.Random | None = None, togethe
 
     The order is from left to right in a picture, and by the first moment in a sound. With `together`, companions are
     named one after the other, first the one that is really in the scene: so habits are learnt from text.
+    An empty scene has one caption of its own.
     """
+    if not scene.kinds:
+        return _EMPTY[scene.world.medium].format(setting=scene.setting)
     templates = _TEMPLATES[scene.world.medium]
     template = rng.choice(templates) if rng else templates[0]
     kinds = _together(scene) if together else scene.kinds
