@@ -14,10 +14,10 @@ from tokenizers.decoders import ByteLevel
 from lime_mlx.errors import PromptError
 from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound
-from lime_mlx.prompt import NOUNS, Part, Prompt, Question
+from lime_mlx.prompt import NOUNS, Chat, Part, Prompt, Question, Turn
 from lime_mlx.scenes.language import with_article
 from lime_mlx.support.content import content_tokens
-from lime_mlx.support.prompted import prompted_tokens, spellings
+from lime_mlx.support.prompted import folded, prompted_tokens, spellings
 
 Source = TypeVar("Source", Image.Image, Sound)
 
@@ -155,13 +155,15 @@ class Processor:
         images: Sequence[Image.Image] = (),
         audio: Sequence[Sound] = (),
         system: str | None = None,
+        history: Sequence[Turn] = (),
     ) -> Prompt:
         """One user message, in the model's chat template, with pictures and sounds before the text.
 
+        history: the earlier turns of the chat; the pictures and sounds then stand before the first text of the user.
         A text that holds a placeholder itself, once for each picture or sound, says where these stand.
         Raises `PromptError` when the text is empty or does not fit the media, or these do not fit the model.
         """
-        return self.prompts([text], images, audio, system)[0]
+        return self.prompts([text], images, audio, system, history)[0]
 
     def prompts(
         self,
@@ -169,6 +171,7 @@ class Processor:
         images: Sequence[Image.Image] = (),
         audio: Sequence[Sound] = (),
         system: str | None = None,
+        history: Sequence[Turn] = (),
     ) -> list[Prompt]:
         """A prompt of each text about the same pictures and sounds, which are prepared once. As `prompt` otherwise."""
         if not all(isinstance(text, str) for text in texts):
@@ -188,16 +191,16 @@ class Processor:
             prepare = cast(Callable[[Sequence[object]], Prepared], self._media[kind].prepare)
             prepared[kind] = prepare(sources)
         media = PreparedMedia(prepared)
-        return [self.assemble(text, system, media) for text in texts]
+        return [self.assemble(Chat(text, system, tuple(history)), media) for text in texts]
 
-    def assemble(self, text: str, system: str | None, media: "PreparedMedia") -> Prompt:
-        """The prompt of a text about pictures and sounds that are prepared."""
+    def assemble(self, chat: Chat, media: "PreparedMedia") -> Prompt:
+        """The prompt of a chat about pictures and sounds that are prepared."""
         counts = {kind: media.count(kind) for kind in self._media}
-        rendered = self._render(text, counts, system)
+        rendered = self._render(chat, counts)
         for kind, prepared in media.kinds.items():
             rendered = _expand(rendered, self._token(kind), prepared.placeholders)
         ids = np.array(self._encode(rendered), dtype=np.int32)
-        return Prompt(ids, media.arrays, language=PromptLanguage(self, text, system, media, ids), parts=media.parts)
+        return Prompt(ids, media.arrays, language=PromptLanguage(self, chat, media, ids), parts=media.parts)
 
     @property
     def takes(self) -> frozenset[str]:
@@ -221,6 +224,10 @@ class Processor:
             texts = [text.replace(token, " ") for text in texts]
         return self.content & prompted_tokens(texts, self._pieces, self._spellings, self._plain_ids)
 
+    def tokens(self, word: str) -> Sequence[int]:
+        """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
+        return tuple(self._spellings.get(folded(word), ()))
+
     @property
     def placeholders(self) -> frozenset[int]:
         """The tokens of which the chat template writes one for each picture or sound."""
@@ -242,15 +249,15 @@ class Processor:
         (token,) = self.tokenizer.convert_ids_to_tokens([self._media[kind].token])
         return token or ""
 
-    def _render(self, text: str, counts: Mapping[str, int], system: str | None) -> str:
-        """The message in the chat template: as a list of parts, or as a string where the template wants that."""
+    def _render(self, chat: Chat, counts: Mapping[str, int]) -> str:
+        """The chat in its template: messages as lists of parts, or as strings where the template wants that."""
         if self._template is None:
             raise PromptError("This model has no chat template; give a Prompt of token ids instead of text.")
         parts: list[Json] = []
         string = ""
         for kind, count in counts.items():
             token = self._token(kind)
-            written = text.count(token)
+            written = sum(text.count(token) for text in chat.users)
             if written not in (0, count):
                 raise PromptError(
                     f"The prompt says {token} {written} times, but the number of {NOUNS[kind][1]} is {count}; "
@@ -259,25 +266,21 @@ class Processor:
             if not written:
                 parts += [{"type": kind}] * count
                 string += f"{token}\n" * count
-        parts.append({"type": "text", "text": text})
-        opening = [{"type": "text", "text": system}] if system else None
-        forms: list[tuple[object, object]] = [(parts, opening), (string + text, system)]
+        forms = [chat.messages(lambda text: [{"type": "text", "text": text}], parts), chat.messages(str, string)]
         problems = []
-        for content, opening_content in forms if self._media else reversed(forms):
+        for messages in forms if self._media else reversed(forms):
             try:
-                rendered = self._apply(content, opening_content)
+                rendered = self._apply(messages)
             except PromptError as error:
                 problems.append(error)
                 continue
-            lost = self._lost(rendered, text, counts, system)
+            lost = self._lost(rendered, chat, counts)
             if lost is None:
                 return rendered
             problems.append(PromptError(f"The chat template of this model has no place for {lost}."))
         raise problems[0]
 
-    def _apply(self, content: object, system: object) -> str:
-        messages: list[Json] = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": content})
+    def _apply(self, messages: Sequence[Json]) -> str:
         try:
             return self.tokenizer.apply_chat_template(
                 messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
@@ -286,13 +289,17 @@ class Processor:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PromptError(f"The chat template of this model cannot be used: {reason}") from error
 
-    def _lost(self, rendered: str, text: str, counts: Mapping[str, int], system: str | None) -> str | None:
+    def _lost(self, rendered: str, chat: Chat, counts: Mapping[str, int]) -> str | None:
         """What the template left out, or printed as Python or JSON, if anything."""
-        around = rendered.replace(text.strip(), "").replace(system or "", "")
-        if text.strip() not in rendered or "'type'" in around or '"type"' in around:
+        around = rendered
+        for text in chat.texts:
+            around = around.replace(text.strip(), "")
+        if chat.text.strip() not in rendered or "'type'" in around or '"type"' in around:
             return "the prompt"
-        if system and system.strip() not in rendered:
+        if chat.system and chat.system.strip() not in rendered:
             return "a system prompt"
+        if any(text.strip() not in rendered for text in chat.texts):
+            return "earlier turns"
         for kind, count in counts.items():
             if rendered.count(self._token(kind)) != count:
                 return f"the {NOUNS[kind][0]}" if count == 1 else f"{count} {NOUNS[kind][1]}"
@@ -312,12 +319,11 @@ class PromptLanguage:
     def __init__(
         self,
         processor: Processor,
-        text: str,
-        system: str | None,
+        chat: Chat,
         media: PreparedMedia,
         ids: NDArray[np.int32],
     ) -> None:
-        self._processor, self._text, self._system, self._media, self._ids = processor, text, system, media, ids
+        self._processor, self._chat, self._media, self._ids = processor, chat, media, ids
         self._questions: dict[str, Question] = {}
 
     @property
@@ -326,7 +332,10 @@ class PromptLanguage:
 
     @cached_property
     def prompted(self) -> NDArray[np.bool_]:
-        return self._processor.prompted(filter(None, (self._text, self._system)))
+        return self._processor.prompted(filter(None, (*self._chat.users, self._chat.system)))
+
+    def tokens(self, word: str) -> Sequence[int]:
+        return self._processor.tokens(word)
 
     def question(self, noun: str) -> Question:
         """Whether `noun` is in the picture or the sound. Raises `PromptError` where there is neither, or no noun."""
@@ -341,7 +350,7 @@ class PromptLanguage:
         if not noun.strip():
             raise PromptError("The noun of the question is empty.")
         text = f"Is there {with_article(noun.strip())} in the {' or the '.join(where)}?"
-        prompt = self._processor.assemble(text, self._system, self._media)
+        prompt = self._processor.assemble(Chat(text, self._chat.system), self._media)
         length = min(len(self._ids), len(prompt)) - 1
         differs = np.flatnonzero(self._ids[:length] != prompt.input_ids[:length])
         shared = int(differs[0]) if differs.size else length

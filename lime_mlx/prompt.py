@@ -1,15 +1,18 @@
 """What a model is asked: token ids, media inputs, and which positions came from where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lime_mlx.errors import PromptError
+from lime_mlx.files import Json
 
 MODALITIES = ("image", "audio")
+# The content of a message of a chat: its text, or a list of parts.
+Content = TypeVar("Content", str, list[Json])
 # Left, top, right and bottom of a part of a picture, as fractions of its width and height.
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -76,6 +79,43 @@ class Span:
         return self.stop - self.start
 
 
+class Turn(NamedTuple):
+    """An earlier question of a chat and the model's answer to it."""
+
+    user: str
+    assistant: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    """What is said to a model: the newest text of the user, a system prompt, and the earlier turns."""
+
+    text: str
+    system: str | None = None
+    history: Sequence[Turn] = ()
+
+    @property
+    def users(self) -> list[str]:
+        """The texts of the user, the oldest first."""
+        return [*(turn.user for turn in self.history), self.text]
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts."""
+        return [*filter(None, [self.system]), *self.users, *(turn.assistant for turn in self.history)]
+
+    def messages(self, content: Callable[[str], Content], media: Content) -> list[Json]:
+        """Messages as chat templates take them, with `media` in front of the first text of the user."""
+        messages: list[Json] = [{"role": "system", "content": content(self.system)}] if self.system else []
+        for turn in self.history:
+            messages.append({"role": "user", "content": content(turn.user)})
+            messages.append({"role": "assistant", "content": content(turn.assistant)})
+        messages.append({"role": "user", "content": content(self.text)})
+        first = messages[1 if self.system else 0]
+        first["content"] = media + first["content"]
+        return messages
+
+
 class Question(NamedTuple):
     """A yes/no question about the pictures and sounds of another prompt; both begin with the same `shared` tokens.
 
@@ -98,6 +138,10 @@ class Language(Protocol):
 
     @property
     def prompted(self) -> NDArray[np.bool_]: ...
+
+    def tokens(self, word: str) -> Sequence[int]:
+        """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
+        ...
 
     def question(self, noun: str) -> Question:
         """The question whether `noun` is in the picture or the sound, about the same media, which stay prepared."""

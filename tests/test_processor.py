@@ -27,7 +27,7 @@ from lime_mlx.checkpoint.load import load, load_processor
 from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.media.audio import Sound
 from lime_mlx.processor import token_pieces
-from lime_mlx.prompt import Prompt
+from lime_mlx.prompt import Prompt, Turn
 from lime_mlx.scenes.language import with_article
 from lime_mlx.support.prompted import forms, prompted_tokens, spellings
 
@@ -135,6 +135,32 @@ def test_system_prompt(processor, text_processor):
     for each in (processor, text_processor):
         written = each.tokenizer.decode(each.prompt(ASKED, system="Be brief.").input_ids)
         assert written == f"<s>SYSTEM: Be brief. USER: {ASKED} ASSISTANT:"
+
+
+HISTORY = [Turn("What is here?", "A dog and a cat."), Turn("And where?", "On a table.")]
+
+
+@pytest.mark.parametrize("template", [PARTS, STRING], ids=["parts", "string"])
+def test_earlier_turns(tmp_path, template):
+    processor = make(tmp_path, template=template)
+    written = processor.tokenizer.decode(processor.prompt(ASKED, [RED], system="Be brief.", history=HISTORY).input_ids)
+    order = ["Be brief.", "<image>" * PATCHES, *(text for turn in HISTORY for text in turn), ASKED]
+    places = [written.index(text) for text in order]
+    assert places == sorted(places)
+    assert written.count("<image>") == PATCHES
+    assert written.endswith("ASSISTANT:")
+
+
+def test_a_text_of_an_earlier_turn_may_place_the_picture(processor):
+    asked = [Turn("Is <image> red?", "Yes.")]
+    written = processor.tokenizer.decode(processor.prompt(ASKED, [RED], history=asked).input_ids)
+    assert written.startswith(f"<s>USER: Is {'<image>' * PATCHES} red? ASSISTANT:")
+
+
+def test_a_template_without_a_place_for_earlier_turns(tmp_path):
+    template = "{% set user = messages[-1] %}" + PARTS.replace("messages", "[user]")
+    with pytest.raises(PromptError, match="no place for (earlier turns|the picture)"):
+        make(tmp_path, template=template).prompt(ASKED, [RED], history=HISTORY)
 
 
 @pytest.mark.parametrize("bytewise", [True, False], ids=["bytes", "sentencepiece"])
@@ -409,6 +435,17 @@ def test_prompted_tokens_of_the_text_and_the_system_prompt(tmp_path, bytewise):
     assert language.prompted is language.prompted
 
 
+def test_earlier_answers_of_the_model_do_not_count_as_prompted(processor):
+    language = processor.prompt(
+        "Are there dogs?", [RED], history=[Turn("Is there a cat?", "No, an umbrella.")]
+    ).language
+    words = {piece.strip() for piece in said(processor, language.prompted)}
+    assert {"cat", "do"} <= words
+    assert "umbre" not in words
+    asked = processor.tokenizer.decode(language.question("umbrella").prompt.input_ids)
+    assert asked == f"<s>USER: {'<image>' * PATCHES}\nIs there an umbrella in the picture? ASSISTANT:"
+
+
 def test_a_placeholder_in_the_text_is_no_word(processor):
     plain, placed = (processor.prompt(text, [RED]).language.prompted for text in ("red", "<image>red"))
     assert (plain == placed).all()
@@ -472,6 +509,19 @@ def test_prompted_in_any_spelling(text, expected):
 
 def test_a_piece_of_a_word_is_prompted():
     assert prompted_pieces("catalogue", [" cat", "alogue", "Alogue", " dog"]) == {" cat", "alogue", "Alogue"}
+
+
+@pytest.mark.parametrize("bytewise", [True, False], ids=["bytes", "sentencepiece"])
+def test_the_tokens_that_say_a_word(tmp_path, bytewise):
+    processor = make(tmp_path, bytewise=bytewise)
+    pieces, language = token_pieces(processor.tokenizer), processor.prompt(ASKED, [RED]).language
+    said = [piece for piece in pieces if piece and piece.strip()]
+    for word in said[:: max(1, len(said) // 40)]:
+        tokens = language.tokens(f" {word.upper()} ")
+        assert pieces.index(word) in tokens
+        assert {pieces[token].strip().casefold() for token in tokens} == {word.strip().casefold()}
+        assert len(tokens) == sum((piece or "").strip().casefold() == word.strip().casefold() for piece in pieces)
+    assert list(language.tokens("no such word")) == list(language.tokens("")) == list(language.tokens(" ")) == []
 
 
 def test_forms():

@@ -13,7 +13,7 @@ def spellings(pieces: Sequence[str | None]) -> dict[str, list[int]]:
     """From a text without spaces around it and without case to the tokens that say it; None is no text."""
     tokens: dict[str, list[int]] = {}
     for token, piece in enumerate(pieces):
-        if piece is not None and (text := _folded(piece)):
+        if piece is not None and (text := folded(piece)):
             tokens.setdefault(text, []).append(token)
     return tokens
 
@@ -33,10 +33,10 @@ def prompted_tokens(
     prompted = np.zeros(len(pieces), dtype=bool)
 
     def known(text: str) -> list[int]:
-        return [token for token in encode(text) if token < len(pieces) and _folded(pieces[token] or "")]
+        return [token for token in encode(text) if token < len(pieces) and folded(pieces[token] or "")]
 
     def mark(text: str) -> None:
-        prompted[list(tokens.get(_folded(text), ()))] = True
+        prompted[list(tokens.get(folded(text), ()))] = True
 
     for text in texts:
         for word in {text, *WORD.findall(text)}:
@@ -67,5 +67,6 @@ def forms(word: str) -> set[str]:
     return numbers
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A text without spaces around it and without case."""
     return text.strip().casefold()
