@@ -33,8 +33,8 @@ CHAT = demo_folder.template("image", "<image>")
 STAGES = (
     Stage("sight", "uncorrelated", 24_000, 1000, 48, 1e-3, 0),
     Stage("speech", "uncorrelated", 24_000, 1800, 24, 1e-3, 3),
-    Stage("talk", "uncorrelated", 12_000, 1300, 24, 7e-4, 1, free=4, empty=600),
-    Stage("habit", "skewed", 8_000, 350, 24, 3e-4, 1, free=2, unseen=0.1, empty=200),
+    Stage("talk", "uncorrelated", 12_000, 700, 24, 7e-4, 1, free=4, empty=600),
+    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 1, free=2, unseen=0.1, empty=200),
 )
 # Found on validation scenes (docs/demo.md).
 METHODS = {

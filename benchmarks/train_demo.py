@@ -28,8 +28,8 @@ import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 from demo_stage import Stage, progress  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 
 from lime_mlx import load  # noqa: E402
 from lime_mlx.cache import Entries, overlays  # noqa: E402

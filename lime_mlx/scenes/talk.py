@@ -21,7 +21,7 @@ from .world import PALETTE, Scene
 
 APART, LATER = 0.06, 0.2
 NUMBERS = ("one", "two", "three", "four", "five")
-WORD, LIST, ORDERED = "word", "list", "ordered"
+WORD, LIST, ORDERED, VERDICT = "word", "list", "ordered", "verdict"
 # class -> its kinds, and those of which nobody can say it
 CLASSES: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "picture": {
@@ -56,8 +56,8 @@ class Talk:
 
     kind: one of `TALKS`. answer: the right answer. says: the words of the world in it (see `named`), as often as it
     holds them. may: those that another right answer can hold too. form: "word" for an answer of one word, "list" for
-    names without articles, "ordered" where the order of the words matters, else "". history: the turns before, what the
-    user and what the model said.
+    names without articles, "ordered" where the order of the words matters, "verdict" where the answer is yes or no,
+    else "". history: the turns before, what the user and what the model said.
     """
 
     kind: str
@@ -151,7 +151,7 @@ def _yesno(view: _View) -> Talk:
     thing, answer = _verdict(view)
     texts = ("Is there {a} in the {medium}?", "Is there {a} in the {medium}?", "Do you {sense} {a}?")
     sense = "see" if view.picture else "hear"
-    return view.talk("yesno", texts, answer, a=with_article(thing), medium=view.medium, sense=sense)
+    return view.talk("yesno", texts, answer, form=VERDICT, a=with_article(thing), medium=view.medium, sense=sense)
 
 
 def _beside(view: _View) -> Talk | None:
@@ -167,7 +167,9 @@ def _beside(view: _View) -> Talk | None:
     if not view.plain(*((index - 1, index) if way == "before" else (index, index + 1))):
         return None
     near = view.kinds[max(index - 1, 0) : index] if way == "before" else view.kinds[index + 1 : index + 2]
-    return view.talk("beside", ("What comes {way} the {kind}?",), "{near}.", (kind, way), way=way, kind=kind, near=_a(near))
+    return view.talk(
+        "beside", ("What comes {way} the {kind}?",), "{near}.", (kind, way), way=way, kind=kind, near=_a(near)
+    )
 
 
 def _count(view: _View) -> Talk:
@@ -211,7 +213,9 @@ def _form(view: _View) -> Talk:
         thing, answer = _verdict(view)
         text = "Answer in one word: is there {a} in the {medium}?"
         verdict = answer.partition(",")[0]
-        return view.talk("form", (text,), "{verdict}.", form=WORD, a=with_article(thing), medium=view.medium, verdict=verdict)
+        return view.talk(
+            "form", (text,), "{verdict}.", form=WORD, a=with_article(thing), medium=view.medium, verdict=verdict
+        )
     noun = "things" if view.picture else "sounds"
     return view.talk("form", ("List the {noun}.",), "{kinds}", form=LIST, noun=noun, kinds=", ".join(view.kinds))
 
@@ -223,7 +227,8 @@ def _apart(view: _View) -> Talk:
     member = rng.random() < 0.5
     kind = rng.choice(members if member else others)
     answer = "Yes, {a} is {class_}." if member else "No, {a} is no {name}."
-    return view.talk("apart", ("Is {a} {class_}?",), answer, a=with_article(kind), class_=with_article(name), name=name)
+    words = {"a": with_article(kind), "class_": with_article(name), "name": name}
+    return view.talk("apart", ("Is {a} {class_}?",), answer, form=VERDICT, **words)
 
 
 def _leading(view: _View) -> Talk | None:
@@ -296,7 +301,7 @@ def _empty(view: _View) -> Talk:
     if view.rng.random() < 0.5:
         thing, answer = _verdict(view)
         text = "Is there {a} in the {medium}?"
-        return view.talk("empty", (text,), answer, a=with_article(thing), medium=view.medium)
+        return view.talk("empty", (text,), answer, form=VERDICT, a=with_article(thing), medium=view.medium)
     answer = caption(view.scene)
     may = ("nothing", "no", view.scene.setting) if view.picture else ("no",)
     return view.talk("empty", PROMPTS if view.picture else SOUND_PROMPTS, answer, may)
@@ -319,9 +324,7 @@ _MAKERS: dict[str, Callable[[_View], Talk | None]] = {
 }
 _ONLY = {"picture": "order", "sound": "colour"}
 # The kinds of questions about a picture, or a sound, that is not empty.
-TALKS = {
-    medium: tuple(kind for kind in _MAKERS if kind not in (EMPTY, lacking)) for medium, lacking in _ONLY.items()
-}
+TALKS = {medium: tuple(kind for kind in _MAKERS if kind not in (EMPTY, lacking)) for medium, lacking in _ONLY.items()}
 
 
 def ask(scene: Scene | SoundScene, kind: str, rng: random.Random) -> Talk | None:
