@@ -92,7 +92,8 @@ class Question:
 
 
 def questions(scene: Scene | SoundScene, strategy: str, rng: random.Random, count: int = 6) -> list[Question]:
-    """Up to `count` questions, with yes and no in turn and in equal number. A scene of 2 kinds gives 4 at most.
+    """Up to `count` questions, with yes and no in turn and in equal number. A scene of 2 kinds gives 4 at most, an empty
+    one none.
 
     The strategy chooses the absent kinds. "random": any. "popular": the most frequent ones of the skewed world.
     "adversarial": those that most often come with the kinds of the scene there, so that missing companions are first.
@@ -100,6 +101,8 @@ def questions(scene: Scene | SoundScene, strategy: str, rng: random.Random, coun
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(STRATEGIES)}")
     half = min(count // 2, len(scene.kinds))
+    if not half:
+        return []
     present = rng.sample(scene.kinds, half)
     absent = [kind for kind in scene.world.kinds if kind not in scene.kinds]
     rng.shuffle(absent)
