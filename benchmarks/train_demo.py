@@ -40,16 +40,34 @@ SAVE_EVERY = 100
 VERDICT_WEIGHT = 3.0
 # How many of the captions are replaced by conversations of two turns.
 SECOND = 1 / 3
+# Rows are padded to the longest of so many groups.
+GROUPS = 8
 EMBEDDING = "language_model.model.embed_tokens.weight"
 
 
 class Row(NamedTuple):
-    """Token ids after the picture or sound; the answer begins at `start`; `free`: words of the world count for more."""
+    """Token ids after the picture or sound number `scene` of a batch; the answer begins at `start`.
 
+    first: how much its first token counts. free: so much do all words of the world count.
+    """
+
+    scene: int
     ids: list[int]
     start: int
     first: float = 1.0
     free: bool = False
+
+
+class Group(NamedTuple):
+    """Rows of about one length, padded: ids (N, T), and the scene of each row (N,).
+
+    places (K,): where the targets are, in rows of T - 1; weight (K,): of each target.
+    """
+
+    ids: np.ndarray
+    scenes: np.ndarray
+    places: np.ndarray
+    weight: np.ndarray
 
 
 class Sentences:
@@ -73,27 +91,29 @@ class Sentences:
             ids += [*self.encode(f" {answered}"), demo_folder.EOS]
         return ids, start
 
-    def batch(self, scenes, rng: random.Random, stage: Stage) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Captions and conversations (N, T), and questions (N * (asked + free), U): ids, and the weight of each as a
-        target."""
-        demo, told, rows = self.demo, [], []
-        for scene in scenes:
+    def batch(self, scenes, rng: random.Random, stage: Stage) -> list[Group]:
+        """A caption or a conversation about each scene, and as many questions as the stage asks, by length."""
+        rows: list[Row] = []
+        for number, scene in enumerate(scenes):
             about = chat(scene, rng, 99 if scene.kinds else stage.asked + stage.free) if stage.free else []
             second = [talk for talk in about if talk.history]
             if second and rng.random() < SECOND:
                 (talk,) = second
-                told.append(Row(*self.turns(*talk.history, (talk.text, talk.answer)), VERDICT_WEIGHT, True))
+                said = self.turns(*talk.history, (talk.text, talk.answer))
+                rows.append(Row(number, *said, VERDICT_WEIGHT, free=True))
             else:
-                one = demo.caption(scene, together=stage.unseen > 0)
-                told.append(Row(*self.turns((rng.choice(demo.PROMPTS), one))))
+                told = self.demo.caption(scene, together=stage.unseen > 0)
+                rows.append(Row(number, *self.turns((rng.choice(self.demo.PROMPTS), told))))
             if scene.kinds:
-                pool = rng.sample(demo.questions(scene, "random", rng), stage.asked)
-                rows += [Row(*self.turns((q.text, demo.answer(q))), VERDICT_WEIGHT) for q in pool]
+                pool = rng.sample(self.demo.questions(scene, "random", rng), stage.asked)
+                rows += [Row(number, *self.turns((q.text, self.demo.answer(q))), VERDICT_WEIGHT) for q in pool]
             single = [talk for talk in about if not talk.history][: stage.free if scene.kinds else None]
-            rows += [Row(*self.turns((talk.text, talk.answer)), VERDICT_WEIGHT, True) for talk in single]
-        return [self._padded(told), self._padded(rows)]
+            rows += [Row(number, *self.turns((t.text, t.answer)), VERDICT_WEIGHT, free=True) for t in single]
+        rows.sort(key=lambda row: len(row.ids))
+        size = -(-len(rows) // GROUPS)
+        return [self._group(rows[start : start + size]) for start in range(0, len(rows), size)]
 
-    def _padded(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+    def _group(self, rows: list[Row]) -> Group:
         width = max(len(row.ids) for row in rows)
         ids = np.full((len(rows), width), demo_folder.PAD, np.int32)
         weight = np.zeros((len(rows), width), np.float32)
@@ -103,7 +123,9 @@ class Sentences:
             weight[index, row.start] = row.first
             if row.free:
                 weight[index, row.start :][np.isin(ids[index, row.start :], self.heavy)] = VERDICT_WEIGHT
-        return ids, weight
+        targets = weight[:, 1:].reshape(-1)
+        (places,) = np.nonzero(targets)
+        return Group(ids, np.array([row.scene for row in rows]), places, targets[places])
 
 
 class Match(nn.Module):
@@ -123,27 +145,28 @@ def sense_loss(match: Match, features: mx.array, words: mx.array, labels: mx.arr
     return nn.losses.binary_cross_entropy(match(features, words), labels, reduction="none").sum(-1).mean()
 
 
-def repeated(entries: Entries | None, copies: int) -> Entries:
-    """The keys and values of each scene, once for each sentence about it."""
+def of_rows(entries: Entries | None, scenes: mx.array) -> Entries:
+    """The keys and values of the scene of each row."""
     assert entries is not None
-    keys, values = (mx.repeat(part, copies, axis=0) for part in entries)
+    keys, values = (part[scenes] for part in entries)
     return keys, values
 
 
 def speech_loss(decoder, opening: list[int], features: mx.array, *batch: mx.array) -> mx.array:
     """Cross-entropy of the answers; what all sentences about a scene share is run once and read from its entries.
 
-    batch: ids and weights, of as many groups as there are; a group has so many sentences for each scene.
+    batch: the arrays of each `Group`, one after the other.
     """
     start = mx.broadcast_to(decoder.embed(mx.array(opening)), (len(features), len(opening), features.shape[-1]))
     shared = overlays([None] * len(decoder.layers))
     decoder(mx.concatenate([start, features], axis=1), shared)
     total, weights = mx.array(0.0), mx.array(0.0)
-    for ids, weight in zip(batch[::2], batch[1::2], strict=True):
-        memory = overlays([repeated(layer.fresh, len(ids) // len(features)) for layer in shared])
+    for ids, scenes, places, weight in zip(*(batch[part :: len(Group._fields)] for part in range(4)), strict=True):
+        memory = overlays([of_rows(layer.fresh, scenes) for layer in shared])
         hidden = decoder(decoder.model.embed_tokens(ids[:, :-1]), memory, len(opening) + features.shape[1])
-        losses = nn.losses.cross_entropy(decoder.head(hidden), ids[:, 1:], reduction="none")
-        total, weights = total + (losses * weight[:, 1:]).sum(), weights + weight.sum()
+        logits = decoder.head(hidden.reshape(-1, hidden.shape[-1])[places])
+        losses = nn.losses.cross_entropy(logits, ids[:, 1:].reshape(-1)[places], reduction="none")
+        total, weights = total + (losses * weight).sum(), weights + weight.sum()
     return total / weights
 
 

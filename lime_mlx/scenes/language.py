@@ -92,8 +92,9 @@ class Question:
 
 
 def questions(scene: Scene | SoundScene, strategy: str, rng: random.Random, count: int = 6) -> list[Question]:
-    """Up to `count` questions, with yes and no in turn and in equal number. A scene of 2 kinds gives 4 at most, an empty
-    one none.
+    """Up to `count` questions, with yes and no in turn and in equal number.
+
+    A scene of 2 kinds gives 4 at most, and an empty one gives none.
 
     The strategy chooses the absent kinds. "random": any. "popular": the most frequent ones of the skewed world.
     "adversarial": those that most often come with the kinds of the scene there, so that missing companions are first.
