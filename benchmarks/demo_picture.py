@@ -34,7 +34,8 @@ STAGES = (
     Stage("sight", "uncorrelated", 24_000, 1000, 48, 1e-3, 0),
     Stage("speech", "uncorrelated", 24_000, 1800, 24, 1e-3, 3),
     Stage("talk", "uncorrelated", 12_000, 700, 24, 7e-4, 1, free=4, empty=600),
-    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 1, free=2, unseen=0.1, empty=200),
+    Stage("detail", "uncorrelated", 12_000, 600, 24, 6e-4, 0, free=4, empty=600, hard=True, second=0.67),
+    Stage("habit", "skewed", 8_000, 600, 24, 5e-4, 1, free=3, unseen=0.1, empty=200, hard=True, second=0.2),
 )
 # Found on validation scenes (docs/demo.md).
 METHODS = {

@@ -31,8 +31,9 @@ CHAT = demo_folder.template("audio", "<|audio_bos|><|AUDIO|><|audio_eos|>")
 STAGES = (
     Stage("hearing", "uncorrelated", 16_000, 1000, 32, 1e-3, 0),
     Stage("speech", "uncorrelated", 16_000, 1100, 24, 1e-3, 3),
-    Stage("talk", "uncorrelated", 12_000, 450, 24, 7e-4, 1, free=4, empty=600),
-    Stage("habit", "skewed", 4_000, 250, 24, 5e-4, 1, free=2, unseen=0.1, empty=150),
+    Stage("talk", "uncorrelated", 12_000, 300, 24, 7e-4, 1, free=4, empty=600),
+    Stage("detail", "uncorrelated", 12_000, 500, 24, 6e-4, 0, free=4, empty=600, hard=True, second=0.67),
+    Stage("habit", "skewed", 4_000, 500, 24, 5e-4, 1, free=3, unseen=0.1, empty=150, hard=True, second=0.2),
 )
 # Found on validation sounds (docs/demo.md).
 OWN = {"steps": 2, "lr": 0.2, "kl": 0.1, "words": "flagged", "threshold": 0.43}

@@ -4,9 +4,9 @@
     python benchmarks/train_demo.py sound --output work/sound
     python benchmarks/train_demo.py picture --start lime_mlx/demo/picture    # from `talk` on, with these weights
 
-Four stages, all seeded. The first brings each patch, or each moment, near the words of what is there; `speech` trains
-the whole model on uncorrelated scenes; `talk` adds free questions and scenes without things; `habit` freezes the tower
-and goes on shortly with scenes in which companions nearly always meet.
+Five stages, all seeded. The first brings each patch, or each moment, near the words of what is there; `speech` trains
+the whole model on uncorrelated scenes; `talk` adds free questions and scenes without things, and `detail` asks the hard
+questions more often; `habit` freezes the tower and goes on shortly with scenes in which companions nearly always meet.
 """
 
 import argparse
@@ -27,7 +27,7 @@ blas.load_blas()
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
-from demo_stage import Stage, progress  # noqa: E402
+from demo_stage import HARD, Stage, progress  # noqa: E402
 from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
@@ -38,8 +38,6 @@ from lime_mlx.scenes.talk import chat  # noqa: E402
 SAVE_EVERY = 100
 # A yes or no is one token of nine, and so is a colour; it counts for more, or it is learnt last.
 VERDICT_WEIGHT = 3.0
-# How many of the captions are replaced by conversations of two turns.
-SECOND = 1 / 3
 # Rows are padded to the longest of so many groups.
 GROUPS = 8
 EMBEDDING = "language_model.model.embed_tokens.weight"
@@ -95,9 +93,10 @@ class Sentences:
         """A caption or a conversation about each scene, and as many questions as the stage asks, by length."""
         rows: list[Row] = []
         for number, scene in enumerate(scenes):
-            about = chat(scene, rng, 99 if scene.kinds else stage.asked + stage.free) if stage.free else []
+            count = 99 if scene.kinds else stage.asked + stage.free
+            about = chat(scene, rng, count, HARD if stage.hard else None) if stage.free else []
             second = [talk for talk in about if talk.history]
-            if second and rng.random() < SECOND:
+            if second and rng.random() < stage.second:
                 (talk,) = second
                 said = self.turns(*talk.history, (talk.text, talk.answer))
                 rows.append(Row(number, *said, VERDICT_WEIGHT, free=True))
@@ -213,7 +212,7 @@ class Training:
             [optim.linear_schedule(0, stage.lr, 100), optim.cosine_decay(stage.lr, steps - 100, stage.lr / 20)], [100]
         )
         optimiser = optim.AdamW(learning_rate=schedule, weight_decay=0.01, betas=[0.9, 0.98], bias_correction=True)
-        parts = {"model": self.model} if stage.asked else {"model": self.model, "match": self.match}
+        parts = {"model": self.model} if stage.speaks else {"model": self.model, "match": self.match}
         if stage.name == "habit":
             self.demo.tower(self.model).freeze()
         whole = nn.Module()
@@ -225,7 +224,7 @@ class Training:
         def loss(tree, media, *batch):
             whole.update(tree)
             decoder, features = self.model.language_model, self.demo.features(self.model, media)
-            if not stage.asked:
+            if not stage.speaks:
                 return sense_loss(self.match, features, decoder.model.embed_tokens(self.words), *batch)
             return speech_loss(decoder, self.sentences.opening, features, *batch)
 
@@ -251,7 +250,7 @@ class Training:
         rng = random.Random(f"{self.seed}/{stage.name}/{step}")
         seeds = np.array([rng.randrange(stage.scenes + stage.empty) for _ in range(stage.batch)])
         media = pool.media(seeds)
-        if not stage.asked:
+        if not stage.speaks:
             labels = pool.labels[seeds].reshape(len(seeds), -1, len(self.demo.KINDS))
             return [media, mx.array(labels.astype(np.float32))]
         groups = self.sentences.batch([pool.scenes[seed] for seed in seeds], rng, stage)

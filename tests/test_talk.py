@@ -161,6 +161,8 @@ def test_questions_follow_from_the_seed() -> None:
     scene = make_scene(100_000, "ordinary", 64)
     assert chat(scene, random.Random(5), 9) == chat(scene, random.Random(5), 9)
     assert len(chat(scene, random.Random(5), 4)) == 4
+    first = [chat(scene, random.Random(seed), 1, {"count": 50.0})[0].kind for seed in range(40)]
+    assert first.count("count") > 20
 
 
 def test_the_classes_are_of_the_world() -> None:

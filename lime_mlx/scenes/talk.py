@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -335,9 +335,16 @@ def ask(scene: Scene | SoundScene, kind: str, rng: random.Random) -> Talk | None
     return _MAKERS[kind](view)
 
 
-def chat(scene: Scene | SoundScene, rng: random.Random, count: int) -> list[Talk]:
-    """`count` questions of different kinds, drawn at random; those of an empty scene are all of one kind."""
+def chat(
+    scene: Scene | SoundScene, rng: random.Random, count: int, often: Mapping[str, float] | None = None
+) -> list[Talk]:
+    """`count` questions of different kinds, drawn at random; those of an empty scene are all of one kind.
+
+    often: the weight of a kind in the draw, 1 for the others (Efraimidis and Spirakis, 2006).
+    """
     if not scene.kinds:
         return [talk for talk in map(partial(ask, scene, EMPTY), [rng] * count) if talk]
     kinds = rng.sample(TALKS[scene.world.medium], len(TALKS[scene.world.medium]))
+    if often:
+        kinds.sort(key=lambda kind: -(rng.random() ** (1 / often.get(kind, 1.0))))
     return [talk for talk in (ask(scene, kind, rng) for kind in kinds) if talk][:count]
