@@ -34,8 +34,7 @@ class PairedComparison:
     difference, low, high: of the ratios, with a 95 % interval by picture. p: of McNemar's exact test for answers that
     are right or wrong, else of the randomisation test. corrected: p after Holm, over all comparisons of the task.
     outcome: "better", "worse", "not enough questions to tell" or "no difference seen". needed: the number of entries
-    that would show the difference that was seen, in four of five runs and among as many comparisons. gained, lost: the
-    numbers of answers that are right here and not there, and the reverse; None for ratios.
+    that would show the difference that was seen, in four of five runs and among as many comparisons.
     """
 
     against: Cell
@@ -44,8 +43,6 @@ class PairedComparison:
     high: float
     p: float
     needed: int | None
-    gained: int | None = None
-    lost: int | None = None
     corrected: float = float("nan")
     outcome: str = ""
 
@@ -289,12 +286,12 @@ def compare(first: Figure, second: Figure, level: float = LEVEL) -> PairedCompar
     paired = paired_bootstrap((before, a.bottom[old]), (after, b.bottom[new]), media)
     if isnan(paired.difference):
         return None
-    shown = first.cell, paired.difference, paired.low, paired.high
-    if not b.binary:
-        return PairedComparison(*shown, paired.p, _needed(paired, len(both), level))
-    gained, lost = int((after > before).sum()), int((after < before).sum())
-    needed = questions_needed(gained, lost, len(both), alpha=level)
-    return PairedComparison(*shown, mcnemar(before > 0, after > 0), needed, gained, lost)
+    if b.binary:
+        gained, lost = int((after > before).sum()), int((after < before).sum())
+        p, needed = mcnemar(before > 0, after > 0), questions_needed(gained, lost, len(both), alpha=level)
+    else:
+        p, needed = paired.p, _needed(paired, len(both), level)
+    return PairedComparison(first.cell, paired.difference, paired.low, paired.high, p, needed)
 
 
 def _needed(paired: PairedDifference, n: int, level: float, power: float = 0.8) -> int | None:
