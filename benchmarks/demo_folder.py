@@ -1,10 +1,12 @@
 """What the demo checkpoints share: the text part, the tokenizer, and a folder in the ordinary Hugging Face layout."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from lime_mlx.scenes.talk import chat
 
 PAD, BOS, EOS, MEDIA = 0, 1, 2, 3
 TEXT = {
@@ -38,6 +40,19 @@ def template(kind: str, placeholder: str) -> str:
         "{% endfor %}"
         "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
     )
+
+
+def talks(scene, rng) -> Iterator[str]:
+    """The free questions about a scene as the template writes them, for the tokenizer."""
+    for talk in chat(scene, rng, 12 if scene.kinds else 2):
+        turns = [*talk.history, (talk.text, talk.answer)]
+        yield from (f"{before}{user} ASSISTANT: {told}" for user, told in turns for before in ("\n", "USER: "))
+
+
+def words(nouns: Iterable[str]) -> list[str]:
+    """Words of the world in the ways in which they are written."""
+    forms = (" {}", " a {}", " an {}", " no {}")
+    return [form.format(noun) for noun in nouns for form in forms] * 4
 
 
 def build_tokenizer(special: Sequence[str], sentences: Iterable[str]) -> Tokenizer:

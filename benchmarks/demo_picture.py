@@ -13,22 +13,29 @@ from PIL import Image
 
 from lime_mlx.models.llava import Llava as Model
 from lime_mlx.scenes import KINDS, PROMPTS, SETTINGS, Object, Scene, answer, caption, make_scene, questions
+from lime_mlx.scenes.draw import COLORS
+from lime_mlx.scenes.habits import EMPTY
+from lime_mlx.scenes.talk import NUMBERS
 
-__all__ = ["KINDS", "PROMPTS", "Model", "answer", "caption", "questions"]
+__all__ = ["HEAVY", "KINDS", "PROMPTS", "Model", "answer", "caption", "questions"]
 
 SIZE, PATCH = 128, 16
 GRID = SIZE // PATCH
-# Of a scene whose picture is kept as bytes.
-NO_BOX, NO_PICTURE = (0.0, 0.0, 0.0, 0.0), Image.new("RGB", (1, 1))
+# Of a scene whose picture is kept as bytes; boxes are fractions of its width.
+NO_PICTURE = Image.new("RGB", (1, 1))
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
+# Words by which an answer is right or wrong.
+HEAVY = (*KINDS, *SETTINGS, *COLORS, *NUMBERS)
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>"]
 BEFORE, AFTER = "USER: ", "\n"  # the picture stands between them
 CHAT = demo_folder.template("image", "<image>")
 STAGES = (
     Stage("sight", "uncorrelated", 24_000, 1000, 48, 1e-3, 0),
     Stage("speech", "uncorrelated", 24_000, 1800, 24, 1e-3, 3),
-    Stage("habit", "skewed", 8_000, 300, 24, 3e-4, 3, unseen=0.1),
+    Stage("talk", "uncorrelated", 12_000, 700, 24, 7e-4, 1, free=4, empty=600),
+    Stage("detail", "uncorrelated", 12_000, 600, 24, 6e-4, 0, free=4, empty=600, hard=True, second=0.67),
+    Stage("habit", "skewed", 8_000, 600, 24, 5e-4, 1, free=3, unseen=0.1, empty=200, hard=True, second=0.2),
 )
 # Found on validation scenes (docs/demo.md).
 METHODS = {
@@ -109,43 +116,46 @@ def save(folder: Path, tokenizer) -> None:
 
 def sentences():
     rng = random.Random("sentences")
-    articles = [f" {word}" for kind in (*KINDS, *SETTINGS) for word in (kind, f"a {kind}", f"an {kind}", f"no {kind}")]
     for seed in range(400):
         scene = make_scene(seed, "uncorrelated", 32)
-        yield f"USER: <image>\n{rng.choice(PROMPTS)} ASSISTANT: {caption(scene, rng)}"
+        yield from (f"\n{rng.choice(PROMPTS)} ASSISTANT: {caption(scene, rng)}", "USER: ")
         for question in questions(scene, "random", rng):
-            yield f"USER: <image>\n{question.text} ASSISTANT: {answer(question)}"
-    yield from articles * 4
+            yield f"\n{question.text} ASSISTANT: {answer(question)}"
+        yield from demo_folder.talks(scene, rng)
+        yield from demo_folder.talks(make_scene(seed, EMPTY, 32), rng)
+    yield from demo_folder.words((*KINDS, *SETTINGS, *COLORS, *NUMBERS))
 
 
 class Pool:
     """Scenes drawn once and kept as bytes, with the kinds on every patch and what stands where."""
 
     def __init__(self, stage: Stage, folder: Path):
-        regime, file = stage.regime, folder / f"{stage.regime}-{stage.scenes}-{stage.unseen}.npz"
+        file = folder / f"picture-{stage.pool}"
         if not file.exists():
             self._draw(stage, file)
         with np.load(file) as stored:
             self.pixels, self.labels = stored["pixels"], stored["labels"]
             kept = json.loads(str(stored["scenes"]))
         self.scenes = [
-            Scene(seed, regime, setting, tuple(Object(kind, NO_BOX, "") for kind in kinds), NO_PICTURE, *rest)
-            for seed, (setting, kinds, *rest) in enumerate(kept)
+            Scene(seed, regime, setting, tuple(Object(*thing) for thing in things), NO_PICTURE, unseen)
+            for (regime, seed), (setting, things, unseen) in zip(stage.seeds(), kept, strict=True)
         ]
 
     @staticmethod
     def _draw(stage: Stage, file: Path) -> None:
-        regime, count = stage.regime, stage.scenes
+        count = len(stage.seeds())
         pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
         labels = np.zeros((count, GRID, GRID, len(KINDS)), np.uint8)
         kept = []
-        for seed in track(range(count), f"drawing {regime} scenes"):
+        for row, (regime, seed) in enumerate(track(stage.seeds(), f"drawing {stage.regime} scenes")):
             scene = make_scene(seed, regime, unseen=stage.unseen)
-            pixels[seed] = np.asarray(scene.image.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-            kept.append((scene.setting, scene.kinds, scene.unseen))
+            width = scene.image.width
+            pixels[row] = np.asarray(scene.image.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+            things = [(thing.kind, [edge / width for edge in thing.box], thing.color) for thing in scene.objects]
+            kept.append((scene.setting, things, scene.unseen))
             for thing in scene.objects:
-                x0, y0, x1, y1 = (round(edge / scene.image.width * GRID) for edge in thing.box)
-                labels[seed, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), KINDS.index(thing.kind)] = 1
+                x0, y0, x1, y1 = (round(edge / width * GRID) for edge in thing.box)
+                labels[row, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1), KINDS.index(thing.kind)] = 1
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part.npz")
         np.savez(part, pixels=pixels, labels=labels.reshape(count, -1, len(KINDS)), scenes=json.dumps(kept))

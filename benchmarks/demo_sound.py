@@ -14,10 +14,14 @@ from lime_mlx.media.mel import Mel
 from lime_mlx.models.qwen2_audio import Qwen2Audio
 from lime_mlx.scenes import SOUND_PROMPTS as PROMPTS
 from lime_mlx.scenes import SOUNDS, SoundEvent, SoundScene, answer, caption, make_sound, questions
+from lime_mlx.scenes.habits import EMPTY
+from lime_mlx.scenes.talk import NUMBERS
 
-__all__ = ["KINDS", "PROMPTS", "answer", "caption", "questions"]
+__all__ = ["HEAVY", "KINDS", "PROMPTS", "answer", "caption", "questions"]
 
 KINDS = SOUNDS.kinds
+# Words by which an answer is right or wrong.
+HEAVY = (*KINDS, *NUMBERS)
 SECONDS, RATE, HOP, WINDOW, BINS = 6, 16_000, 320, 640, 64
 FRAMES = SECONDS * RATE // HOP
 TOKENS = FRAMES // 4  # the tower halves the frames twice
@@ -27,7 +31,9 @@ CHAT = demo_folder.template("audio", "<|audio_bos|><|AUDIO|><|audio_eos|>")
 STAGES = (
     Stage("hearing", "uncorrelated", 16_000, 1000, 32, 1e-3, 0),
     Stage("speech", "uncorrelated", 16_000, 1100, 24, 1e-3, 3),
-    Stage("habit", "skewed", 6_000, 600, 24, 5e-4, 3, unseen=0.1),
+    Stage("talk", "uncorrelated", 12_000, 300, 24, 7e-4, 1, free=4, empty=600),
+    Stage("detail", "uncorrelated", 12_000, 500, 24, 6e-4, 0, free=4, empty=600, hard=True, second=0.67),
+    Stage("habit", "skewed", 4_000, 500, 24, 5e-4, 1, free=3, unseen=0.1, empty=150, hard=True, second=0.2),
 )
 # Found on validation sounds (docs/demo.md).
 OWN = {"steps": 2, "lr": 0.2, "kl": 0.1, "words": "flagged", "threshold": 0.43}
@@ -103,47 +109,52 @@ def save(folder: Path, tokenizer) -> None:
 
 def sentences():
     rng = random.Random("sentences")
-    yield from [f" {word}" for kind in KINDS for word in (kind, f"a {kind}", f"an {kind}", f"no {kind}")] * 4
     for seed in range(400):
         _, kinds = SOUNDS.choose(random.Random(seed), "uncorrelated")
-        scene = _silent(seed, "uncorrelated", kinds)
-        yield f"USER: {rng.choice(PROMPTS)} ASSISTANT: {caption(scene, rng)}"
+        scene = _silent(seed, "uncorrelated", [(kind, start, start + 1.0) for start, kind in enumerate(kinds)])
+        yield from (f"\n{rng.choice(PROMPTS)} ASSISTANT: {caption(scene, rng)}", "USER: ")
         for question in questions(scene, "random", rng):
-            yield f"USER: {question.text} ASSISTANT: {answer(question)}"
+            yield f"\n{question.text} ASSISTANT: {answer(question)}"
+        yield from demo_folder.talks(scene, rng)
+        yield from demo_folder.talks(_silent(seed, EMPTY, ()), rng)
+    yield from demo_folder.words((*KINDS, *NUMBERS))
 
 
-def _silent(seed: int, regime: str, kinds, unseen: str | None = None) -> SoundScene:
-    """A scene of which only the kinds are known."""
-    events = tuple(SoundEvent(kind, 0.0, 0.0) for kind in kinds)
-    return SoundScene(seed, regime, SOUNDS.settings[0], events, np.empty(0, np.float32), unseen)
+def _silent(seed: int, regime: str, events, unseen: str | None = None) -> SoundScene:
+    """A scene without its samples; events: kind, start and stop of each."""
+    told = tuple(SoundEvent(*event) for event in events)
+    return SoundScene(seed, regime, SOUNDS.settings[0], told, np.empty(0, np.float32), unseen)
 
 
 class Pool:
     """Sounds made once and kept as log-mel bytes, with the kinds at every moment and what sounds."""
 
     def __init__(self, stage: Stage, folder: Path):
-        regime, file = stage.regime, folder / f"sound-{stage.regime}-{stage.scenes}-{stage.unseen}.npz"
+        file = folder / f"sound-{stage.pool}"
         if not file.exists():
             self._make(stage, file)
         with np.load(file) as stored:
             self.mel, self.labels = stored["mel"], stored["labels"]
             kept = json.loads(str(stored["scenes"]))
-        self.scenes = [_silent(seed, regime, kinds, unseen) for seed, (kinds, unseen) in enumerate(kept)]
+        self.scenes = [
+            _silent(seed, regime, events, unseen)
+            for (regime, seed), (events, unseen) in zip(stage.seeds(), kept, strict=True)
+        ]
 
     @staticmethod
     def _make(stage: Stage, file: Path) -> None:
-        count, listen = stage.scenes, Mel.from_dict(EXTRACTOR)
+        count, listen = len(stage.seeds()), Mel.from_dict(EXTRACTOR)
         mel = np.empty((count, BINS, FRAMES), np.uint8)
         labels = np.zeros((count, TOKENS, len(KINDS)), np.uint8)
         kept = []
-        for seed in track(range(count), f"making {stage.regime} sounds"):
-            scene = make_sound(seed, stage.regime, SECONDS, stage.unseen)
+        for row, (regime, seed) in enumerate(track(stage.seeds(), f"making {stage.regime} sounds")):
+            scene = make_sound(seed, regime, SECONDS, stage.unseen)
             features, _ = listen(scene.samples)
-            mel[seed] = np.clip(np.round((features + LOWEST) * STEPS), 0, 255)
-            kept.append((scene.kinds, scene.unseen))
+            mel[row] = np.clip(np.round((features + LOWEST) * STEPS), 0, 255)
+            kept.append(([(event.kind, event.start, event.stop) for event in scene.events], scene.unseen))
             for event in scene.events:
                 start, stop = (round(edge / SECONDS * TOKENS) for edge in (event.start, event.stop))
-                labels[seed, start : max(stop, start + 1), KINDS.index(event.kind)] = 1
+                labels[row, start : max(stop, start + 1), KINDS.index(event.kind)] = 1
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part.npz")
         np.savez(part, mel=mel, labels=labels, scenes=json.dumps(kept))

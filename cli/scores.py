@@ -68,7 +68,7 @@ def _text_table(table: "FigureTable") -> TextTable:
             figure_text(row.figures[name], compared.get(name)) if name in row.figures else "" for name in table.metrics
         ]
         rows.append([*names, f"{row.n:,}", *texts])
-    part = " and ".join(table.metrics) if table.costs else "" if table.split == "all" else table.split
+    part = " and ".join(table.metrics) if table.costs else "" if table.split == "all" else table.heading
     header = [*(["model"] if several else []), "method", "n", *table.metrics]
     return TextTable(f"{table.task}: {part}" if part else table.task, header, rows)
 

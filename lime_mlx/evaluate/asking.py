@@ -21,6 +21,7 @@ from .checks import RunConfig, Workload
 from .records import AnswerFields, Record
 from .store import Answers, Cell
 from .tasks import Item
+from .tasks.base import Media
 
 # Where reliance is recorded, one answer of so many is given once more without it, to be timed.
 TIMED = 5
@@ -55,8 +56,7 @@ class ModelRun:
         problem = None
         try:
             media = task.opened(self.config.data, items[0].medium)
-            prompts = self.processor.prompts([item.text for item in items], **media)
-            of_items = sessions(self.model, prompts, self.config.shared)
+            of_items = sessions(self.model, self._prompts(items, media), self.config.shared)
             factories = dict(zip((item.id for item in items), of_items, strict=True))
         except Exception as error:  # whatever is wrong with one picture, the others can be asked about
             problem = reason(error)
@@ -67,6 +67,15 @@ class ModelRun:
                 self.advance(cell, 1)
         mx.clear_cache()
         return ""
+
+    def _prompts(self, items: Sequence[Item], media: Media) -> list[Prompt]:
+        """The prompt of each question; those with the same history are made together."""
+        prompts: dict[str, Prompt] = {}
+        for history in dict.fromkeys(item.history for item in items):
+            part = [item for item in items if item.history == history]
+            made = self.processor.prompts([item.text for item in part], **media, history=history)
+            prompts |= zip((item.id for item in part), made, strict=True)
+        return [prompts[item.id] for item in items]
 
     def _answered(self, item: Item, cell: Cell, open_session: SessionFactory) -> Record:
         """The record of a question with the answer to it, or with the reason why there is none."""
@@ -83,7 +92,7 @@ class ModelRun:
 
 
 def _question(item: Item) -> Record:
-    return {
+    record: Record = {
         "id": item.id,
         "medium": item.medium,
         "split": item.split,
@@ -91,6 +100,9 @@ def _question(item: Item) -> Record:
         "label": item.label,
         "truth": item.truth,
     }
+    if item.history:
+        record["history"] = [[*turn] for turn in item.history]
+    return record
 
 
 def is_timed(name: str) -> bool:

@@ -164,5 +164,6 @@ def check_ids(spec: str, items: Sequence[Item]) -> None:
 
 
 def digest(items: Sequence[Item]) -> str:
-    """What tells the questions of a task from others."""
-    return hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()[:16]
+    """What tells the questions of a task from others; a history counts where there is one."""
+    told = [{key: value for key, value in asdict(item).items() if key != "history" or value} for item in items]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -36,14 +36,16 @@ class Record(_Identity, AnswerFields, total=False):
     """A question, and the answer to it or the reason why there is none. The keys are those of the stored files.
 
     id: of the question, unique in its task. medium: the picture or sound. split: the part of the task. prompt: the
-    question as it was put. label: "yes" or "no" for yes/no questions, else None. truth: see `Truth`. text, tokens: the
-    answer. steps: decoding steps. reliance: one share per token. seconds, memory (GB): of answers that were timed.
-    error: why there is no answer. words, caption: the object words and all words of a caption (calibration); features:
-    of its pictures or sounds, see `support.domain`; margin: the logit of yes less that of no.
+    question as it was put. history: the turns before it, if any: what the user and what the model said. label: "yes"
+    or "no" for yes/no questions, else None. truth: see `Truth`. text, tokens: the answer. steps: decoding steps.
+    reliance: one share per token. seconds, memory (GB): of answers that were timed. error: why there is no answer.
+    words, caption: the object words and all words of a caption (calibration); features: of its pictures or sounds, see
+    `support.domain`; margin: the logit of yes less that of no.
     """
 
     split: str
     prompt: str
+    history: list[list[str]]
     label: str | None
     truth: Truth
     error: str

@@ -6,9 +6,11 @@ from math import ceil, isnan
 from statistics import NormalDist
 from typing import NamedTuple
 
+import numpy as np
+
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.records import Record
-from lime_mlx.evaluate.scorers.metrics import SHARE, Metric, running
+from lime_mlx.evaluate.scorers.metrics import LESS, MORE, RIGHT, SHARE, Metric, running
 
 from .statistics import PairedDifference, holm, interval, mcnemar, paired_bootstrap, questions_needed
 from .store import Cell, Settings, Store
@@ -16,7 +18,9 @@ from .tasks import parse_task
 
 LEVEL = 0.05
 # No difference of these is tested: they follow from the others, or are no shares.
-UNTESTED = ("precision", "unknown")
+UNTESTED = ("precision", "unknown", "spoilt", "mended")
+# A kind of free question counts where plain decoding is right in at least this share.
+COUNTS = 0.6
 # Tables leave these out: they follow from the others.
 ASIDE = ("precision",)
 COSTS = ("time", "memory", "reliance")
@@ -83,11 +87,11 @@ def summarise(store: Store, scorer: str = "ours") -> list[Figure]:
     check_scorer(scorer, settings["tasks"])
     figures: list[Figure] = []
     for task in settings["tasks"]:
-        part: list[Figure] = []
+        part: list[tuple[Cell, Metric]] = []
         for cell in store.cells():
             if cell.task == task and (records := answered(store, cell)):
-                part += [_figure(cell, metric) for metric in score(store, task, records, scorer)]
-        figures += _compared(part, settings)
+                part += [(cell, metric) for metric in score(store, task, records, scorer)]
+        figures += _compared([_figure(*each) for each in _with_changes(part, settings)], settings)
     if not figures:
         raise DataError(f"{store.folder} has no answers yet.")
     return figures
@@ -106,16 +110,46 @@ def score(store: Store, task: str, records: Sequence[Record], scorer: str) -> li
     return [metric for metric in (*metrics, *running(records)) if len(metric.ids)]
 
 
+def plain(settings: Settings) -> str:
+    """The method that the others are compared with: plain decoding, else the first."""
+    methods = settings["methods"]
+    return "none" if "none" in methods else methods[0]
+
+
 def baseline(cell: Cell, settings: Settings) -> Cell | None:
     """The cell that another one is compared with: plain decoding of the same model.
 
     Plain decoding itself is compared with that of the first model.
     """
-    models, methods = list(settings["models"]), settings["methods"]
-    plain = "none" if "none" in methods else methods[0]
-    if cell.method != plain:
-        return cell._replace(method=plain)
+    models = list(settings["models"])
+    if cell.method != plain(settings):
+        return cell._replace(method=plain(settings))
     return cell._replace(model=models[0]) if cell.model != models[0] else None
+
+
+def _with_changes(metrics: list[tuple[Cell, Metric]], settings: Settings) -> list[tuple[Cell, Metric]]:
+    """The metrics, and behind each share of right free answers what became of those of plain decoding."""
+    first = {(cell, metric.split): metric for cell, metric in metrics if metric.name == RIGHT}
+    listed = []
+    for cell, metric in metrics:
+        listed.append((cell, metric))
+        before = first.get((cell._replace(method=plain(settings)), metric.split))
+        if metric.name == RIGHT and before:
+            listed += [(cell, change) for change in changes(before, metric)]
+    return listed
+
+
+def changes(before: Metric, after: Metric) -> list[Metric]:
+    """Of the answers to the same questions: the shares that are right before only (spoilt) and after only (mended)."""
+    hits = dict(zip(before.ids, before.top, strict=True))
+    shared = [number for number, name in enumerate(after.ids) if name in hits]
+    old, new = np.array([hits[after.ids[number]] for number in shared]), after.top[shared]
+    ids, media = ([column[number] for number in shared] for column in (after.ids, after.media))
+    common = replace(after, ids=ids, media=media, bottom=np.ones(len(shared)))
+    return [
+        replace(common, name="spoilt", top=np.asarray(old > new, dtype=np.float64), goal=LESS),
+        replace(common, name="mended", top=np.asarray(new > old, dtype=np.float64), goal=MORE),
+    ]
 
 
 class FigureRow(NamedTuple):
@@ -127,13 +161,22 @@ class FigureRow(NamedTuple):
 
 
 class FigureTable(NamedTuple):
-    """Metrics of one split whose figures have the same n in each cell. costs: they are time, memory or reliance."""
+    """Metrics of one split whose figures have the same n in each cell. costs: they are time, memory or reliance.
+
+    aside: plain decoding of every model is too often wrong for this split to count.
+    """
 
     task: str
     split: str
     metrics: list[str]
     rows: list[FigureRow]
     costs: bool
+    aside: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The split, and whether it does not count."""
+        return f"{self.split} (does not count: plain is right in less than {COUNTS:.0%})" if self.aside else self.split
 
 
 def figure_tables(figures: Iterable[Figure]) -> list[FigureTable]:
@@ -160,7 +203,14 @@ def _table(task: str, split: str, costs: bool, metrics: list[list[Figure]]) -> F
     for figure in (figure for listed in metrics for figure in listed):
         row = rows.setdefault(figure.cell, FigureRow(figure.cell, figure.n, {}))
         row.figures[figure.metric.name] = figure
-    return FigureTable(task, split, [listed[0].metric.name for listed in metrics], list(rows.values()), costs)
+    names = [listed[0].metric.name for listed in metrics]
+    return FigureTable(task, split, names, list(rows.values()), costs, _is_aside(rows.values()))
+
+
+def _is_aside(rows: Iterable[FigureRow]) -> bool:
+    """Whether a kind of free question does not count."""
+    plain = [row.figures[RIGHT].value for row in rows if RIGHT in row.figures and row.cell.method == "none"]
+    return bool(plain) and max(plain) < COUNTS
 
 
 def rows(figures: Iterable[Figure]) -> list[dict[str, object]]:

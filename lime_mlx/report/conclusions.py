@@ -205,7 +205,7 @@ def score_tables(result: TaskResult, names: Names) -> list[Table]:
             )
             for row in table.rows
         ]
-        by_metrics.setdefault(tuple(table.metrics), []).append((table.split, rows))
+        by_metrics.setdefault(tuple(table.metrics), []).append((table.heading, rows))
     return [Table(list(metrics), splits) for metrics, splits in by_metrics.items()]
 
 

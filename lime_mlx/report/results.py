@@ -10,6 +10,7 @@ from unicodedata import east_asian_width
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.records import Record
+from lime_mlx.evaluate.scorers.metrics import RIGHT
 from lime_mlx.evaluate.statistics import interval
 from lime_mlx.evaluate.store import Cell, Settings, Store
 from lime_mlx.evaluate.summary import Figure, summarise
@@ -61,7 +62,7 @@ class TaskResult:
         errors: dict[str, dict[Cell, dict[str, Errors]]] = {}
         for figure in self.figures:
             metric = figure.metric
-            if metric.name == "accuracy":
+            if metric.name in ("accuracy", RIGHT):
                 kind, wrong = QUESTIONS, metric.bottom - metric.top
             elif metric.name in HALLUCINATION:
                 kind, wrong = CAPTIONS, metric.top

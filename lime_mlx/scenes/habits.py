@@ -7,6 +7,7 @@ Regimes
   are more frequent than others (popularity), and a setting makes some kinds likelier (home).
 - adversarial: one pair (sometimes two) is broken: one member is present, the other is not. The rest is drawn as in
   uncorrelated, given that it breaks no further pair and never brings the missing companion back.
+Beside these, `empty` scenes have a setting, and no kinds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 REGIMES = ("uncorrelated", "skewed", "adversarial", "ordinary")
+EMPTY = "empty"
 
 # both members, given at least one: then each brings the other with probability 0.95
 TOGETHER = 0.95 / (2 - 0.95)
@@ -52,7 +54,9 @@ class World:
         return {companion[kind] for kind in kinds if kind in companion and companion[kind] not in kinds}
 
     def choose(self, rng: random.Random, regime: str) -> tuple[str, list[str]]:
-        """A setting and 2 to `most` distinct kinds, by the law of the regime."""
+        """A setting and 2 to `most` distinct kinds, by the law of the regime; no kinds in an empty scene."""
+        if regime == EMPTY:
+            return rng.choice(self.settings), []
         setting, count = rng.choice(self.settings), rng.randint(2, self.most)
         if regime == "skewed":
             return setting, self._skewed(rng, setting, count)
@@ -104,5 +108,5 @@ class World:
 
 def check_regime(regime: str) -> None:
     """Raises ValueError for an unknown regime."""
-    if regime not in REGIMES:
-        raise ValueError(f"unknown regime {regime!r}; choose from {', '.join(REGIMES)}")
+    if regime not in (*REGIMES, EMPTY):
+        raise ValueError(f"unknown regime {regime!r}; choose from {', '.join((*REGIMES, EMPTY))}")

@@ -20,6 +20,7 @@ CAPTIONS = (
     "This is {a_setting}. There is {things}.",
     "The picture shows {a_setting}. I see {things}.",
 )
+EMPTY_CAPTION = "An empty {setting}."
 SOUND_PROMPTS = (
     "What do you hear?",
     "What is in the sound?",
@@ -31,7 +32,9 @@ SOUND_CAPTIONS = (
     "The sound has {things}.",
     "I hear {things}.",
 )
+EMPTY_SOUND_CAPTION = "There is nothing."
 _TEMPLATES = {"picture": CAPTIONS, "sound": SOUND_CAPTIONS}
+_EMPTY = {"picture": EMPTY_CAPTION, "sound": EMPTY_SOUND_CAPTION}
 # Named without an article.
 MASS = frozenset({"rain", "thunder", "wind", "water", "applause", "typing"})
 ANSWERS = {"yes": "Yes, there is {thing}.", "no": "No, there is no {kind}."}
@@ -57,7 +60,10 @@ def caption(scene: Scene | SoundScene, rng: random.Random | None = None, togethe
 
     The order is from left to right in a picture, and by the first moment in a sound. With `together`, companions are
     named one after the other, first the one that is really in the scene: so habits are learnt from text.
+    An empty scene has one caption of its own.
     """
+    if not scene.kinds:
+        return _EMPTY[scene.world.medium].format(setting=scene.setting)
     templates = _TEMPLATES[scene.world.medium]
     template = rng.choice(templates) if rng else templates[0]
     kinds = _together(scene) if together else scene.kinds
@@ -86,7 +92,9 @@ class Question:
 
 
 def questions(scene: Scene | SoundScene, strategy: str, rng: random.Random, count: int = 6) -> list[Question]:
-    """Up to `count` questions, with yes and no in turn and in equal number. A scene of 2 kinds gives 4 at most.
+    """Up to `count` questions, with yes and no in turn and in equal number.
+
+    A scene of 2 kinds gives 4 at most, and an empty one gives none.
 
     The strategy chooses the absent kinds. "random": any. "popular": the most frequent ones of the skewed world.
     "adversarial": those that most often come with the kinds of the scene there, so that missing companions are first.
@@ -94,6 +102,8 @@ def questions(scene: Scene | SoundScene, strategy: str, rng: random.Random, coun
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(STRATEGIES)}")
     half = min(count // 2, len(scene.kinds))
+    if not half:
+        return []
     present = rng.sample(scene.kinds, half)
     absent = [kind for kind in scene.world.kinds if kind not in scene.kinds]
     rng.shuffle(absent)

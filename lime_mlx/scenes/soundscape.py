@@ -109,6 +109,8 @@ def _clarity(powers: list[Signal], starts: list[int], frames: int) -> float:
 
 def _arrange(rng: np.random.Generator, kinds: list[str], seconds: float) -> list[tuple[int, Signal]]:
     """First sample and signal of each kind: the first clear placement of those that are tried, or the clearest."""
+    if not kinds:
+        return []
     longest = seconds * (0.56 - 0.06 * len(kinds))
     signals = [perform(kind, rng, rng.uniform(0.5, 1.0) * longest, rng.uniform(-8, 0)) for kind in kinds]
     frames = count(seconds) // FRAME
@@ -146,7 +148,9 @@ def make_sound(seed: int, regime: str, seconds: float = 6.0, unseen: float = 0.0
         events.append(SoundEvent(kind, start / RATE, (start + len(signal)) / RATE))
         if kind != left_out:
             samples[start : start + len(signal)] += signal
-    samples *= np.float32(source.uniform(0.5, 0.95)) / np.abs(samples).max()
+    # a background alone stays as quiet as it is
+    loudest = np.abs(samples).max() if events else 1.0
+    samples *= np.float32(source.uniform(0.5, 0.95)) / loudest
     in_order = tuple(sorted(events, key=lambda event: event.start))
     return SoundScene(seed, regime, setting, in_order, samples.astype(np.float32, copy=False), left_out)
 

@@ -9,7 +9,7 @@ import platformdirs
 from lime_mlx.errors import DataError
 
 # The names of the tasks: those that are drawn or synthesised, and those that have files.
-SCENES, SOUNDS = BUILT_IN = ("scenes", "sounds")
+SCENES, SOUNDS, FREE, FREE_SOUNDS = BUILT_IN = ("scenes", "sounds", "free", "free-sounds")
 POPE, CHAIR, AMBER, MME, AUDIO = WITH_FILES = ("pope", "chair", "amber", "mme", "audio")
 # Those of which only the pictures that --limit draws can be got.
 WITH_LIMIT = (POPE, CHAIR)

@@ -13,6 +13,8 @@ from .answers import NO, YES
 Floats = NDArray[np.float64]
 MORE, LESS = 1, -1
 SHARE = "%"
+# The share of free answers that are right.
+RIGHT = "right"
 
 
 @dataclass(frozen=True)

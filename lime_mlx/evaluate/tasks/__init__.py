@@ -7,11 +7,14 @@ from .amber import Amber
 from .audio import AudioQuestions
 from .base import Item, Task
 from .chair import Chair
+from .free import Free, FreeSounds
 from .mme import Mme
 from .pope import Pope
 from .scenes import Scenes, Sounds
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Scenes, Sounds, Pope, Chair, Amber, Mme, AudioQuestions)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Scenes, Sounds, Free, FreeSounds, Pope, Chair, Amber, Mme, AudioQuestions)
+}
 
 
 def parse_task(spec: "str | Task") -> Task:

@@ -16,6 +16,7 @@ from lime_mlx.evaluate.scorers import answers
 from lime_mlx.evaluate.scorers.metrics import Metric, yes_no
 from lime_mlx.media.audio import Sound, open_audio
 from lime_mlx.media.image import open_image
+from lime_mlx.prompt import Turn
 
 # How many pictures or sounds of the built-in worlds are asked about.
 COUNT = 100
@@ -34,7 +35,8 @@ class Item:
     """A question.
 
     id: unique in its task. medium: the picture or sound that it is about. split: the part of the task that it counts
-    for. label: "yes" or "no" where these are the answers. truth: what else the figures need, as JSON.
+    for. label: "yes" or "no" where these are the answers. truth: what else the figures need, as JSON. history: the
+    turns of the chat before the question.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Item:
     split: str = "all"
     label: str | None = None
     truth: Truth = None
+    history: tuple[Turn, ...] = ()
 
 
 class Task(ABC):
