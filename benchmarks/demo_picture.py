@@ -39,6 +39,7 @@ STAGES = (
 )
 # Found on validation scenes (docs/demo.md).
 METHODS = {
+    "yesno": {"threshold": 0.517},
     "kvsmooth": {"ref": 0.2, "clip": 0.1, "smooth": "v"},
     "dleaf": {"gamma": 0.3},
     "vcd": {"alpha": 0.3},
@@ -47,9 +48,10 @@ LIME = {
     "fast": {"steps": 2, "lr": 0.2, "words": "flagged", "threshold": 0.3},
     "exact": {"steps": 2, "lr": 0.2, "words": "flagged", "threshold": 0.3},
     "detector": {
-        "weights": {"share": -12.483, "positive": -1.868, "peak": 1.883, "certainty": -1.79},
-        "intercept": 4.293,
-        "threshold": 0.462,
+        "weights": {"share": -16.83, "positive": -1.064, "peak": 1.443, "certainty": -2.264},
+        "intercept": 4.336,
+        "threshold": 0.5698,
+        "asking": {"relevance": 0.5212, "margin": -0.6633, "intercept": 0.8781, "lowest": 0.007045},
     },
     "methods": METHODS,
 }

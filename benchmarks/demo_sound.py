@@ -38,6 +38,7 @@ STAGES = (
 # Found on validation sounds (docs/demo.md).
 OWN = {"steps": 2, "lr": 0.2, "kl": 0.1, "words": "flagged", "threshold": 0.43}
 METHODS = {
+    "yesno": {"threshold": 1.703},
     "kvsmooth": {"ref": 0.3, "clip": 0.1, "smooth": "v"},
     "dleaf": {"gamma": 0.3},
     "aad": {"alpha": 0.25},
@@ -50,9 +51,10 @@ LIME = {
     "exact": OWN,
     "methods": METHODS,
     "detector": {
-        "weights": {"share": 5.995, "positive": -2.564, "peak": -2.327, "certainty": 1.117},
-        "intercept": 7.203,
-        "threshold": 0.432,
+        "weights": {"share": -0.1432, "positive": -2.496, "peak": -1.227, "certainty": -1.598},
+        "intercept": 6.105,
+        "threshold": 0.2703,
+        "asking": {"relevance": 0.903, "margin": -0.7819, "intercept": 4.389, "lowest": 0.2645},
     },
 }
 AUDIO = {
