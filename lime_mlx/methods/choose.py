@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from lime_mlx.asking import completions, margins
 from lime_mlx.errors import MethodError
 from lime_mlx.models.base import Model
-from lime_mlx.prompt import Noun
+from lime_mlx.prompt import Noun, Place, Prompt
 from lime_mlx.session import Session
 from lime_mlx.spec import Range
+from lime_mlx.support.content import APOSTROPHES
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.nouns import Place, noun_phrase, noun_place
+from lime_mlx.support.grammars import GRAMMARS
 from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax
 
 from .base import Forward, PlainDecoding, Prepared, Wrapper
@@ -44,7 +45,7 @@ class Choose(Wrapper):
     threshold: words with this p_unsupported or more are flagged; None takes the detector's own, 0.5 without one. back:
     how often an answer may go back; 0 never does. ask: the model is asked about nouns of which relevance alone is not
     sure (flagged), about every noun (always) or never. A model that was not calibrated has only the question: the word
-    is flagged where the model itself says no.
+    is flagged where the model itself says no. In a language that we have no grammar of, no word is judged.
     """
 
     name = "choose"
@@ -55,6 +56,15 @@ class Choose(Wrapper):
     threshold: Annotated[float, Range(0)] | None = None
     back: Annotated[int, Range(0)] = 6
     ask: Literal["never", "flagged", "always"] = "flagged"
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        notes = super().notes(prompt)
+        if prompt.language is not None and not prompt.language.judges:
+            *names, last = (grammar.name for grammar in GRAMMARS)
+            notes.append(
+                f"Note: words are judged in {', '.join(names)} and {last} only; choose leaves this answer as it is."
+            )
+        return notes
 
     def prepare(self, model: Model) -> PreparedChoose:
         if self.k > model.language_model.config.vocab_size:
@@ -154,7 +164,9 @@ class PreparedChoose(Prepared):
 
     def _forward(self, session: Session) -> Forward:
         """The forward of the method inside, with the relevance of the likeliest token if that is to be judged."""
-        judging, session.judging = session.judging, self.detector is not None
+        language = session.prompt.language
+        judging = session.judging
+        session.judging = self.detector is not None and (language is None or language.judges)
         try:
             return self.inner.step(session)
         finally:
@@ -194,9 +206,11 @@ class PreparedChoose(Prepared):
             return Place(False)
         before = language.text(session.generated)
         piece = language.text([*session.generated, token])[len(before) :]
+        if piece[:1] in APOSTROPHES:
+            before += piece[:1]
         if before and not piece[:1].isspace() and before[-1:].isalnum():
             return None
-        return noun_place(before)
+        return language.noun_place(before)
 
     def _judged(
         self,
@@ -207,9 +221,30 @@ class PreparedChoose(Prepared):
         place: Place,
         relevance: NDArray[np.float32] | None,
     ) -> list[Candidate]:
-        """Candidates with their support. relevance (T,): of the only token, where it is known."""
+        """Candidates with their support; those that name nothing are not judged.
+
+        relevance (T,): of the only token, where it is known.
+        """
+        names = self._names(session, tokens)
+        naming = [token for token in tokens if names[token] or session.prompt.language is None]
+        supports = self._supports(session, forward, naming, [place.noun(names[token]) for token in naming], relevance)
+        said = set() if place.definite else self._said(session)
+        return [
+            Candidate(token, float(logp[token]), supports.get(token, 0.0), names[token].casefold() in said)
+            for token in tokens
+        ]
+
+    def _supports(
+        self,
+        session: Session,
+        forward: Forward,
+        tokens: list[int],
+        nouns: list[Noun],
+        relevance: NDArray[np.float32] | None,
+    ) -> dict[int, float]:
+        """p_unsupported of each token, which begins the name of a thing."""
         if not tokens:
-            return []
+            return {}
         p_unsupported = [0.0] * len(tokens)
         detector = self.detector
         if detector is not None:
@@ -219,18 +254,12 @@ class PreparedChoose(Prepared):
                 detector.p_unsupported(from_relevance(row, session.modality) | from_logits(logits, token))
                 for row, token in zip(rows, tokens, strict=True)
             ]
-        names = self._names(session, tokens)
         asked = [index for index, p in enumerate(p_unsupported) if self._asks(p)]
-        nouns = [Noun(names[index], place.article) for index in asked]
-        for index, margin in zip(asked, margins(session, nouns), strict=True):
+        for index, margin in zip(asked, margins(session, [nouns[index] for index in asked]), strict=True):
             if margin is not None:
                 p = p_unsupported[index]
                 p_unsupported[index] = _sigmoid(-margin) if detector is None else detector.asked(p, margin)
-        said = set() if place.definite else self._said(session)
-        return [
-            Candidate(token, float(logp[token]), p, name.casefold() in said)
-            for token, p, name in zip(tokens, p_unsupported, names, strict=True)
-        ]
+        return dict(zip(tokens, p_unsupported, strict=True))
 
     def _asks(self, p_unsupported: float) -> bool:
         """Whether the model is asked about a word."""
@@ -240,13 +269,14 @@ class PreparedChoose(Prepared):
             return True
         return self.detector.asks(p_unsupported)
 
-    def _names(self, session: Session, tokens: list[int]) -> list[str]:
-        """The names that the tokens begin; empty for a prompt that no processor made."""
+    def _names(self, session: Session, tokens: list[int]) -> dict[int, str]:
+        """The name that each token begins; empty where it names nothing, and for a prompt that no processor made."""
         language = session.prompt.language
         if language is None:
-            return [""] * len(tokens)
+            return dict.fromkeys(tokens, "")
         session.prefill(session.embeds.shape[1])
-        return [noun_phrase(language.text(word)) for word in completions(session, tokens)]
+        words = completions(session, tokens)
+        return {token: language.noun_phrase(language.text(word)) for token, word in zip(tokens, words, strict=True)}
 
     def _said(self, session: Session) -> set[str]:
         """The names of things in the sentence so far."""
@@ -260,11 +290,11 @@ class PreparedChoose(Prepared):
                 run.append(token)
                 continue
             if run:
-                said.add(noun_phrase(language.text(run)).casefold())
+                said.add(language.noun_phrase(language.text(run)).casefold())
                 run = []
             if token >= 0 and any(end in language.text([token]) for end in SENTENCE_ENDS):
                 said.clear()
-        return said
+        return said - {""}
 
     def _relevance(self, session: Session, tokens: list[int]) -> list[NDArray[np.float32]]:
         session.prefill()
