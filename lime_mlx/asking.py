@@ -7,17 +7,29 @@ The question stands alone, with the picture or sound and without the answer so f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
 from lime_mlx.cache import overlays
 from lime_mlx.errors import PromptError
-from lime_mlx.prompt import Noun, Question
+from lime_mlx.prompt import Language, Noun, Question
 from lime_mlx.session import Session
 
 # A word or name is completed with at most so many tokens.
 LONGEST = 8
+
+
+@dataclass(frozen=True)
+class AskBack:
+    """Asks about the prompt of a session, whose language is known. See `margins`."""
+
+    session: Session
+    language: Language
+
+    def __call__(self, nouns: Sequence[Noun]) -> list[float | None]:
+        return margins(self.session, nouns)
 
 
 def margins(session: Session, nouns: Sequence[Noun]) -> list[float | None]:

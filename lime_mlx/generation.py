@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import cast
 
 import mlx.core as mx
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.answer import Answer, Cost, Response, collect
-from lime_mlx.asking import margins
+from lime_mlx.asking import AskBack
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
@@ -227,7 +226,8 @@ def stream_generate(
     "lime:steps=3"; None resolves as `resolve_method` says. Sampling: see `lime_mlx.sampling.Sampling`; `sampler` takes
     its place. stop: texts that end the answer and are left out of it. reliance: shares and statistics for every token
     (one backward pass each); relevance: keep the arrays (T,). measure: time plain decoding at the end, for
-    `Response.cost`. notice: is called with a sentence for the user, about an opened file or an answer that was cut.
+    `Response.cost`. notice: is called with a sentence for the user, about an opened file, a cut answer or the
+    method.
     """
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
@@ -235,9 +235,11 @@ def stream_generate(
     limit = _token_limit(model, opened, max_tokens, notice)
     mx.reset_peak_memory()
     chosen = resolve_method(method, opened, model)
-    if method is None and notice is not None:
-        for note in calibration_note(chosen, opened, model):
-            notice(note)
+    if notice is not None:
+        for sentence in chosen.notes(opened):
+            notice(sentence)
+        for sentence in calibration_note(chosen, opened, model) if method is None else ():
+            notice(sentence)
     clock = _Clock()
     session = start(
         model,
@@ -252,7 +254,8 @@ def stream_generate(
     text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)
     tokens: list[int] = []
-    ask = partial(margins, session) if opened.language is not None and reliance and session.modality.any() else None
+    asks = reliance and session.modality.any()
+    ask = AskBack(session, opened.language) if opened.language is not None and asks else None
     for count, step in enumerate(clock.timed(steps(session, chosen, limit, picker, ends)), start=1):
         clock.tick(count)
         tokens.append(step.token)

@@ -14,9 +14,10 @@ from tokenizers.decoders import ByteLevel
 from lime_mlx.errors import PromptError
 from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound
-from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Prompt, Question, Sibling, Turn, YesNo
+from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Place, Prompt, Question, Sibling, Turn, YesNo
 from lime_mlx.support.content import content_tokens
-from lime_mlx.support.existence import asked, form_of
+from lime_mlx.support.grammars import ENGLISH, Grammar, grammar_of, may_be
+from lime_mlx.support.nouns import noun_phrase, noun_place, nouns
 from lime_mlx.support.prompted import folded, prompted_tokens, spellings
 
 Source = TypeVar("Source", Image.Image, Sound)
@@ -148,6 +149,7 @@ class Processor:
         self.eos_token_ids = frozenset(tokenizer.eos_token_ids)
         self._template, self._vocab_size = template, vocab_size
         self._media = {medium.kind: medium for medium in media}
+        self._content: dict[str, NDArray[np.bool_]] = {}
 
     def prompt(
         self,
@@ -213,16 +215,26 @@ class Processor:
         detokenizer.reset()
         return detokenizer
 
-    @cached_property
+    @property
     def content(self) -> NDArray[np.bool_]:
-        """(V,) bool: tokens that can name something."""
-        return content_tokens(self._pieces)
+        """(V,) bool: tokens that can name something in English."""
+        return self.content_of(ENGLISH)
+
+    def content_of(self, grammar: Grammar) -> NDArray[np.bool_]:
+        """(V,) bool: tokens that can name something in a language."""
+        if grammar.name not in self._content:
+            self._content[grammar.name] = content_tokens(self._pieces, grammar)
+        return self._content[grammar.name]
 
     def prompted(self, texts: Iterable[str]) -> NDArray[np.bool_]:
-        """(V,) bool: the content tokens that texts of the user bring in, in any spelling."""
+        """(V,) bool: the tokens that texts of the user bring in, in any spelling."""
+        return prompted_tokens(map(self.without_media, texts), self._pieces, self._spellings, self.encode)
+
+    def without_media(self, text: str) -> str:
+        """A text of the user without the tokens that say where pictures and sounds stand."""
         for token in map(self._token, self._media):
-            texts = [text.replace(token, " ") for text in texts]
-        return self.content & prompted_tokens(texts, self._pieces, self._spellings, self.encode)
+            text = text.replace(token, " ")
+        return text
 
     def tokens(self, word: str) -> Sequence[int]:
         """The tokens that say `word` alone, in any case, with or without a leading space; empty where none does."""
@@ -332,13 +344,22 @@ class PromptLanguage:
         self._processor, self._chat, self._media, self._ids = processor, chat, media, ids
         self._questions: dict[Noun, Question] = {}
 
+    @cached_property
+    def grammar(self) -> Grammar | None:
+        """Of the language of the prompt; None where we have none."""
+        return grammar_of(map(self._processor.without_media, reversed(self._chat.users)))
+
+    @property
+    def judges(self) -> bool:
+        return self.grammar is not None
+
     @property
     def content(self) -> NDArray[np.bool_]:
-        return self._processor.content
+        return self._processor.content_of(self.grammar or ENGLISH)
 
     @cached_property
     def prompted(self) -> NDArray[np.bool_]:
-        return self._processor.prompted(filter(None, (*self._chat.users, self._chat.system)))
+        return self.content & self._processor.prompted(filter(None, (*self._chat.users, self._chat.system)))
 
     @property
     def ends(self) -> frozenset[int]:
@@ -349,9 +370,20 @@ class PromptLanguage:
 
     @cached_property
     def yes_no(self) -> YesNo:
-        form = form_of(self._chat.text)
-        yes, no = ({token for word in words for token in self._processor.starts(word)} for words in (form.yes, form.no))
+        grammar = self.grammar or ENGLISH
+        starts = self._processor.starts
+        yes, no = ({token for word in words for token in starts(word)} for words in (grammar.yes, grammar.no))
         return YesNo(sorted(yes - no), sorted(no - yes))
+
+    def noun_place(self, before: str) -> Place | None:
+        grammar = self.grammar
+        return noun_place(before, grammar) if grammar is not None and may_be(before, grammar) else None
+
+    def noun_phrase(self, text: str) -> str:
+        return noun_phrase(text, self.grammar or ENGLISH)
+
+    def nouns(self, text: str) -> list[Noun]:
+        return [] if self.grammar is None else nouns(text, self.grammar)
 
     def text(self, tokens: Sequence[int]) -> str:
         return self._processor.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -375,7 +407,7 @@ class PromptLanguage:
             raise PromptError(
                 "The vocabulary of this model has no tokens that tell yes from no, so it cannot be asked."
             )
-        text = asked(form_of(self._chat.text), noun.text.strip(), noun.article, kinds)
+        text = (self.grammar or ENGLISH).question(noun._replace(text=noun.text.strip()), kinds)
         return Question(*self.sibling(text), self.yes_no)
 
     def sibling(self, text: str) -> Sibling:

@@ -117,10 +117,26 @@ class Chat:
 
 
 class Noun(NamedTuple):
-    """The name of a thing. article: it takes one, as "a dog" does and "rain" does not."""
+    """The name of a thing. article: it takes one, as "a dog" does and "rain" does not.
+
+    determiner: the indefinite one that the question takes ("un", "eine"); English has a or an instead, by the article.
+    """
 
     text: str
     article: bool = True
+    determiner: str = ""
+
+
+class Place(NamedTuple):
+    """A place where a noun may begin. definite: it was introduced before ("the dog"). The others as in `Noun`."""
+
+    article: bool
+    definite: bool = False
+    determiner: str = ""
+
+    def noun(self, text: str) -> Noun:
+        """The noun of this name that stands here."""
+        return Noun(text, self.article, self.determiner)
 
 
 class YesNo(NamedTuple):
@@ -159,10 +175,14 @@ class Sibling(NamedTuple):
 class Language(Protocol):
     """What methods need to know of language, from the processor that made a prompt. All is worked out when asked for.
 
-    content (V,) bool: the content tokens, which can name something. prompted (V,) bool: the content tokens that the
-    user's text and the system prompt brought in, in any spelling; earlier answers of the model do not count. ends: the
-    tokens that end an answer.
+    The language is that of the user's newest text, or of the earlier ones where that does not tell. judges: whether it
+    is one that we know well enough to judge words, see `lime_mlx.support.grammars`. content (V,) bool: the content
+    tokens, which can name something. prompted (V,) bool: the content tokens that the user's text and the system prompt
+    brought in, in any spelling; earlier answers of the model do not count. ends: the tokens that end an answer.
     """
+
+    @property
+    def judges(self) -> bool: ...
 
     @property
     def content(self) -> NDArray[np.bool_]: ...
@@ -179,7 +199,22 @@ class Language(Protocol):
 
     @property
     def yes_no(self) -> YesNo:
-        """The tokens for yes and no in the language of the user's newest text."""
+        """The tokens for yes and no, in English where we have no grammar of the language."""
+        ...
+
+    def noun_place(self, before: str) -> Place | None:
+        """Whether a content word behind the text `before` of an answer begins the name of a thing, said to be there.
+
+        None in a language that we do not judge, and where the text is rather in another language than the prompt.
+        """
+        ...
+
+    def noun_phrase(self, text: str) -> str:
+        """The name of a thing, a part of the content words `text` that say it; empty where they name nothing."""
+        ...
+
+    def nouns(self, text: str) -> list[Noun]:
+        """The things that a text names, in its order; none in a language that we do not know."""
         ...
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -197,7 +232,7 @@ class Language(Protocol):
     def question(self, noun: Noun) -> Question:
         """The question whether a thing is in the picture or the sound, about the same media, which stay prepared.
 
-        It stands in the language of the user's newest text, where that is one that we can ask in, else in English.
+        It stands in English where we have no grammar of the language.
         Raises `PromptError` where the model cannot be asked.
         """
         ...

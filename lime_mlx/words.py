@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.lrp.relevance import Shares
-from lime_mlx.prompt import Noun, Span
+from lime_mlx.prompt import Language, Noun, Span
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.nouns import noun_phrase, noun_place
 
 PUNCTUATION = ".,;:!?()\"'"
 # A noun with its article, and a list of such: "a dog, a cat and a ball".
@@ -20,8 +20,15 @@ ITEM = r"(?:(?:an?|the|some|no) )?[\w-]+"
 LISTED = re.compile(rf"{ITEM}(?:, {ITEM})*(?:,? and {ITEM})")
 BETWEEN = re.compile(r",? and |, ")
 Interval = tuple[float, float]
-# From names of things to the model's margins of yes over no, see `lime_mlx.asking.margins`.
-Ask = Callable[[Sequence[Noun]], Sequence[float | None]]
+
+
+class Ask(Protocol):
+    """From names of things to the model's margins of yes over no, see `lime_mlx.asking`; and the prompt's language."""
+
+    @property
+    def language(self) -> Language: ...
+
+    def __call__(self, nouns: Sequence[Noun]) -> Sequence[float | None]: ...
 
 
 @dataclass(kw_only=True)
@@ -106,12 +113,14 @@ def words(tokens: Iterable[Token], detector: Detector | None = None, spans: Sequ
                 asks[:] = [token.ask]
             yield token
 
-    for name in _names(_merged(group, sounds) for group in grouped(noticed())):
-        if detector is None:
-            yield from name
-            continue
-        for word in _asked(name, detector, asks[0] if asks else None):
-            yield judged(word, detector)
+    for before, row in _rows(_merged(group, sounds) for group in grouped(noticed())):
+        ask = asks[0] if asks else None
+        for name in [row] if ask is None else _named(before, row, ask.language):
+            if detector is None or (ask is not None and not ask.language.judges):
+                yield from name
+                continue
+            for word in _asked(name, detector, ask):
+                yield judged(word, detector)
 
 
 def grouped(tokens: Iterable[Token]) -> Iterator[list[Token]]:
@@ -212,27 +221,28 @@ def _text(tokens: Sequence[Token]) -> str:
     return "".join(token.text for token in tokens)
 
 
-def _names(words: Iterable[Word]) -> Iterator[list[Word]]:
-    """Words that are the name of one thing together, with that name; other words one by one."""
-    before, name = "", list[Word]()
+def _rows(words: Iterable[Word]) -> Iterator[tuple[str, list[Word]]]:
+    """Words in a row that can name something together, other words one by one; each with the text before."""
+    before, row = "", list[Word]()
     for word in words:
-        if name and not (name[-1].names_something and word.names_something and name[-1].text[-1:] not in PUNCTUATION):
-            yield _named(before, name)
-            before, name = before + "".join(each.text for each in name), []
-        name.append(word)
-    if name:
-        yield _named(before, name)
+        if row and not (row[-1].names_something and word.names_something and row[-1].text[-1:] not in PUNCTUATION):
+            yield before, row
+            before, row = before + "".join(each.text for each in row), []
+        row.append(word)
+    if row:
+        yield before, row
 
 
-def _named(before: str, words: list[Word]) -> list[Word]:
-    """Words behind the text `before`, with their common name if they begin one there."""
-    place = noun_place(before) if words[0].names_something else None
-    if place is None:
-        return words
-    text = noun_phrase(" ".join(word.name for word in words))
-    noun, count = Noun(text, place.article), len(text.split())
-    named = [replace(word, noun=noun, statistics=words[count - 1].statistics) for word in words[:count]]
-    return [*named, *words[count:]]
+def _named(before: str, words: list[Word], language: Language) -> Iterator[list[Word]]:
+    """Words behind the text `before`, those with a common name together."""
+    while words:
+        text = " ".join(word.name for word in words)
+        name = language.noun_phrase(text) if words[0].names_something else ""
+        place = language.noun_place(f"{before} {text.partition(name)[0]}") if name else None
+        noun, count = (None, 1) if place is None else (place.noun(name), len(name.split()))
+        statistics = words[count - 1].statistics
+        yield [replace(word, noun=noun, statistics=statistics) for word in words[:count]]
+        before, words = before + "".join(word.text for word in words[:count]), words[count:]
 
 
 def _asked(words: list[Word], detector: Detector, ask: Ask | None) -> list[Word]:

@@ -16,7 +16,7 @@ from lime_mlx.cache import Edit
 from lime_mlx.errors import MethodError
 from lime_mlx.lrp.relevance import Scoring
 from lime_mlx.models.base import Model
-from lime_mlx.prompt import NOUNS
+from lime_mlx.prompt import NOUNS, Prompt
 from lime_mlx.session import Session
 
 T = TypeVar("T")
@@ -73,6 +73,10 @@ class Method(ABC):
     def media(self) -> frozenset[str]:
         """What it works on: "image", "audio"."""
         return frozenset(NOUNS)
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        """Sentences on what the user should know of the method with this prompt."""
+        return []
 
     @abstractmethod
     def prepare(self, model: Model) -> Prepared:
@@ -139,6 +143,9 @@ class Wrapper(Method):
     @property
     def media(self) -> frozenset[str]:
         return self.inner.media
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        return self.inner.notes(prompt)
 
 
 @dataclass(frozen=True)

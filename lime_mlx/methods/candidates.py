@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.asking import completions, margins
-from lime_mlx.prompt import Noun
+from lime_mlx.prompt import Place
 from lime_mlx.session import Session
+from lime_mlx.support.content import APOSTROPHES
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.nouns import Place, noun_phrase, noun_place
 from lime_mlx.support.statistics import from_logits, from_relevance
 
 from .base import Forward, PlainDecoding, Prepared
@@ -52,7 +52,7 @@ class Judge:
         language = session.prompt.language
         if not session.modality.any():
             return None
-        return Place(False) if language is None else noun_place(language.text(session.generated))
+        return Place(False) if language is None else language.noun_place(language.text(session.generated))
 
     def begins(self, session: Session, token: int) -> bool:
         """Whether a token begins a word that may be judged."""
@@ -61,7 +61,7 @@ class Judge:
             return language is None
         before = language.text(session.generated)
         piece = language.text([*session.generated, token])[len(before) :]
-        return not before[-1:].isalnum() or piece[:1].isspace()
+        return piece[:1] in APOSTROPHES or not before[-1:].isalnum() or piece[:1].isspace()
 
     def judged(
         self,
@@ -89,16 +89,14 @@ class Judge:
         named = sorted({*asked, *(index for index, token in enumerate(tokens) if token in again)})
         names = dict(zip(named, self._names(session, [tokens[index] for index in named]), strict=True))
         asked = [index for index in asked if names[index]]
-        for index, margin in zip(
-            asked, margins(session, [Noun(names[index], place.article) for index in asked]), strict=True
-        ):
+        for index, margin in zip(asked, margins(session, [place.noun(names[index]) for index in asked]), strict=True):
             statistics[index] |= {} if margin is None else {"margin": margin}
         said = _said(session) if again else set()
         return [
             Candidate(
                 candidate.token,
                 candidate.logp,
-                self._p_unsupported(statistics[index]),
+                self._p_unsupported(statistics[index]) if names.get(index, "named") else 0.0,
                 names.get(index, "").casefold() in said,
             )
             for index, candidate in enumerate(candidates)
@@ -120,7 +118,7 @@ class Judge:
         if language is None or not tokens:
             return [""] * len(tokens)
         session.prefill(session.embeds.shape[1])
-        return [noun_phrase(language.text(word)) for word in completions(session, tokens)]
+        return [language.noun_phrase(language.text(word)) for word in completions(session, tokens)]
 
 
 def relevance_of(session: Session, inner: Prepared, tokens: list[int]) -> list[NDArray[np.float32]]:
@@ -146,8 +144,8 @@ def _said(session: Session) -> set[str]:
         if language.content[token]:
             run.append(token)
             continue
-        said.add(noun_phrase(language.text(run)).casefold())
+        said.add(language.noun_phrase(language.text(run)).casefold())
         run = []
         if any(end in language.text([token]) for end in SENTENCE_ENDS):
             said.clear()
-    return said | {noun_phrase(language.text(run)).casefold()} - {""}
+    return said | {language.noun_phrase(language.text(run)).casefold()} - {""}

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from lime_mlx.errors import MethodError, PromptError
 from lime_mlx.models.base import Model
-from lime_mlx.prompt import Noun
+from lime_mlx.prompt import Noun, Place, Prompt
 from lime_mlx.session import Session
 from lime_mlx.spec import Range
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.nouns import Place
+from lime_mlx.support.grammars import GRAMMARS
 from lime_mlx.support.statistics import log_softmax
 
 from .base import Forward, Prepared, Wrapper
@@ -55,6 +55,15 @@ class Choose(Wrapper):
     threshold: Annotated[float, Range(0)] | None = None
     back: Annotated[int, Range(0)] = 6
     ask: Literal["never", "flagged", "always"] = "flagged"
+
+    def notes(self, prompt: Prompt) -> list[str]:
+        notes = super().notes(prompt)
+        if prompt.language is not None and not prompt.language.judges:
+            *names, last = (grammar.name for grammar in GRAMMARS)
+            notes.append(
+                f"Note: words are judged in {', '.join(names)} and {last} only; choose leaves this answer as it is."
+            )
+        return notes
 
     def prepare(self, model: Model) -> PreparedChoose:
         if self.k > model.language_model.config.vocab_size:

@@ -23,7 +23,6 @@ from lime_mlx.prompt import NOUNS, Language, Noun
 from lime_mlx.session import Session
 from lime_mlx.spec import Range
 from lime_mlx.stopping import loops
-from lime_mlx.support.nouns import nouns
 
 from .base import Forward, Prepared, Wrapper, needs_media
 
@@ -95,7 +94,7 @@ class BestOfN(Prepared):
             raise MethodError("selfval needs a prompt that a processor made, which can ask about the same picture.")
         session.prefill()
         captions = [self._caption(session, language, number) for number in range(self.options.samples)]
-        named = [nouns(language.text(caption)) for caption in captions]
+        named = [language.nouns(language.text(caption)) for caption in captions]
         known = self._confidences(session, language, sorted({noun for part in named for noun in part}))
         means = [float(np.mean([known[noun] for noun in part])) if part else 1.0 for part in named]
         return Plan(tuple(captions[int(np.argmax(means))]))
