@@ -10,6 +10,7 @@ captions of the demo. Runs are paired with plain decoding of as many tokens; the
 import argparse
 import statistics
 import time
+import zlib
 from dataclasses import dataclass, field, replace
 
 from lime_mlx import blas
@@ -23,8 +24,10 @@ from speed import CONFIG, PICTURE, PROMPT, VOCABULARY, ids  # noqa: E402
 from lime_mlx.generation import start, steps  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
-from lime_mlx.prompt import Noun, Prompt, Question, Span, YesNo  # noqa: E402
+from lime_mlx.prompt import Noun, Place, Prompt, Question, Sibling, Span, YesNo  # noqa: E402
 from lime_mlx.support.detector import Asking, Detector  # noqa: E402
+from lime_mlx.support.grammars import ENGLISH  # noqa: E402
+from lime_mlx.support.nouns import noun_phrase, noun_place, nouns  # noqa: E402
 from lime_mlx.support.statistics import from_logits, from_relevance  # noqa: E402
 
 SHARE, FLAGGED, ASKED, QUESTION = 0.25, 0.1, 0.5, 12
@@ -37,6 +40,8 @@ class RandomLanguage:
     ids: np.ndarray
     content: np.ndarray = field(default_factory=lambda: np.random.default_rng(1).random(VOCABULARY) < SHARE)
     yes_no = YesNo([7], [8])
+    judges = True
+    ends: frozenset[int] = frozenset()
 
     @property
     def prompted(self) -> np.ndarray:
@@ -45,13 +50,27 @@ class RandomLanguage:
     def tokens(self, word: str) -> list[int]:
         return []
 
+    def encode(self, text: str) -> list[int]:
+        return []
+
+    def noun_place(self, before: str) -> Place | None:
+        return noun_place(before, ENGLISH)
+
+    def noun_phrase(self, text: str) -> str:
+        return noun_phrase(text, ENGLISH)
+
+    def nouns(self, text: str) -> list[Noun]:
+        return nouns(text, ENGLISH)
+
     def text(self, tokens) -> str:
         return "".join(f" thing{token}" if self.content[token] else ". There is a" for token in tokens)
 
     def question(self, noun: Noun) -> Question:
-        shared = PICTURE[1]
-        own = np.random.default_rng(abs(hash(noun.text)) % 2**32).integers(5, VOCABULARY, QUESTION)
-        return Question(Prompt(np.concatenate([self.ids[:shared], own])), shared, self.yes_no)
+        return Question(*self.sibling(noun.text), self.yes_no)
+
+    def sibling(self, text: str) -> Sibling:
+        own = np.random.default_rng(zlib.crc32(text.encode())).integers(5, VOCABULARY, QUESTION)
+        return Sibling(Prompt(np.concatenate([self.ids[: PICTURE[1]], own])), PICTURE[1])
 
 
 def main() -> None:
@@ -94,7 +113,7 @@ def _detector(model: Text, prompt: Prompt, language: RandomLanguage) -> Detector
             values = from_relevance(step.relevance, session.modality) | from_logits(step.logits, step.token)
             found.append(base.p_unsupported(values))
     lowest, threshold = (float(np.quantile(found, 1 - share)) for share in (ASKED, FLAGGED))
-    asking = Asking(relevance=1.0, margin=0.0, intercept=0.0, threshold=threshold, lowest=lowest)
+    asking = Asking(relevance=1.0, margin=0.0, intercept=0.0, lowest=lowest)
     return replace(base, threshold=threshold, asking=asking)
 
 

@@ -212,7 +212,7 @@ class Session:
         end = self.embeds.shape[1] - 1 if end is None else end
         while (start := self.cache.offset) < end:
             stop = self.positions.cut(min(start + PREFILL, end))
-            if stop == self.embeds.shape[1]:
+            if end < stop == self.embeds.shape[1]:
                 raise PromptError("The prompt ends with a picture; say something after it.")
             self.decoder(self.embeds[:, start:stop], self.cache.layers, start, positions=self.positions)
             mx.eval(self.cache.arrays())

@@ -6,24 +6,22 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.generation import start
-from lime_mlx.prompt import Noun
 from lime_mlx.session import Session
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.nouns import noun_phrase, noun_place
 from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax
 
 
-def reference(model, prompt, ends, max_tokens, k=8, weight=12.0, repeat=6.0, back=6, ask="flagged"):
+def reference(model, prompt, ends, max_tokens, k=8, weight=12.0, repeat=6.0, back=6, ask="always"):
     """The greedy answer as tokens, and how often it went back. The model must be calibrated with questions."""
     language, detector = prompt.language, Detector.from_config(model.config)
-    threshold = (detector.asking if ask != "never" else detector).threshold
+    threshold = detector.threshold
     banned: dict[int, set[int]] = {}
     backs, tokens = 0, []
     while len(tokens) < max_tokens:
         logp = log_softmax(_logits(model, prompt, tokens))
         if len(tokens) in banned:
             logp = log_softmax(np.where(_turns(language, logp, banned[len(tokens)]), logp, -1e30))
-        place = noun_place(language.text(tokens))
+        place = language.noun_place(language.text(tokens))
 
         def candidate(token, tokens=tokens, logp=logp, place=place):
             judged = place is not None and _begins(language, tokens, token)
@@ -34,6 +32,7 @@ def reference(model, prompt, ends, max_tokens, k=8, weight=12.0, repeat=6.0, bac
         best = candidate(int(logp.argmax()))
         if best[1] >= threshold or best[2]:
             likely = [int(token) for token in np.argsort(-logp)[:k] if logp[token] >= math.log(1e-3)]
+            likely = [token for token in likely if not language.content[token] or _begins(language, tokens, token)]
             best = max((candidate(token) for token in dict.fromkeys([best[0], *likely])), key=lambda each: each[3])
         if (best[1] >= threshold or best[2]) and backs < back:
             position = _turning_point(model, prompt, language, tokens, banned)
@@ -74,7 +73,7 @@ def _name(model, prompt, tokens, token):
         if not prompt.language.content[following]:
             break
         word.append(following)
-    return noun_phrase(prompt.language.text(word)).casefold()
+    return prompt.language.noun_phrase(prompt.language.text(word)).casefold()
 
 
 def _p_unsupported(model, prompt, detector, tokens, token, place, ask):
@@ -84,9 +83,12 @@ def _p_unsupported(model, prompt, detector, tokens, token, place, ask):
     p = detector.p_unsupported(statistics | from_logits(np.array(result.logits), token))
     if ask == "never" or (ask == "flagged" and p < detector.asking.lowest):
         return p
-    question = prompt.language.question(Noun(_name(model, prompt, tokens, token), place.article))
+    question = prompt.language.question(place.noun(_name(model, prompt, tokens, token)))
     asked = np.array(Session.open(model, question.prompt).extend())
-    return detector.asked(p, asked[question.yes_no.yes].max() - asked[question.yes_no.no].max())
+    margin = asked[question.yes_no.yes].max() - asked[question.yes_no.no].max()
+    both = detector.asking
+    score = both.relevance * math.log(p / (1 - p)) + both.margin * margin + both.intercept
+    return 1 / (1 + math.exp(-score))
 
 
 def _said(language, tokens):
@@ -96,7 +98,7 @@ def _said(language, tokens):
         if token is not None and language.content[token]:
             name.append(token)
             continue
-        names.add(noun_phrase(language.text(name)).casefold())
+        names.add(language.noun_phrase(language.text(name)).casefold())
         name = []
         if token is not None and set(language.text([token])) & set(".!?\n"):
             names = set()

@@ -14,6 +14,7 @@ import lime_mlx
 from lime_mlx import generate
 from lime_mlx.checkpoint.load import load, load_processor
 from lime_mlx.methods import parse_method
+from lime_mlx.methods.candidates import Judge
 from lime_mlx.prompt import Noun, Place, Prompt, Turn
 from lime_mlx.scenes import make_scene
 from lime_mlx.support.content import content_tokens
@@ -286,7 +287,7 @@ def test_the_lists_are_clean(grammar):
 
 
 @pytest.mark.parametrize(
-    ("demo", "count", "fingerprint"), [("picture", 198, "bd334ef6b42ad519"), ("sound", 164, "9ebdb8c530b4e78e")]
+    ("demo", "count", "fingerprint"), [("picture", 284, "1cbf96a87db2f316"), ("sound", 221, "bf31ac6418f858b9")]
 )
 def test_content_in_english_is_what_it_was(demo, count, fingerprint):
     """The masks of the version before grammars."""
@@ -320,7 +321,7 @@ def test_no_verdicts_without_a_grammar():
 
 def test_a_noun_is_asked_about_with_its_determiner():
     ask = Ask(BY_NAME["German"])
-    detector = replace(DETECTOR, asking=Asking(relevance=0, margin=-1, intercept=0, threshold=0.5, lowest=0))
+    detector = replace(DETECTOR, asking=Asking(relevance=0, margin=-1, intercept=0, lowest=0))
     pieces = {" Ein": None, " roter": {"share": 0.9}, " Ball": {"share": 0.9}}
     tokens = (Token(text=text, statistics=statistics, ask=ask) for text, statistics in pieces.items())
     assert [word.flagged for word in words(tokens, detector)] == [False, True, True]
@@ -344,7 +345,7 @@ def test_choose_finds_the_beginning_of_a_word_behind_an_apostrophe(demo, count, 
     session = SimpleNamespace(
         prompt=prompt, generated=generated, modality=np.ones(1, bool), may_judge=lambda token: True
     )
-    assert parse_method("choose").prepare(demo[0])._place(session, count) == place
+    assert Judge(None, True).place(session, count) == place
 
 
 @pytest.mark.parametrize("question", ["Что на картинке?", "Beschrijf de afbeelding.", "描述这张图片。"])

@@ -47,21 +47,28 @@ class Judge:
     asking: bool
     yes: float = 0.0
 
-    def place(self, session: Session) -> Place | None:
-        """The place at the end of the answer so far where the name of a thing may begin; None where none may."""
+    def may_name(self, session: Session) -> bool:
+        """Whether the name of a thing may begin at the end of the answer so far."""
         language = session.prompt.language
-        if not session.modality.any():
-            return None
-        return Place(False) if language is None else language.noun_place(language.text(session.generated))
+        if language is None or not session.modality.any():
+            return bool(session.modality.any())
+        before = language.text(session.generated)
+        return any(language.noun_place(before + end) is not None for end in ("", "'"))
 
-    def begins(self, session: Session, token: int) -> bool:
-        """Whether a token begins a word that may be judged."""
+    def place(self, session: Session, token: int) -> Place | None:
+        """The place at the end of the answer so far, where a token begins the name of a thing that may be judged."""
         language = session.prompt.language
-        if language is None or not session.may_judge(token):
-            return language is None
+        if language is None:
+            return Place(False)
+        if not session.may_judge(token):
+            return None
         before = language.text(session.generated)
         piece = language.text([*session.generated, token])[len(before) :]
-        return piece[:1] in APOSTROPHES or not before[-1:].isalnum() or piece[:1].isspace()
+        if piece[:1] in APOSTROPHES:
+            before += piece[:1]
+        elif before[-1:].isalnum() and not piece[:1].isspace():
+            return None
+        return language.noun_place(before)
 
     def judged(
         self,
@@ -148,4 +155,4 @@ def _said(session: Session) -> set[str]:
         run = []
         if any(end in language.text([token]) for end in SENTENCE_ENDS):
             said.clear()
-    return said | {language.noun_phrase(language.text(run)).casefold()} - {""}
+    return (said | {language.noun_phrase(language.text(run)).casefold()}) - {""}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
+from warnings import warn
 
 import mlx.core as mx
 import numpy as np
@@ -38,13 +39,13 @@ FULL_STOPS = (".", "\u3002")
 
 @dataclass(frozen=True)
 class Choose(Wrapper):
-    """`choose:k=8,weight=12,repeat=6,threshold=...,back=6,ask=flagged`.
+    """`choose:k=8,weight=12,repeat=6,threshold=...,back=6,ask=always`.
 
     k: how many candidates. weight: of the support of a word. repeat: what a noun costs that the sentence named before.
     threshold: words with this p_unsupported or more are flagged; None takes the detector's own, 0.5 without one. back:
-    how often an answer may go back; 0 never does. ask: the model is asked about nouns of which relevance alone is not
-    sure (flagged), about every noun (always) or never. A model that was not calibrated has only the question: the word
-    is flagged where the model itself says no.
+    how often an answer may go back; 0 never does. ask: the model is asked about every noun (always), about nouns of
+    which relevance alone is not sure (flagged) or never; None is always, where the prompt can be asked about. A model
+    that was not calibrated has only the question: a word is flagged where the model itself says no.
     """
 
     name = "choose"
@@ -54,7 +55,7 @@ class Choose(Wrapper):
     repeat: Annotated[float, Range(0)] = 6.0
     threshold: Annotated[float, Range(0)] | None = None
     back: Annotated[int, Range(0)] = 6
-    ask: Literal["never", "flagged", "always"] = "flagged"
+    ask: Literal["always", "flagged", "never"] | None = None
 
     def notes(self, prompt: Prompt) -> list[str]:
         notes = super().notes(prompt)
@@ -77,7 +78,7 @@ class Choose(Wrapper):
                 "or let the model be asked."
             )
         threshold = self.value(model, "threshold", 0.5 if detector is None else detector.threshold)
-        if detector is not None and detector.asking is not None and self.ask == "always":
+        if detector is not None and detector.asking is not None and self.ask in (None, "always"):
             detector = replace(detector, asking=replace(detector.asking, lowest=0.0))
         judge = Judge(detector, self.ask != "never", self.yes_threshold(model))
         return PreparedChoose(self.inner.prepare(model), self, float(threshold or 0.0), judge)
@@ -134,15 +135,16 @@ class PreparedChoose(Prepared):
         self._check(session)
         turns = self._turns(session)
         while True:
-            place = self.judge.place(session)
-            forward = self._forward(session, place)
+            may_name = self.judge.may_name(session)
+            forward = self._forward(session, may_name)
             scores, position = session.scores(forward.logits), len(session.generated)
             likeliest = int(mx.argmax(scores))
             if banned := turns.banned.get(position):
                 scores = mx.where(_possible(session, scores, banned), scores, mx.finfo(mx.float32).min)
             picked = session.pick(scores)
             best = Candidate(picked, 0.0)
-            if place is not None and self.judge.begins(session, picked):
+            place = self.judge.place(session, picked) if may_name else None
+            if place is not None:
                 known = forward.relevance if picked == likeliest else None
                 best = self._best(session, forward, scores, picked, place, known)
             if self._wrong(best) and self._go_back(session, turns):
@@ -160,8 +162,12 @@ class PreparedChoose(Prepared):
         return turns
 
     def _check(self, session: Session) -> None:
-        """Raise `MethodError` where the model is always to be asked, and cannot be."""
-        if session.generated or self.options.ask != "always" or not session.modality.any():
+        """Raise `MethodError` where the model is always to be asked, and cannot be; say so where that is no must."""
+        if session.generated or self.options.ask == "never" or not session.modality.any():
+            return
+        if self.options.ask != "always":
+            if session.prompt.language is None:
+                warn("choose cannot ask about token ids that no processor made: it uses relevance alone.", stacklevel=2)
             return
         if session.prompt.language is None:
             raise MethodError("choose: ask=always needs a prompt that a processor made, not token ids alone.")
@@ -170,10 +176,10 @@ class PreparedChoose(Prepared):
         except PromptError as error:
             raise MethodError(f"choose: ask=always does not work here: {error}") from error
 
-    def _forward(self, session: Session, place: Place | None) -> Forward:
+    def _forward(self, session: Session, may_name: bool) -> Forward:
         """The forward of the method inside, with the relevance of the likeliest token if that is to be judged."""
         judging = session.judging
-        session.judging = session.greedy and place is not None and self.judge.detector is not None
+        session.judging = session.greedy and may_name and self.judge.detector is not None
         try:
             return self.inner.step(session)
         finally:
@@ -197,9 +203,11 @@ class PreparedChoose(Prepared):
         best = np.argsort(-logp)[: self.options.k]
         rest = [Candidate(int(token), float(logp[token])) for token in best if token != picked]
         rest = [candidate for candidate in rest if candidate.logp >= math.log(LEAST)]
-        begins = [candidate for candidate in rest if self.judge.begins(session, candidate.token)]
+        begins = [candidate for candidate in rest if self.judge.place(session, candidate.token) is not None]
         judged = self.judge.judged(session, self.inner, forward, begins, place)
-        others = [candidate for candidate in rest if candidate not in begins]
+        # A word of the question is no better word: beside those that are judged stand tokens that name nothing.
+        content = session.content
+        others = [candidate for candidate in rest if content is not None and not content[candidate.token]]
         return max([first, *judged, *others], key=self._score)
 
     def _score(self, candidate: Candidate) -> float:
