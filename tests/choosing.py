@@ -11,7 +11,7 @@ from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax
 
 
-def reference(model, prompt, ends, max_tokens, k=8, weight=12.0, repeat=6.0, back=6, ask="always"):
+def reference(model, prompt, ends, max_tokens, k=8, weight=12.0, repeat=6.0, back=6, ask="flagged"):
     """The greedy answer as tokens, and how often it went back. The model must be calibrated with questions."""
     language, detector = prompt.language, Detector.from_config(model.config)
     threshold = detector.threshold

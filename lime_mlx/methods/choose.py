@@ -39,12 +39,12 @@ FULL_STOPS = (".", "\u3002")
 
 @dataclass(frozen=True)
 class Choose(Wrapper):
-    """`choose:k=8,weight=12,repeat=6,threshold=...,back=6,ask=always`.
+    """`choose:k=8,weight=12,repeat=6,threshold=...,back=6,ask=flagged`.
 
     k: how many candidates. weight: of the support of a word. repeat: what a noun costs that the sentence named before.
     threshold: words with this p_unsupported or more are flagged; None takes the detector's own, 0.5 without one. back:
     how often an answer may go back; 0 never does. ask: the model is asked about every noun (always), about nouns of
-    which relevance alone is not sure (flagged) or never; None is always, where the prompt can be asked about. A model
+    which relevance alone is not sure (flagged) or never. A model
     that was not calibrated has only the question: a word is flagged where the model itself says no.
     """
 
@@ -55,7 +55,7 @@ class Choose(Wrapper):
     repeat: Annotated[float, Range(0)] = 6.0
     threshold: Annotated[float, Range(0)] | None = None
     back: Annotated[int, Range(0)] = 6
-    ask: Literal["always", "flagged", "never"] | None = None
+    ask: Literal["always", "flagged", "never"] = "flagged"
 
     def notes(self, prompt: Prompt) -> list[str]:
         notes = super().notes(prompt)
@@ -78,7 +78,7 @@ class Choose(Wrapper):
                 "or let the model be asked."
             )
         threshold = self.value(model, "threshold", 0.5 if detector is None else detector.threshold)
-        if detector is not None and detector.asking is not None and self.ask in (None, "always"):
+        if detector is not None and detector.asking is not None and self.ask == "always":
             detector = replace(detector, asking=replace(detector.asking, lowest=0.0))
         judge = Judge(detector, self.ask != "never", self.yes_threshold(model))
         return PreparedChoose(self.inner.prepare(model), self, float(threshold or 0.0), judge)
