@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.attention import Memory, softmax
-from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache
+from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache, overlays
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached, cached_each
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
@@ -232,6 +232,16 @@ class Session:
         hidden = self.decoder(self.newest, memory, start, positions=self.positions, observers=self.hidden_observers)
         return self.decoder.head(hidden[0, -1])
 
+    def likely(self) -> int:
+        """The token that plain decoding would give next, whatever blends there are; one forward more.
+
+        Nobody observes the forward, and it adds no entry.
+        """
+        self._reach_newest()
+        memory = overlays(self.cache.entries())
+        hidden = self.decoder(self.newest, memory, self.cache.offset, positions=self.positions)
+        return int(mx.argmax(self._processed(self.decoder.head(hidden[0, -1]))))
+
     def relevance(
         self,
         deltas: Sequence[Delta] | None = None,
@@ -276,6 +286,9 @@ class Session:
         """What a token is picked by, (V,), from logits (V,): blends first, then the processors."""
         for blend in reversed(self._blends):
             logits = blend(logits)
+        return self._processed(logits)
+
+    def _processed(self, logits: mx.array) -> mx.array:
         for processor in self.processors:
             logits = processor(mx.array(self.tokens), logits[None])[0]
         return logits

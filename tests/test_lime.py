@@ -556,6 +556,69 @@ def test_all_words_are_optimised_when_asked_or_when_none_are_known(model, mode, 
     same_steps(steps, said(model, spec, content=None))
 
 
+# --- whose entries move, and which tokens may take a word's place -------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["mode=fast", "mode=exact,checkpoint=off", "mode=exact,checkpoint=on"])
+@pytest.mark.parametrize(("positions", "moving"), [("media", range(2, 6)), ("prompt", range(12)), ("all", range(14))])
+def test_only_the_entries_that_may_move_do(model, mode, positions, moving):
+    method = parse_method(f"lime:{mode},steps=3,lr=0.05,positions={positions}").prepare(model)
+    session = start(model, small_prompt())
+    for token in (5, 9):
+        method.step(session)
+        session.append(token)
+    session.prefill()
+    _, seen = watched(MODES[method.options.mode](method.options, session))
+    whole = [x for layer in seen[-1][1] for x in layer.values()]
+    moved = np.any([np.any(np.array(x) != 0, axis=(0, 1, 3)) for x in whole], axis=0)
+    assert np.flatnonzero(moved).tolist() == list(moving)
+
+
+def test_all_positions_are_those_of_the_published_form(model):
+    spec = f"lime:steps=3,{HARD}"
+    same_steps(said(model, spec), said(model, f"{spec},positions=all"), 1e-9)
+    assert distance(said(model, f"{spec},positions=media", 1)[0].logits, said(model, spec, 1)[0].logits) > 1e-3
+
+
+def placed(model, content, replace: str, beta: float):
+    """The first step of LIME that puts a token of little probability in the place of another, and the plain logits."""
+    spec = f"lime:steps=3,lr=0.2,kl=0,replace={replace},beta={beta},words=content"
+    step = said(model, spec, 1, content=content, trace=True)[0]
+    return step, step.trace["ref_logits"]
+
+
+def test_only_plausible_tokens_take_a_words_place(model):
+    content = np.ones(64, dtype=bool)
+    step, plain = placed(model, content, "any", 0.9)
+    assert plain.argmax() != step.token  # so that the cut has something to do
+    again, _ = placed(model, content, "plausible", 0.9)
+    allowed = plain >= plain.max() + np.log(0.9)
+    assert allowed.sum() == 1 and not allowed[step.token]
+    assert again.token == plain.argmax()
+    np.testing.assert_array_equal(again.logits[allowed], step.logits[allowed])
+    assert (again.logits[~allowed] < again.logits[allowed].min() - 1e3).all() and np.isfinite(again.logits).all()
+    np.testing.assert_array_equal(again.trace["logits"], step.trace["logits"])
+
+
+def test_a_token_that_names_something_may_always_take_a_words_place(model):
+    step, plain = placed(model, np.ones(64, dtype=bool), "any", 0.9)
+    content = np.zeros(64, dtype=bool)
+    content[plain.argmax()] = True
+    assert placed(model, content, "names", 0.9)[0].token == plain.argmax()
+    content[step.token] = True
+    assert placed(model, content, "names", 0.9)[0].token == step.token
+    assert placed(model, content, "plausible", 0.9)[0].token == plain.argmax()
+
+
+def test_the_published_forms_and_bare_prompts_take_any_token(model):
+    for spec in ("lime:mode=exact", "lime:words=all", "lime:mode=exact,words=content"):
+        assert parse_method(spec).prepare(model).options.replace == "any"
+    assert parse_method("lime").prepare(model).options.replace == "names"
+    for mode in MODES:
+        bare = said(model, f"lime:mode={mode},steps=3,{HARD},words=content,replace=names,beta=0.9")
+        same_steps(bare, said(model, f"lime:mode={mode},steps=3,{HARD},words=content,replace=any"), 1e-9)
+
+
 # --- quantised weights ------------------------------------------------------------------------------------------------
 
 FORMATS = {"4 bits": {"group_size": 32, "bits": 4}, "mxfp4": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}

@@ -25,7 +25,7 @@ def test_every_option_is_read():
     spec = (
         "lime: mode = exact, steps=5, lr=1e-3, kl=0.2, tau=0.3, layers=1-2, rules=cplrp, objective=mass, "
         "target=contrast, update=sign, kl_direction=paper, deltas=k, heads=query, gate=0.4, words=all, threshold=0.3, "
-        "checkpoint=on,"
+        "checkpoint=on, positions=media, replace=plausible, beta=0.5,"
     )
     assert parse_method(spec) == Lime(
         "exact",
@@ -45,6 +45,9 @@ def test_every_option_is_read():
         "all",
         0.3,
         "on",
+        "media",
+        "plausible",
+        0.5,
     )
     assert parse_method("lime") == parse_method("lime:") == Lime()
     assert parse_method(" none ") == Plain()
@@ -61,8 +64,8 @@ def test_an_unknown_method_lists_the_known():
 def test_an_unknown_option_lists_the_known(part):
     assert problem(f"lime:lr=1,{part}") == (
         f"Unknown option {part!r} of lime; options are key=value: mode, steps, lr, kl, tau, layers, rules, "
-        "objective, target, update, kl_direction, deltas, heads, gate, words, threshold, checkpoint."
-        + (" Did you mean steps?" if part == "stps=2" else "")
+        "objective, target, update, kl_direction, deltas, heads, gate, words, threshold, checkpoint, positions, "
+        "replace, beta." + (" Did you mean steps?" if part == "stps=2" else "")
     )
 
 

@@ -21,7 +21,8 @@ from lime_mlx.models.base import Model
 from lime_mlx.session import Session
 from lime_mlx.spec import Range
 
-from .base import Layers, Method, PlainDecoding, layer_range, needs_media, visible
+from .base import Layers, Method, PlainDecoding, Prepared, layer_range, needs_media, visible
+from .sparing import Words, sparing
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,20 @@ class PaiBoost(Boost):
 class Heads(Method):
     """`heads:strength=0.5,layers=5-18`: every head gets the mean of all heads' absolute scores.
 
-    layers: None takes layers 5 to 18 of 32, scaled to the model's depth.
+    layers: None takes layers 5 to 18 of 32, scaled to the model's depth. words: see `sparing`.
     """
 
     name = "heads"
 
     strength: Annotated[float, Range(0)] | None = None
     layers: Layers | None = None
+    words: Words = "all"
 
-    def prepare(self, model: Model) -> HeadsBoost:
+    def prepare(self, model: Model) -> Prepared:
         count = len(model.language_model.layers)
         layers = self.layers or f"{round(5 * count / 32)}-{min(round(18 * count / 32), count - 1)}"
-        return HeadsBoost(self.name, layer_range(self.name, layers, count), self.value(model, "strength", 0.5))
+        boost = HeadsBoost(self.name, layer_range(self.name, layers, count), self.value(model, "strength", 0.5))
+        return sparing(self.name, self.words, boost)
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,10 @@ class PaiAttention(Method):
 
     alpha: float | None = None
     layers: Layers | None = None
+    words: Words = "all"
 
-    def prepare(self, model: Model) -> PaiBoost:
+    def prepare(self, model: Model) -> Prepared:
         count = len(model.language_model.layers)
         layers = self.layers or f"{min(2, count - 1)}-"
-        return PaiBoost(self.name, layer_range(self.name, layers, count), self.value(model, "alpha", 0.2))
+        boost = PaiBoost(self.name, layer_range(self.name, layers, count), self.value(model, "alpha", 0.2))
+        return sparing(self.name, self.words, boost)

@@ -25,6 +25,7 @@ from lime_mlx.spec import Range
 
 from .attention import PaiAttention
 from .base import Forward, Layers, Plain, Prepared, Rescoring, rescored
+from .sparing import Words, sparing
 
 # The forward diffusion of VCD's official code.
 STEPS = 1000
@@ -39,11 +40,15 @@ Blend = Callable[[mx.array, mx.array, int], mx.array]
 class Contrastive(Rescoring):
     """The shared loop; a subclass says what the other branch is asked and how both logits are blended.
 
-    Options that are None take the checkpoint's own value, else the paper's, which stands in the first line.
+    Options that are None take the checkpoint's own value, else the paper's, which stands in the first line. words: see
+    `sparing`; elsewhere the method inside gives the token.
     """
 
-    def prepare(self, model: Model) -> Contrast:
-        return Contrast(self, self.inner.prepare(model), self.blend(model))
+    words: Words = "all"
+
+    def prepare(self, model: Model) -> Prepared:
+        inner = self.inner.prepare(model)
+        return sparing(self.name, self.words, Contrast(self, inner, self.blend(model)), inner)
 
     @abstractmethod
     def other(self, session: Session) -> Prompt:
@@ -190,7 +195,7 @@ class PAI(Contrastive):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.inner == Plain():
-            object.__setattr__(self, "inner", PaiAttention(self.alpha, self.layers))
+            object.__setattr__(self, "inner", PaiAttention(self.alpha, self.layers, self.words))
 
     def other(self, session: Session) -> Prompt:
         return without_media(session)

@@ -23,7 +23,8 @@ from lime_mlx.models.base import Model
 from lime_mlx.session import Session
 from lime_mlx.spec import Range
 
-from .base import Layers, Method, PlainDecoding, layer_range, needs_media, visible
+from .base import Layers, Method, PlainDecoding, Prepared, layer_range, needs_media, visible
+from .sparing import Words, sparing
 
 # The value of the paper.
 GAMMA = 0.9
@@ -36,7 +37,7 @@ class DLeaf(Method):
     gamma: how far weak heads go toward the best one, 0 to 1; None takes the checkpoint's own value, else the paper's.
     layers: those that may be corrected. heads: which heads of a flagged layer are weak, below the layer's mean IAF or
     the k lowest. aggregate: how the heads' attention becomes the distribution whose entropy is LIAE. threshold: the
-    lowest LIAE so far (BAS), or the mean of those so far.
+    lowest LIAE so far (BAS), or the mean of those so far. words: see `sparing`.
     """
 
     name = "dleaf"
@@ -47,10 +48,12 @@ class DLeaf(Method):
     k: Annotated[int, Range(1)] = 4
     aggregate: Literal["mean", "max"] = "mean"
     threshold: Literal["running-best", "mean"] = "running-best"
+    words: Words = "all"
 
-    def prepare(self, model: Model) -> LayerFocus:
+    def prepare(self, model: Model) -> Prepared:
         gamma = self.value(model, "gamma", GAMMA)
-        return LayerFocus(self, gamma, layer_range("dleaf", self.layers, len(model.language_model.layers)))
+        focus = LayerFocus(self, gamma, layer_range("dleaf", self.layers, len(model.language_model.layers)))
+        return sparing(self.name, self.words, focus)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from lime_mlx.session import Session
 from lime_mlx.spec import Range
 
 from .base import Forward, Layers, Prepared, Wrapper, layer_range
+from .sparing import Words
 
 # lam_ref of the paper, by model_type; anything else takes REF.
 REFS = {"llava": 0.9}
@@ -37,7 +38,8 @@ class KVSmooth(Wrapper):
     ref: the middle of lam; clip: how far lam may be from ref; smooth: keys, values or both. None takes the checkpoint's
     own value, else the paper's for its family. window: how many entropies the newest is ranked among. layers: None
     leaves the first three and the last out. normalise: entropies are divided by the logarithm of the row's length.
-    warmup: generated tokens that stay as they are.
+    warmup: generated tokens that stay as they are. words: with unprompted, entries of other tokens stay as they are
+    (Session.may_judge).
     """
 
     name = "kvsmooth"
@@ -49,6 +51,7 @@ class KVSmooth(Wrapper):
     smooth: Literal["kv", "k", "v"] | None = None
     normalise: bool = False
     warmup: Annotated[int, Range(0)] = 0
+    words: Words = "all"
 
     def prepare(self, model: Model) -> Smoothing:
         inner, count = self.inner.prepare(model), len(model.language_model.layers)
@@ -103,7 +106,8 @@ class Smoothing(Prepared):
         history.rows.append(entropies)
         rank = (mx.stack(history.rows[-options.window :]) < entropies).sum(axis=0) / options.window
         lam = mx.clip(rank, self.ref - self.clip, self.ref + self.clip)
-        if len(session.generated) > options.warmup:
+        spared = options.words == "unprompted" and not session.may_judge(session.generated[-1])
+        if len(session.generated) > options.warmup and not spared:
             self._smooth(session.cache, position, dict(zip(self.layers, lam, strict=True)))
         return forward
 

@@ -35,11 +35,13 @@ OFFICIAL = {
     "qwen2_5_vl": (7, 3e-4, 0.1, 0.1),
     "qwen2_audio": (7, 5e-4, 0.007, 0.1),
 }
+# A token that names nothing needs this share of the largest probability to take a word's place.
+BETA = 1e-3
 # One update instead of six, six times as long: Adam's updates have about the length lr each. Not tuned on 7B models.
 FAST_STEPS, FAST_STRETCH = 2, 6
 
 # What config.json of a checkpoint may say for itself.
-STORED = ("steps", "lr", "kl", "tau", "gate", "words", "threshold")
+STORED = ("steps", "lr", "kl", "tau", "positions", "gate", "words", "threshold", "replace", "beta")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,10 @@ class Lime(Method):
     only those that the checkpoint's detector flags: at its own threshold, or at `threshold`. It flags none where the
     input is not like those of its calibration.
     checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
-    the memory.
+    the memory. positions: whose entries move: all, as published; those of the prompt, so that the answer's own words
+    stay as they are; or those of the picture or sound. replace: which tokens may take a word's place: any; names: those
+    that can name something, and plausible ones; or only plausible ones, which have at least beta times the largest
+    probability of plain decoding. None: any in the published forms (exact, words=all), else names.
     """
 
     name = "lime"
@@ -79,6 +84,9 @@ class Lime(Method):
     words: Literal["content", "flagged", "all"] | None = None
     threshold: Annotated[float, Range(0)] | None = None
     checkpoint: Literal["auto", "on", "off"] = "auto"
+    positions: Literal["all", "prompt", "media"] | None = None
+    replace: Literal["any", "names", "plausible"] | None = None
+    beta: Annotated[float, Range(0, 1)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +98,9 @@ class Lime(Method):
         values = {**self._defaults(model), **_stored(model.config.get("lime"), self.mode)}
         missing = {key: value for key, value in values.items() if getattr(self, key) is None}
         filled = Lime(**{**vars(self), **missing})
+        if filled.replace is None:
+            published = filled.mode == "exact" or filled.words == "all"
+            filled = Lime(**{**vars(filled), "replace": "any" if published else "names"})
         layers = layer_range("lime", self.layers, len(model.language_model.layers))
         detector = Detector.from_config(model.config)
         if filled.words == "flagged" and detector is None:
@@ -102,9 +113,10 @@ class Lime(Method):
     def _defaults(self, model: Model) -> dict[str, object]:
         steps, lr, kl, tau = OFFICIAL.get(model.config.get("model_type", ""), OFFICIAL["llava"])
         if self.mode == "exact":
-            return {"steps": steps, "lr": lr, "kl": kl, "tau": tau, "heads": "query", "words": "all"}
-        fast = {"steps": FAST_STEPS, "lr": FAST_STRETCH * lr, "kl": kl, "tau": tau}
-        return {**fast, "heads": "kv", "words": "content"}
+            values = {"steps": steps, "lr": lr, "heads": "query", "words": "all"}
+        else:
+            values = {"steps": FAST_STEPS, "lr": FAST_STRETCH * lr, "heads": "kv", "words": "content"}
+        return {**values, "kl": kl, "tau": tau, "positions": "all", "beta": BETA}
 
 
 @dataclass(frozen=True)

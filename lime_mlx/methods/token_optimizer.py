@@ -5,6 +5,7 @@ Allouche and Keshet, arXiv 2605.01766. `Fast` runs the newest position against t
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from .updates import UPDATES, Deltas, norm
 Trace = dict[str, NDArray[np.float32]]
 # Exact without checkpoints holds about this many times the attention weights of all layers (measured: 9).
 HELD_ATTENTIONS = 12
+# How far a token falls behind that may not be taken: more than logits differ, and finite in contrasts and sums.
+FAR = 1e4
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,11 @@ class Options:
     update: str
     kl_direction: str
     deltas: str
+    positions: str
     heads: str
     checkpoint: str
+    replace: str
+    beta: float
 
 
 class Loss(NamedTuple):
@@ -71,6 +77,7 @@ class TokenOptimizer(ABC):
         mask = np.zeros(self.length, dtype=np.float32)
         mask[: len(session.modality)] = session.modality
         self.weights = mx.array(mask / mask.sum())
+        self.movable = self._movable(mask)
         self.contrast = options.target == "contrast"
 
     @abstractmethod
@@ -92,7 +99,7 @@ class TokenOptimizer(ABC):
 
         (_, loss), gradient = mx.value_and_grad(objective)(deltas)
         result = RelevanceResult(*loss[0])
-        return Loss(result, loss[1], loss[2], gradient)
+        return Loss(result, loss[1], loss[2], self._held(gradient))
 
     @abstractmethod
     def last_logits(self, deltas: Deltas) -> mx.array:
@@ -126,6 +133,35 @@ class TokenOptimizer(ABC):
             {which: mx.zeros(shape) for which in self.options.deltas} if index in self.options.layers else {}
             for index in range(count)
         ]
+
+    def _movable(self, media: NDArray[np.float32]) -> mx.array | None:
+        """(T, 1) float32, 1 at the positions whose entries may move; None where all may. media (T,): 1 at the media."""
+        if self.options.positions == "all":
+            return None
+        prompt = (np.arange(self.length) < len(self.session.prompt)).astype(np.float32)
+        return mx.array(media if self.options.positions == "media" else prompt)[:, None]
+
+    def _allowed(self, logits: mx.array, reference: mx.array) -> mx.array:
+        """The logits (V,) under the deltas, with the tokens far behind that may not take a word's place.
+
+        plausible: those with less than beta times the largest probability of the undisturbed logits. names: of these
+        only those that can name nothing, where the prompt knows them.
+        """
+        options, content = self.options, self.session.content
+        named = options.replace == "names"
+        if options.replace == "any" or options.beta == 0 or (named and content is None):
+            return logits
+        allowed = reference >= reference.max() + math.log(options.beta)
+        if named and content is not None:
+            allowed = allowed | mx.array(content)
+        return mx.where(allowed, logits, logits - FAR)
+
+    def _held(self, gradient: Deltas) -> Deltas:
+        """The gradient, 0 at the positions whose entries may not move."""
+        movable = self.movable
+        if movable is None:
+            return gradient
+        return [{name: x * movable for name, x in layer.items()} for layer in gradient]
 
     def optimise(self, watch: Callable[[Deltas, Deltas], None] | None = None) -> tuple[Forward, list[Entries]]:
         """Run all steps; returns the forward and the undisturbed entries of the newest position.
@@ -161,6 +197,7 @@ class TokenOptimizer(ABC):
         # The next token's arrays are one position longer: what the pool holds would not be used again.
         del deltas, rule
         mx.clear_cache()
+        logits = self._allowed(logits, reference)
         picked = mx.argmax(session.scores(logits))
         same = picked.item() == first.target.item()
         relevance = np.array(first.relevance) if same else self._relevance(self.forward(self.zeros(), picked))
@@ -231,7 +268,7 @@ class Exact(TokenOptimizer):
             return explained + self.options.kl * kl, kl
 
         (_, kl), gradient = mx.value_and_grad(objective)(deltas)
-        return Loss(result, rel, kl, gradient)
+        return Loss(result, rel, kl, self._held(gradient))
 
     def checkpointed(self) -> bool:
         """Whether blocks are run again in the backward pass instead of being kept."""
