@@ -115,6 +115,10 @@ def print_table(fits: Sequence["FittedDetector"], bounds: Sequence["Bound | None
         "threshold": [f"{fit.detector.threshold:.3f}" for fit in fits],
         "precision": [f"{fit.quality.precision:.3f}" for fit in fits],
         "recall": [f"{fit.quality.recall:.3f}" for fit in fits],
+        "yes from a margin of": [f"{fit.yes.threshold:.2f}" if fit.yes else "not fitted" for fit in fits],
+        "right yes/no answers": [
+            f"{fit.yes.accuracy_before:.3f}, with it {fit.yes.accuracy:.3f}" if fit.yes else "" for fit in fits
+        ],
     }
     table = Table("", *(fit.model for fit in fits), box=None, pad_edge=False)
     for name, values in rows.items():

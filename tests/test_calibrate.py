@@ -164,7 +164,7 @@ def captions(tmp_path_factory) -> tuple[Path, FittedDetector]:
 
 
 def test_evidence_is_that_of_the_first_token_of_each_object(captions):
-    (text,) = map(Path.read_text, captions[0].rglob("*.jsonl"))
+    (text,) = map(Path.read_text, captions[0].glob("calibration/*/*.jsonl"))
     model, processor = lime_mlx.load("demo")
     for record in map(json.loads, text.splitlines()[:4]):
         scene, expected = make_scene(int(record["medium"]), "adversarial"), []

@@ -12,10 +12,14 @@ from lime_mlx.prompt import YesNo
 from lime_mlx.scenes import make_scene
 
 
+def records(margins, labels):
+    return [{"margin": margin, "label": label} for margin, label in zip(margins, labels, strict=True)]
+
+
 def test_the_threshold_with_the_most_right_answers():
     rng = np.random.default_rng(0)
     margins = np.concatenate([rng.normal(5, 1, 200), rng.normal(2, 1, 200)])
-    fitted = fitted_threshold(margins, ["yes"] * 200 + ["no"] * 200)
+    fitted = fitted_threshold(records(margins, ["yes"] * 200 + ["no"] * 200))
     assert 3 < fitted.threshold < 4
     assert fitted.accuracy_before == pytest.approx(((margins > 0) == (np.arange(400) < 200)).mean())
     assert fitted.accuracy == pytest.approx(((margins > fitted.threshold) == (np.arange(400) < 200)).mean())
@@ -23,12 +27,12 @@ def test_the_threshold_with_the_most_right_answers():
 
 
 def test_a_model_that_is_right_keeps_0():
-    fitted = fitted_threshold([3.0] * LEAST + [-2.0] * LEAST, ["yes"] * LEAST + ["no"] * LEAST)
+    fitted = fitted_threshold(records([3.0] * LEAST + [-2.0] * LEAST, ["yes"] * LEAST + ["no"] * LEAST))
     assert (fitted.threshold, fitted.accuracy) == (0.0, 1.0)
 
 
 def test_too_few_questions_fit_nothing():
-    assert fitted_threshold([1.0] * LEAST + [-1.0], ["yes"] * LEAST + ["no"]) is None
+    assert fitted_threshold(records([1.0] * LEAST + [-1.0], ["yes"] * LEAST + ["no"])) is None
 
 
 def test_the_margin_of_the_best_spellings():

@@ -34,6 +34,7 @@ from lime_mlx.support.promise import Promise
 from lime_mlx.support.store import detector_file
 from lime_mlx.words import Word, with_margin, words
 
+from . import yes_no
 from .asking import reason
 from .checks import RunConfig, check_model, select_available
 from .fitting import Quality, Row, fitted, fitted_domain, measured
@@ -55,7 +56,8 @@ class FittedDetector:
 
     model, task: their specs. pictures, words, hallucinated: how many there were. quality: that of a detector fitted on
     half of the pictures, on the other half. domain: what the inputs are like, None for too few to say so. promise: what
-    was shown on the other half of one fitted on half of them.
+    was shown on the other half of one fitted on half of them. yes: the threshold of yes, None for a task without enough
+    yes/no questions.
     """
 
     model: str
@@ -67,6 +69,7 @@ class FittedDetector:
     quality: Quality
     domain: Domain | None = None
     promise: Promise | None = None
+    yes: yes_no.YesThreshold | None = None
 
     def to_dict(self) -> dict[str, object]:
         """JSON values."""
@@ -114,7 +117,8 @@ def calibrate(
     if fitted_one.domain is None:
         noun = NOUNS[captions.task.medium][1]
         notes.append(f"{len(captions.items)} {noun} cannot tell which others are like them: that needs {LEAST_INPUTS}.")
-    return fitted_one
+    asked = yes_no.ask(config, model, captions.spec, captions.task, Path(folder), progress)
+    return replace(fitted_one, yes=yes_no.fitted_threshold(asked))
 
 
 def captioned(

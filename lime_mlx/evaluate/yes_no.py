@@ -39,12 +39,13 @@ class YesThreshold:
     accuracy: float
 
 
-def fitted_threshold(margins: Sequence[float], labels: Sequence[str]) -> YesThreshold | None:
+def fitted_threshold(records: Sequence[Record]) -> YesThreshold | None:
     """The threshold with the most right answers, of those the nearest to 0; None with too few questions.
 
-    margins: the logit of yes less that of no, for each question. labels: "yes" or "no".
+    records: the questions, each with its margin and its label.
     """
-    values, yes = np.asarray(margins, dtype=np.float64), np.array([label == "yes" for label in labels])
+    values = np.array([record["margin"] for record in records], dtype=np.float64)
+    yes = np.array([record["label"] == "yes" for record in records], dtype=bool)
     if min(yes.sum(), len(yes) - yes.sum()) < LEAST:
         return None
     ordered = np.unique(values)
@@ -66,7 +67,7 @@ def ask(config: RunConfig, model: str, spec: str, task: Task, folder: Path, prog
     if not items:
         return []
     name = f"{fingerprint(locate(model))}-{__version__}"
-    answers = Answers(folder / "calibration" / name / f"yes-no-{slug(spec)}.jsonl")
+    answers = Answers(folder / "calibration" / name / "yes-no" / f"{slug(spec)}.jsonl")
     pending = answers.lacking(items)
     bar = progress.add_task(f"{model} · yes and no", total=len(kept)) if progress else None
     if pending:
@@ -97,6 +98,12 @@ def _asked(loaded: tuple[Model, Processor], config: RunConfig, task: Task, items
     except Exception as error:  # whatever is wrong with one picture, the others can be asked about
         return [{"id": item.id, "medium": item.medium, "error": reason(error)} for item in items]
     return [
-        {"id": item.id, "medium": item.medium, "label": item.label, "margin": margin}
+        {
+            "id": item.id,
+            "medium": item.medium,
+            "label": item.label,
+            "text": "yes" if margin > 0 else "no",
+            "margin": margin,
+        }
         for item, margin in zip(items, margins, strict=True)
     ]

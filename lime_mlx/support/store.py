@@ -4,11 +4,13 @@ import os
 import sys
 from collections.abc import Mapping
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 
 from platformdirs import user_config_path
 
-from lime_mlx.files import Json, fingerprint, read_json
+from lime_mlx.errors import CheckpointError
+from lime_mlx.files import Json, fingerprint, read_json, section
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.domain import Domain
 from lime_mlx.support.promise import Promise
@@ -50,6 +52,17 @@ def calibrated(config: Json, folder: Path) -> Json:
     if values.get("promise") is not None:
         chosen["promise"] = values["promise"]
         Promise.parse(chosen["promise"], where)
+    if (yes := values.get("yes")) is not None:
+        chosen["methods"] = _with_yes(config, yes, where)
     stored = config.get("lime")
     own = {key: value for key, value in stored.items() if key != "promise"} if isinstance(stored, Mapping) else {}
     return {**config, "lime": {**own, **chosen}}
+
+
+def _with_yes(config: Json, yes: object, where: str) -> Json:
+    """The values of methods in config.json, with the threshold of yes that was fitted. Raises `CheckpointError`."""
+    threshold = yes.get("threshold") if isinstance(yes, Mapping) else None
+    if not isinstance(threshold, int | float) or not isfinite(threshold):
+        raise CheckpointError(f'The "yes" in {where} cannot be used: it needs a threshold.')
+    methods = section(section(config, "lime"), "methods")
+    return {**methods, "yesno": {**section(methods, "yesno"), "threshold": threshold}}
