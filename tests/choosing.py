@@ -107,7 +107,8 @@ def _said(language, tokens):
 
 def _turns(language, logp, banned):
     likely = (logp >= math.log(1e-3)) & ~language.content
-    likely[list(language.tokens("."))] = True
+    stops = set(language.tokens("."))
+    likely[list(stops)] = not stops & set(banned)
     likely[list(banned)] = False
     return likely
 

@@ -245,7 +245,8 @@ def _possible(session: Session, scores: mx.array, banned: set[int]) -> mx.array:
     language = session.prompt.language
     assert language is not None
     likely = log_softmax(np.array(scores)) >= math.log(LEAST)
-    likely[[token for stop in FULL_STOPS for token in language.tokens(stop)]] = True
+    stops = {token for stop in FULL_STOPS for token in language.tokens(stop)}
+    likely[list(stops)] = not stops & banned
     likely[list(banned)] = False
     return mx.array(likely & ~language.content)
 
