@@ -35,6 +35,8 @@ from .yes_no import YesNo
 # A candidate, and another turn of the answer, need at least this probability; a full stop may always be the turn.
 LEAST = 1e-3
 FULL_STOPS = (".", "\u3002")
+# Of a model that was not calibrated: its denial must be clear, a margin of -2.9. At 0.5 it spoilt free answers.
+CLEAR = 0.95
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ class Choose(Wrapper):
     """`choose:k=8,weight=12,repeat=6,threshold=...,back=6,ask=flagged`.
 
     k: how many candidates. weight: of the support of a word. repeat: what a noun costs that the sentence named before.
-    threshold: words with this p_unsupported or more are flagged; None takes the detector's own, 0.5 without one. back:
+    threshold: words with this p_unsupported or more are flagged; None takes the detector's own, 0.95 without one. back:
     how often an answer may go back; 0 never does. ask: the model is asked about every noun (always), about nouns of
-    which relevance alone is not sure (flagged) or never. A model
-    that was not calibrated has only the question: a word is flagged where the model itself says no.
+    which relevance alone is not sure (flagged) or never. A model that was not calibrated has only the question: a word
+    is flagged where the model itself clearly says no.
     """
 
     name = "choose"
@@ -77,7 +79,7 @@ class Choose(Wrapper):
                 "choose: ask=never needs a model that was calibrated: lime-mlx evaluate --calibrate; "
                 "or let the model be asked."
             )
-        threshold = self.value(model, "threshold", 0.5 if detector is None else detector.threshold)
+        threshold = self.value(model, "threshold", CLEAR if detector is None else detector.threshold)
         if detector is not None and detector.asking is not None and self.ask == "always":
             detector = replace(detector, asking=replace(detector.asking, lowest=0.0))
         judge = Judge(detector, self.ask != "never", self.yes_threshold(model))
