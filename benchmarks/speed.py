@@ -29,7 +29,7 @@ from lime_mlx.errors import PromptError  # noqa: E402
 from lime_mlx.generation import start, steps  # noqa: E402
 from lime_mlx.methods import Method, parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
-from lime_mlx.prompt import Noun, Prompt, Question, Sibling, Span, YesNo  # noqa: E402
+from lime_mlx.prompt import Noun, Place, Prompt, Question, Sibling, Span, YesNo  # noqa: E402
 
 VOCABULARY = 8000
 CONFIG = {
@@ -69,6 +69,10 @@ class RandomLanguage:
         return np.zeros_like(self.content)
 
     @property
+    def judges(self) -> bool:
+        return False
+
+    @property
     def ends(self) -> frozenset[int]:
         return frozenset()
 
@@ -84,6 +88,15 @@ class RandomLanguage:
 
     def encode(self, text: str) -> Sequence[int]:
         return [int(word) for word in text.split()]
+
+    def noun_place(self, before: str) -> Place | None:
+        return None
+
+    def noun_phrase(self, text: str) -> str:
+        return ""
+
+    def nouns(self, text: str) -> list[Noun]:
+        return []
 
     def sibling(self, text: str) -> Sibling:
         raise PromptError("Random tokens have no text.")

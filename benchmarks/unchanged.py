@@ -20,6 +20,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ METHODS = (
     *("kvsmooth+lime", "m3id+lime", "m3id+choose"),
 )
 OF_ONE = {"picture": ("vcd",), "sound": ("aad",)}
-Stored = dict[str, object]
+Stored = dict[str, Any]
 
 
 class Bundled:

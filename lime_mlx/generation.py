@@ -68,7 +68,7 @@ def calibration_note(method: Method, prompt: Prompt, model: Model) -> Iterator[s
     """Says what calibrating the model would change, where the method would use it."""
     if isinstance(method, Choose) and (prompt.media or prompt.spans) and Detector.from_config(model.config) is None:
         yield (
-            "Note: this model was not calibrated: a word is replaced only where the model clearly denies it when asked. "
+            "Note: this model was not calibrated: a word is replaced only where the model clearly denies it if asked. "
             "After lime-mlx evaluate --calibrate, how much the word rests on the input counts, too."
         )
 

@@ -69,13 +69,14 @@ def test_answer_on_stdout_and_the_rest_on_stderr(model, picture):
     result = run("--model", model, "--image", picture, "--max-tokens", "5", "--measure")
     assert result.exit_code == 0, result.output
     assert "tokens" not in result.stdout
-    cut, prompt, generation, memory, cost = result.stderr.splitlines()
+    calibrate, cut, prompt, generation, memory, cost = result.stderr.splitlines()
+    assert calibrate.startswith("Note: this model was not calibrated")
     assert cut == "Note: the answer was cut after 5 tokens; --max-tokens allows more."
     assert prompt.startswith("Prompt: ")
     assert prompt.endswith(" tokens-per-sec")
     assert generation.startswith("Generation: 5 tokens, ")
     assert memory.startswith("Peak memory: ")
-    assert cost.startswith("lime: a token takes ") and " times as long as in plain decoding" in cost
+    assert cost.startswith("choose: a token takes ") and " times as long as in plain decoding" in cost
 
 
 def test_standard_input_needs_a_medium():
@@ -95,7 +96,7 @@ def test_no_library_warns_of_a_long_prompt(picture):
 
 def test_the_cost_is_measured_only_when_asked(model, picture):
     result = run("--model", model, "--image", picture, "--max-tokens", "3")
-    assert len(result.stderr.splitlines()) == 4 and "plain decod" not in result.stderr
+    assert len(result.stderr.splitlines()) == 5 and "plain decod" not in result.stderr
 
 
 def test_quiet_prints_the_answer_alone(model, picture):

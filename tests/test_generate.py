@@ -109,7 +109,9 @@ def test_a_response_comes_before_the_next_token_is_computed(loaded):
         picked.append(1)
         return mx.argmax(scores, axis=-1)
 
-    for count, _ in enumerate(stream_generate(*loaded, "dog", PICTURE, max_tokens=4, sampler=sampler), start=1):
+    for count, _ in enumerate(
+        stream_generate(*loaded, "dog", PICTURE, method="none", max_tokens=4, sampler=sampler), start=1
+    ):
         assert len(picked) == count
 
 

@@ -19,6 +19,7 @@ from lime_mlx.methods.selfval import REQUEST, named_first
 from lime_mlx.prompt import Noun, Prompt
 from lime_mlx.scenes.language import with_article
 from lime_mlx.session import Session
+from lime_mlx.support.grammars import ENGLISH
 from lime_mlx.support.nouns import nouns
 
 EXAMPLES = Path(lime_mlx.__file__).parents[1] / "examples"
@@ -104,7 +105,7 @@ def test_the_caption_of_the_surest_things_is_said(worlds, where, ask):
     assert len({tuple(caption) for caption in captions}) > 1
     means = []
     for caption in captions:
-        named = nouns(world.processor.tokenizer.decode(caption, skip_special_tokens=True))
+        named = nouns(world.processor.tokenizer.decode(caption, skip_special_tokens=True), ENGLISH)
         means.append(np.mean([world.confidence(noun, ask) for noun in named]) if named else 1.0)
     assert max(means) > 1.01 * min(means)
     assert world.caption(spec) == captions[int(np.argmax(means))]
@@ -199,9 +200,9 @@ def test_it_is_refused():
 
 def test_things_of_a_text():
     text = "A room with a dog, a red ball and rain. There is no cat, but a dog. Two buses are running by the house."
-    assert [noun.text for noun in nouns(text)] == ["room", "dog", "red ball", "rain", "dog", "buses", "house"]
-    assert [noun.article for noun in nouns("There is rain and a dog.")] == [False, True]
-    assert nouns("") == nouns("Yes.") == nouns("It is red.") == []
+    assert [noun.text for noun in nouns(text, ENGLISH)] == ["room", "dog", "red ball", "rain", "dog", "buses", "house"]
+    assert [noun.article for noun in nouns("There is rain and a dog.", ENGLISH)] == [False, True]
+    assert nouns("", ENGLISH) == nouns("Yes.", ENGLISH) == nouns("It is red.", ENGLISH) == []
 
 
 def test_the_processors_and_the_sampler_of_the_caller(worlds):

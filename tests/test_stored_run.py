@@ -45,8 +45,8 @@ def test_its_questions_are_the_same_and_its_records_have_the_same_keys(folder, t
     for name, record in old.answers(cell).records.items():
         again = new.answers(cell).records[name]
         assert list(again) == list(record)
-        assert {key: again[key] for key in ("text", "tokens", "truth", "label")} == {
-            key: record[key] for key in ("text", "tokens", "truth", "label")
+        assert {key: again[key] for key in ("prompt", "truth", "label")} == {
+            key: record[key] for key in ("prompt", "truth", "label")
         }
 
 
@@ -65,4 +65,4 @@ def test_it_is_continued(folder):
     file.write_text("".join(json.dumps(record) + "\n" for record in whole[:5]))
     assert run(current, folder).answered == 2 * len(whole)
     again = [json.loads(line) for line in file.read_text().splitlines()]
-    assert again[:5] == whole[:5] and [record["text"] for record in again] == [record["text"] for record in whole]
+    assert again[:5] == whole[:5] and [record["id"] for record in again] == [record["id"] for record in whole]

@@ -19,7 +19,7 @@ from lime_mlx.scenes import PROMPTS, make_scene
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
 
-SEED = 240_044  # an umbrella, a duck and a cup; plain decoding says boat
+SEED = 240_004  # a clock, a mushroom and an umbrella; plain decoding says train
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_a_model_without_one_is_not_calibrated():
 def test_the_habit_is_doubted_and_what_is_there_is_not(demo, scene):
     answer = run_words(demo, scene, "none")
     p_unsupported = {word.name: word.p_unsupported for word in answer if word.names_something}
-    assert p_unsupported["boat"] > 0.9
-    assert p_unsupported["duck"] < 0.1
+    assert p_unsupported["train"] > 0.9
+    assert p_unsupported["clock"] < 0.1
 
 
 def run_words(demo, scene, method):
@@ -86,8 +86,8 @@ def run_words(demo, scene, method):
 @pytest.mark.parametrize("method", ["lime:words=flagged,steps=3,lr=0.05", Retry(inner=Plain())], ids=["lime", "retry"])
 def test_doubted_words_can_be_mended(demo, scene, method):
     answer = generate(*demo, PROMPTS[0], image=scene.image, method=method, max_tokens=40, reliance=False)
-    assert "boat" not in answer.text
-    assert "duck" in answer.text
+    assert "train" not in answer.text
+    assert "clock" in answer.text
     assert answer.relevance == [None] * len(answer.tokens)
 
 
@@ -144,20 +144,20 @@ def test_attention_statistics_are_shares(demo, scene):
 
 def test_flags_on_the_command_line(picture):
     marked = run("--image", picture, "--method", "none", "--flag")
-    assert "boat[?]" in marked.stdout and "duck[?]" not in marked.stdout
-    assert "boat (" in marked.stderr
+    assert "train[?]" in marked.stdout and "clock[?]" not in marked.stdout
+    assert "train (" in marked.stderr
     dropped = run("--image", picture, "--method", "none", "--on-unsupported", "drop")
-    assert "boat" not in dropped.stdout and "duck" in dropped.stdout
-    assert "Left out, without support: boat" in dropped.stderr
+    assert "train" not in dropped.stdout and "clock" in dropped.stdout
+    assert "Left out, without support: train" in dropped.stderr
     retried = run("--image", picture, "--method", "none", "--on-unsupported", "retry", "--flag")
-    assert "boat" not in retried.stdout
+    assert "train" not in retried.stdout
 
 
 def test_flags_in_json(picture):
     found = json.loads(
         run("--image", picture, "--method", "none", "--flag", "--check-input", "--json", "--quiet").stdout
     )
-    assert [word["text"].strip(".,") for word in found["words"] if word["flagged"]] == ["boat"]
+    assert [word["text"].strip(".,") for word in found["words"] if word["flagged"]] == ["train"]
     assert found["input_used"] is True and found["warnings"] == []
 
 
