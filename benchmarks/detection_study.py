@@ -66,7 +66,8 @@ def gather(model: Model, prompt: Prompt, tokens: Sequence[int], named: dict[int,
     for index, token in enumerate(tokens):
         if index in named:
             session.prefill()
-            moment, word = Moment(session, token, named[index], blank), {"object": named[index]}
+            moment = Moment(session, token, named[index], blank)
+            word: dict = {"object": named[index]}
             for name, probe in PROBES.items():
                 began = time.perf_counter()
                 word |= probe.measure(moment)
@@ -96,7 +97,7 @@ def probed(first: Sequence[dict], second: Sequence[dict]) -> tuple[Scores, str]:
     scene = np.array([int(word["medium"]) for word in first])
     inner = np.isin(scene, np.unique(scene)[::2])
     layers = len(first[0]["hidden"])
-    choices = [((layer,), penalty) for layer in range(layers) for penalty in PENALTIES]
+    choices: list[tuple[tuple[int, ...], float]] = [((layer,), p) for layer in range(layers) for p in PENALTIES]
     choices += [(tuple(range(layers)), penalty) for penalty in PENALTIES]
 
     def states(words: Sequence[dict], chosen: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,7 @@ of scenes from that seed on, of such that were changed, and of other files. A so
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def drawn(task: Scenes, seed: int) -> Source:
 def measure(loaded: tuple[Model, Processor], domain: Domain, task: Scenes, first: int, others: list[Path]) -> None:
     sound, seeds = isinstance(task, Sounds), range(first, first + MEASURED)
     worlds = {regime: type(task)(regime=regime) for regime in ("adversarial", "ordinary")}
-    changes = SOUNDS if sound else PICTURES
+    changes: dict[str, Callable[..., Source]] = {**SOUNDS} if sound else {**PICTURES}
     inputs: dict[str, tuple[Iterable[Source], int]] = {
         f"{regime} scenes": (map(partial(drawn, world), seeds), MEASURED) for regime, world in worlds.items()
     }

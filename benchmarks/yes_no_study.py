@@ -59,12 +59,6 @@ SETTINGS = [
 ]
 
 
-class Margin(Record):
-    """The record of a forced answer. margin: the logit of Yes minus that of No."""
-
-    margin: float
-
-
 def opened(
     loaded: tuple[Model, Processor], task: Task, items: list[Item]
 ) -> Iterator[tuple[Item, Prompt, SessionFactory]]:
@@ -105,7 +99,7 @@ def margins(name: str, task: Task, methods: list[str], file: Path) -> dict[str, 
                     session.want_relevance = False
                     (step,) = steps(session, chosen[method], 1)
                     margin = float(step.logits[yes].max() - step.logits[no].max())
-                    record: Margin = {
+                    record: Record = {
                         "id": item.id,
                         "medium": item.medium,
                         "text": texts[step.token],
@@ -118,7 +112,7 @@ def margins(name: str, task: Task, methods: list[str], file: Path) -> dict[str, 
     }
     for method, answers in held.items():
         for key, question in questions.items():
-            question[method] = cast(Margin, answers.records[key])["margin"]
+            question[method] = answers.records[key]["margin"]
     return questions
 
 
