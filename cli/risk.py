@@ -106,6 +106,7 @@ def promised(opened: LoadedRequest, request: Request, risk: float) -> Promise:
     from lime_mlx.checkpoint.hub import locate
     from lime_mlx.files import WEIGHTS, fingerprint, section
     from lime_mlx.prompt import NOUNS
+    from lime_mlx.session import Session
     from lime_mlx.support.detector import Detector
     from lime_mlx.support.promise import Promise
 
@@ -130,6 +131,11 @@ def promised(opened: LoadedRequest, request: Request, risk: float) -> Promise:
     if request.prompt != promise.question:
         raise MethodError(
             f"The promise of {opened.name} is about the question {promise.question!r}: leave -p or --risk out."
+        )
+    if Session.open(opened.model, opened.prompt).in_domain is False:
+        raise MethodError(
+            f"Nothing is promised here: the {NOUNS[promise.medium][0]} is unlike those on which {opened.name} was "
+            "calibrated; leave --risk out."
         )
     if promise.flags:
         values = asdict(replace(detector, threshold=promise.threshold))

@@ -229,6 +229,9 @@ def _rows(words: Iterable[Word]) -> Iterator[tuple[str, list[Word]]]:
             yield before, row
             before, row = before + "".join(each.text for each in row), []
         row.append(word)
+        if not word.names_something:  # nothing can join it: it need not wait for the next word
+            yield before, row
+            before, row = before + word.text, []
     if row:
         yield before, row
 

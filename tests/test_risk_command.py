@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from test_risk import PROMISE
 
 import lime_mlx
@@ -181,7 +182,8 @@ def answer(home, tmp_path):
         weights = fingerprint(locate("demo"), (WEIGHTS,))
         promise = replace(PROMISE, **{"weights": weights, "detector": detector.digest, **changes})
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"detector": asdict(detector), "promise": asdict(promise)}))
+        domain = model.config["lime"]["domain"]
+        file.write_text(json.dumps({"detector": asdict(detector), "domain": domain, "promise": asdict(promise)}))
         return CliRunner().invoke(main, ["generate", source, "--risk", "0.02", *arguments])
 
     return call
@@ -225,6 +227,14 @@ def test_generate_takes_the_method_and_its_limit(answer):
 def test_what_was_not_promised_is_refused(answer, arguments, changes, problem):
     result = answer(*arguments, **changes)
     assert result.exit_code == 1 and problem in result.stderr and result.stderr.count("Error:") == 1
+    assert not result.stdout
+
+
+def test_nothing_is_promised_of_inputs_outside_of_the_calibration(answer, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    result = answer(source=str(tmp_path / "noise.png"))
+    assert result.exit_code == 1 and "Nothing is promised here: the picture is unlike those" in result.stderr
     assert not result.stdout
 
 

@@ -62,7 +62,7 @@ def ask(config: RunConfig, model: str, spec: str, task: Task, folder: Path, prog
     folder: keeps them, so that a kill loses one picture at most.
     """
     items = [item for item in task.items(config.data, config.limit, config.seed) if item.label is not None]
-    kept = set(list(dict.fromkeys(item.medium for item in items))[:MEDIA])
+    kept = list(dict.fromkeys(item.medium for item in items))[:MEDIA]
     items = [item for item in items if item.medium in kept]
     if not items:
         return []
