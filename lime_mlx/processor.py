@@ -17,7 +17,7 @@ from lime_mlx.media.audio import Sound
 from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Place, Prompt, Question, Sibling, Turn, YesNo
 from lime_mlx.support.content import content_tokens
 from lime_mlx.support.grammars import ENGLISH, Grammar, grammar_of, may_be
-from lime_mlx.support.nouns import noun_phrase, noun_place, nouns
+from lime_mlx.support.nouns import agrees, noun_phrase, noun_place, nouns
 from lime_mlx.support.prompted import folded, prompted_tokens, spellings
 
 Source = TypeVar("Source", Image.Image, Sound)
@@ -378,6 +378,9 @@ class PromptLanguage:
     def noun_place(self, before: str) -> Place | None:
         grammar = self.grammar
         return noun_place(before, grammar) if grammar is not None and may_be(before, grammar) else None
+
+    def agrees(self, before: str, name: str) -> bool:
+        return agrees(before, name, self.grammar or ENGLISH)
 
     def noun_phrase(self, text: str) -> str:
         return noun_phrase(text, self.grammar or ENGLISH)

@@ -128,11 +128,14 @@ class Noun(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A place where a noun may begin. definite: it was introduced before ("the dog"). The others as in `Noun`."""
+    """A place where a noun may begin. definite: it was introduced before ("the dog"). opening: a statement of its own
+    begins with it ("there is a dog"), which may say again what an earlier one said. The others as in `Noun`.
+    """
 
     article: bool
     definite: bool = False
     determiner: str = ""
+    opening: bool = False
 
     def noun(self, text: str) -> Noun:
         """The noun of this name that stands here."""
@@ -207,6 +210,10 @@ class Language(Protocol):
 
         None in a language that we do not judge, and where the text is rather in another language than the prompt.
         """
+        ...
+
+    def agrees(self, before: str, name: str) -> bool:
+        """Whether a name, or its beginning, may stand right behind the text `before`: not "umbrella" behind "a"."""
         ...
 
     def noun_phrase(self, text: str) -> str:

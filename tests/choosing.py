@@ -26,13 +26,14 @@ def reference(model, prompt, ends, max_tokens, k=8, weight=12.0, repeat=6.0, bac
         def candidate(token, tokens=tokens, logp=logp, place=place):
             judged = place is not None and _begins(language, tokens, token)
             p = _p_unsupported(model, prompt, detector, tokens, token, place, ask) if judged else 0.0
-            again = judged and not place.definite and _name(model, prompt, tokens, token) in _said(language, tokens)
+            listed = judged and not place.definite and not place.opening
+            again = listed and _name(model, prompt, tokens, token) in _said(language, tokens)
             return token, p, again, logp[token] + weight * math.log(max(1 - p, 1e-6)) - repeat * again
 
         best = candidate(int(logp.argmax()))
         if best[1] >= threshold or best[2]:
             likely = [int(token) for token in np.argsort(-logp)[:k] if logp[token] >= math.log(1e-3)]
-            likely = [token for token in likely if not language.content[token] or _begins(language, tokens, token)]
+            likely = [token for token in likely if not language.content[token] or _fits(language, tokens, token)]
             best = max((candidate(token) for token in dict.fromkeys([best[0], *likely])), key=lambda each: each[3])
         if (best[1] >= threshold or best[2]) and backs < back:
             position = _turning_point(model, prompt, language, tokens, banned)
@@ -64,6 +65,14 @@ def _begins(language, tokens, token):
     return bool(language.content[token] and not language.prompted[token]) and (
         not before[-1:].isalnum() or piece[:1].isspace()
     )
+
+
+def _fits(language, tokens, token):
+    before = language.text(tokens)
+    piece = language.text([*tokens, token])[len(before) :]
+    article = before.split()[-1:]
+    vowel = piece.strip()[:1].lower() in "aeiou"  # The worlds name nothing that sounds otherwise.
+    return _begins(language, tokens, token) and (article not in (["a"], ["an"]) or vowel == (article == ["an"]))
 
 
 def _name(model, prompt, tokens, token):

@@ -20,7 +20,7 @@ from lime_mlx.scenes import make_scene
 from lime_mlx.support.content import content_tokens
 from lime_mlx.support.detector import Asking, Detector
 from lime_mlx.support.grammars import ENGLISH, GRAMMARS, OTHERS, grammar_of, may_be
-from lime_mlx.support.nouns import noun_phrase, noun_place
+from lime_mlx.support.nouns import agrees, noun_phrase, noun_place
 from lime_mlx.words import Token, words
 
 BY_NAME = {grammar.name: grammar for grammar in GRAMMARS}
@@ -254,13 +254,15 @@ def test_names_of_runs_of_words():
 
 def test_where_nouns_begin():
     french, italian = BY_NAME["French"], BY_NAME["Italian"]
-    assert noun_place("There is a", ENGLISH) == Place(True)
+    assert noun_place("There is a", ENGLISH) == Place(True, opening=True)
+    assert noun_place("There is a dog and a", ENGLISH) == noun_place("A", ENGLISH) == Place(True)
+    assert noun_place("A dog, there are two", ENGLISH) == Place(False, opening=True)
     assert noun_place("Here is the", ENGLISH) == Place(True, True)
     assert noun_place("devant l'", french) == noun_place("devant l\u2019", french) == Place(True, True, "un")
     assert noun_place("un verre d'", french) == Place(False)
     assert noun_place("il n'y a pas d'", french) is None
     assert noun_place("non c'è un", italian) is None
-    assert noun_place("non c'è un cane, ma c'è un", italian) == Place(True, False, "un")
+    assert noun_place("non c'è un cane, ma c'è un", italian) == Place(True, False, "un", True)
 
 
 def test_content_in_other_languages():
@@ -368,3 +370,18 @@ def test_choose_says_nothing_in_a_language_that_it_knows(demo):
     notes = [parse_method("kvsmooth+choose").notes(prompt) for prompt in (*prompts, Prompt([1]))]
     assert [len(each) for each in notes] == [0, 0, 1, 0]
     assert parse_method("lime").notes(prompts[2]) == []
+
+
+@pytest.mark.parametrize("name", ["umbrella", " Apple", "hour", "honest man", "urn", "uninhabited island", "ice"])
+def test_names_behind_an(name):
+    assert agrees("A dog and an", name, ENGLISH) and not agrees("a", name, ENGLISH)
+
+
+@pytest.mark.parametrize("name", ["dog", " unicorn", "uniform", "European", "one-way sign", "ukulele", "house"])
+def test_names_behind_a(name):
+    assert agrees("A", name, ENGLISH) and not agrees("there is an", name, ENGLISH)
+
+
+@pytest.mark.parametrize("before", ["", "the", "A dog,", "two", "banana", "There is a red"])
+def test_other_words_before_a_name_decide_nothing(before):
+    assert agrees(before, "dog", ENGLISH) and agrees(before, "umbrella", ENGLISH)

@@ -15,8 +15,6 @@ Flags = NDArray[np.bool_]
 # no where the model could be asked about it.
 Row = Mapping[str, float | str | bool]
 STATISTICS = ("share", "positive", "peak", "certainty")
-# The model is not asked about words that so few of the hallucinated ones look like.
-MISSED = 0.02
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ def _fitted_asking(detector: Detector, rows: Sequence[Row]) -> Asking | None:
     margin = np.array([_number(row["margin"]) for row in rows])
     p = np.clip(by_relevance, 1e-6, 1 - 1e-6)
     relevance, weight, intercept = logistic(np.stack([np.log(p / (1 - p)), margin], axis=1), positive).tolist()
-    lowest = min(float(np.quantile(by_relevance[positive], MISSED)), detector.threshold)
+    # The model is not asked about words that relevance is surer of than of any hallucinated one.
+    lowest = min(float(by_relevance[positive].min()), detector.threshold)
     return Asking(relevance, weight, intercept, lowest)
 
 

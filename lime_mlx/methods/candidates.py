@@ -70,6 +70,14 @@ class Judge:
             return None
         return language.noun_place(before)
 
+    def agrees(self, session: Session, token: int) -> bool:
+        """Whether a token that begins a name may stand behind the answer so far: not "umbrella" behind "a"."""
+        language = session.prompt.language
+        if language is None:
+            return True
+        before = language.text(session.generated)
+        return language.agrees(before, language.text([*session.generated, token])[len(before) :])
+
     def judged(
         self,
         session: Session,
@@ -91,7 +99,7 @@ class Judge:
                 from_relevance(row, session.modality) | from_logits(logits, token)
                 for row, token in zip(rows, tokens, strict=True)
             ]
-        again = set() if place.definite else set(tokens) & set(session.generated)
+        again = set() if place.definite or place.opening else set(tokens) & set(session.generated)
         asked = [index for index, values in enumerate(statistics) if self._asks(values)]
         named = sorted({*asked, *(index for index, token in enumerate(tokens) if token in again)})
         names = dict(zip(named, self._names(session, [tokens[index] for index in named]), strict=True))

@@ -205,12 +205,15 @@ class PreparedChoose(Prepared):
         best = np.argsort(-logp)[: self.options.k]
         rest = [Candidate(int(token), float(logp[token])) for token in best if token != picked]
         rest = [candidate for candidate in rest if candidate.logp >= math.log(LEAST)]
-        begins = [candidate for candidate in rest if self.judge.place(session, candidate.token) is not None]
+        begins = [candidate for candidate in rest if self._may_replace(session, candidate.token)]
         judged = self.judge.judged(session, self.inner, forward, begins, place)
         # A word of the question is no better word: beside those that are judged stand tokens that name nothing.
         content = session.content
         others = [candidate for candidate in rest if content is not None and not content[candidate.token]]
         return max([first, *judged, *others], key=self._score)
+
+    def _may_replace(self, session: Session, token: int) -> bool:
+        return self.judge.place(session, token) is not None and self.judge.agrees(session, token)
 
     def _score(self, candidate: Candidate) -> float:
         support = self.options.weight * support_penalty(candidate)

@@ -21,7 +21,7 @@ def noun_place(before: str, grammar: Grammar) -> Place | None:
     """Whether a content word behind the text `before` begins the name of a thing that is said to be there."""
     sentence = _plain(SENTENCE_ENDS.split(before)[-1]).lower()
     place: Place | None = None
-    opened = listing = denied = named = False
+    opened = opening = listing = denied = named = False
     for word in (ELIDED if grammar.elides else WORDS).findall(sentence):
         if word == "," or word in grammar.contrasts:
             denied = False
@@ -40,8 +40,15 @@ def noun_place(before: str, grammar: Grammar) -> Place | None:
         else:
             listing, place = place is not None or (named and listing), None
         named = word not in grammar.closed and word != ","
+        opening = word in grammar.statements or (opening and word in grammar.closed)
         opened = word in grammar.openers or (opened and word in grammar.closed)
-    return None if denied else place
+    return None if denied or place is None else place._replace(opening=opening)
+
+
+def agrees(before: str, name: str, grammar: Grammar) -> bool:
+    """Whether a name, or its beginning, may stand right behind the text `before`: not "umbrella" behind "a"."""
+    *_, last = WORDS.findall(before) or [""]
+    return grammar.agrees(last.lower(), name.strip())
 
 
 def nouns(text: str, grammar: Grammar) -> list[Noun]:

@@ -21,11 +21,12 @@ class Grammar:
     closed: all words that name nothing. definite: determiners of things that were introduced before. singular:
     indefinite determiners of one thing. counted: other determiners. before: words behind which a noun stands without a
     determiner. openers, links: a noun may stand behind a link that follows an opener, with closed words between them,
-    as in "there" and "is". lists: conjunctions in a list. contrasts: conjunctions that end a denial. denials: words
+    as in "there" and "is". statements: words that begin a statement that a thing is there. lists: conjunctions in a list. contrasts: conjunctions that end a denial. denials: words
     that deny what follows; denial_endings: endings of such words.
 
     named: from content words in a row to the first of them that are the name of a thing; none if they name nothing.
-    elides: words lean on the next one with an apostrophe.
+    elides: words lean on the next one with an apostrophe. agrees: whether a name, or its beginning, may stand right
+    behind a determiner; "a umbrella" may not.
 
     asked: from a noun, and where it may be, to the question whether it is there. indefinite: from a determiner of the
     answer to the one that the question takes; none for a determiner that is not there. places: by kind of media.
@@ -40,12 +41,14 @@ class Grammar:
     before: frozenset[str]
     openers: frozenset[str] = frozenset()
     links: frozenset[str] = frozenset()
+    statements: frozenset[str] = frozenset()
     lists: frozenset[str]
     contrasts: frozenset[str]
     denials: frozenset[str]
     denial_endings: tuple[str, ...] = ()
     named: Callable[[Sequence[str]], Sequence[str]]
     elides: bool = False
+    agrees: Callable[[str, str], bool] = lambda determiner, name: True
     asked: Callable[[Noun, str], str]
     indefinite: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, Places]

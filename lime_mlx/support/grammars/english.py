@@ -57,7 +57,12 @@ featuring see sees seeing hear hears hearing has have having
 NOT_BEFORE = "as like past up down off out together to"
 DENIALS = "no not never without neither nor none cannot"
 
-VOWELS = tuple("aeiou")
+# Words that begin with a vowel by their sound but not by their letter, and the reverse. Case does not matter.
+VOWEL_LETTERS = tuple("aeiou")
+VOWEL_SOUNDS = ("hour", "honest", "honor", "honour", "heir")
+CONSONANT_SOUNDS = ("uni", "use", "usu", "uten", "utop", "eu", "ewe", "one", "once", "ukulele")
+# Words in uni- that are no "you": uninhabited.
+NOT_UNI = ("unin", "unim", "unid")
 # Endings of words in -s that are no plurals: bus, glass, tennis.
 SINGULAR_ENDINGS = ("ss", "us", "is")
 # Endings of words behind a noun that say what it does, or how.
@@ -80,7 +85,20 @@ def asked(noun: Noun, where: str) -> str:
 
 def indefinite(noun: str) -> str:
     """a dog, an umbrella."""
-    return f"{'an' if noun.casefold().startswith(VOWELS) else 'a'} {noun}"
+    return f"{'an' if begins_with_vowel(noun) else 'a'} {noun}"
+
+
+def begins_with_vowel(noun: str) -> bool:
+    """Whether a noun sounds as if a vowel began it: an hour, a unicorn. Spelling decides; rare words are misread."""
+    word = noun.casefold()
+    if word.startswith(CONSONANT_SOUNDS) and not word.startswith(NOT_UNI):
+        return False
+    return word.startswith((*VOWEL_LETTERS, *VOWEL_SOUNDS))
+
+
+def agrees(determiner: str, name: str) -> bool:
+    """Whether a name may stand right behind a determiner: a or an decides."""
+    return determiner not in ("a", "an") or begins_with_vowel(name) == (determiner == "an")
 
 
 def is_plural(noun: str) -> bool:
@@ -97,11 +115,13 @@ ENGLISH = Grammar(
     before=(words(PREPOSITIONS) - words(NOT_BEFORE)) | words(SHOWING),
     openers=words("there"),
     links=words("is are was were be"),
+    statements=words("there"),
     lists=words("and or"),
     contrasts=words("but"),
     denials=words(DENIALS),
     denial_endings=("n't",),
     named=named,
+    agrees=agrees,
     asked=asked,
     places={"image": ("the picture", "the pictures"), "audio": ("the sound", "the sounds")},
     joined=" or ",

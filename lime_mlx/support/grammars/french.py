@@ -71,6 +71,7 @@ FRENCH = Grammar(
     before=words(BEFORE),
     openers=words(OPENERS),
     links=words(LINKS),
+    statements=words("y"),
     lists=words("et ou"),
     contrasts=words("mais"),
     denials=words(DENIALS),

@@ -81,6 +81,7 @@ GERMAN = Grammar(
     singular=words(SINGULAR),
     counted=words(COUNTED),
     before=words(BEFORE),
+    statements=words("gibt"),
     lists=words("und oder sowie"),
     contrasts=words("aber sondern"),
     denials=words(DENIALS),

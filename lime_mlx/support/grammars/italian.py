@@ -78,6 +78,7 @@ ITALIAN = Grammar(
     before=words(BEFORE),
     openers=words(OPENERS),
     links=words(LINKS),
+    statements=words("ci c'"),
     lists=words("e ed o od oppure"),
     contrasts=words("ma bensì però"),
     denials=words(DENIALS),

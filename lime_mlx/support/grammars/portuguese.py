@@ -75,6 +75,7 @@ PORTUGUESE = Grammar(
     before=words(BEFORE),
     openers=words(OPENERS),
     links=words(LINKS),
+    statements=words("há havia"),
     lists=words("e ou"),
     contrasts=words("mas porém"),
     denials=words(DENIALS),

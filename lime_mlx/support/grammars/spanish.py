@@ -69,6 +69,7 @@ SPANISH = Grammar(
     before=words(BEFORE),
     openers=words(OPENERS),
     links=words(LINKS),
+    statements=words("hay había"),
     lists=words("y e o u"),
     contrasts=words("pero sino"),
     denials=words(DENIALS),
