@@ -19,10 +19,11 @@ class Grammar:
     """The words of a language by what they say of the next one, and its question.
 
     closed: all words that name nothing. definite: determiners of things that were introduced before. singular:
-    indefinite determiners of one thing. counted: other determiners. before: words behind which a noun stands without a
-    determiner. openers, links: a noun may stand behind a link that follows an opener, with closed words between them,
-    as in "there" and "is". statements: words that begin a statement that a thing is there. lists: conjunctions in a list. contrasts: conjunctions that end a denial. denials: words
-    that deny what follows; denial_endings: endings of such words.
+    indefinite determiners of one thing. counted: other determiners. before: words behind which a noun stands
+    without a determiner. openers, links: a noun may stand behind a link that follows an opener, with closed words
+    between them, as in "there" and "is". statements: words that begin a statement that a thing is there. lists:
+    conjunctions in a list. contrasts: conjunctions that end a denial. denials: words that deny what follows;
+    denial_endings: endings of such words.
 
     named: from content words in a row to the first of them that are the name of a thing; none if they name nothing.
     elides: words lean on the next one with an apostrophe. agrees: whether a name, or its beginning, may stand right
