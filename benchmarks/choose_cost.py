@@ -56,6 +56,9 @@ class RandomLanguage:
     def noun_place(self, before: str) -> Place | None:
         return noun_place(before, ENGLISH)
 
+    def agrees(self, before: str, name: str) -> bool:
+        return True
+
     def noun_phrase(self, text: str) -> str:
         return noun_phrase(text, ENGLISH)
 

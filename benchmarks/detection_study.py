@@ -87,6 +87,8 @@ def scores_of(column: Column, first: Sequence[dict], second: Sequence[dict]) -> 
     """The probabilities of the second words by a fit on the first, and what was chosen in fitting."""
     if column.features == ("hidden",):
         return probed(first, second)
+    if column.both:
+        first, second = ([{**word, "margin": word["yes"]} for word in half] for half in (first, second))
     detector = fitted(first, column.features)
     return unsupported(detector, second), ""
 
@@ -173,7 +175,9 @@ def main() -> None:
         return
     table(kept)
     if detector := Detector.from_config(loaded[0].config):
-        words = [{**word, "medium": record["medium"]} for record in kept for word in record["words"]]
+        words = [
+            {**word, "margin": word["yes"], "medium": record["medium"]} for record in kept for word in record["words"]
+        ]
         quality = measured(detector, words, [word["medium"] for word in words])
         interval = f"{quality.auroc:.3f} [{quality.low:.3f}, {quality.high:.3f}]"
         print(f"\nthe model's own detector on all of them: AUROC {interval}, ", end="")

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from lime_mlx.asking import completions, margins
 from lime_mlx.lrp.relevance import RelevanceResult
 from lime_mlx.probes.blank import contrast
 from lime_mlx.probes.published import attention_signals, observed
+from lime_mlx.prompt import Noun, Place
 from lime_mlx.session import Session
 from lime_mlx.support.statistics import from_logits, from_relevance
 
@@ -53,10 +55,11 @@ class Probe(NamedTuple):
 
 
 class Column(NamedTuple):
-    """The numbers that a detector is fitted on, and the probes that give them."""
+    """The numbers that a detector is fitted on, and the probes that give them. both: the margin is added to it."""
 
     features: tuple[str, ...]
     probes: tuple[str, ...]
+    both: bool = False
 
 
 def plain(moment: Moment) -> Numbers:
@@ -85,16 +88,31 @@ def blank(moment: Moment) -> Numbers:
     return {"contrast": contrast(moment.logits, without, moment.token)}
 
 
+def asking(moment: Moment) -> Numbers:
+    """The margin of yes over no, as `choose` asks: the name is completed greedily, and read without the answer."""
+    session, language = moment.session, moment.session.prompt.language
+    assert language is not None
+    session.prefill(session.embeds.shape[1])
+    place = language.noun_place(language.text(session.generated)) or Place(True)
+    name = language.noun_phrase(language.text(completions(session, [moment.token])[0])) or moment.word
+    (margin,) = margins(session, [Noun(name, place.article, place.determiner)])
+    assert margin is not None, "the demos can be asked"
+    return {"yes": margin}
+
+
 PLAIN = "plain"  # the step that decoding makes anyway, to compare the others with
 PROBES: Mapping[str, Probe] = {
     PLAIN: Probe(plain, "0"),
     "relevance": Probe(relevance, "0", 1),
+    "asking": Probe(asking, "1 to 2, of a question"),
     "attention": Probe(attention, "0"),
     "blank": Probe(blank, "1, and a prefill"),
 }
 RELEVANCE = ("share", "positive", "peak", "certainty")
 HIDDEN = "linear probe on hidden states"
 COLUMNS: Mapping[str, Column] = {
+    "relevance and asking back": Column(RELEVANCE, ("relevance", "asking"), both=True),
+    "asking back": Column(("yes",), ("asking",)),
     "relevance: four statistics": Column(RELEVANCE, ("relevance",)),
     "relevance: positive": Column(("positive",), ("relevance",)),
     "relevance: signed sum": Column(("signed",), ("relevance",)),

@@ -92,6 +92,9 @@ class RandomLanguage:
     def noun_place(self, before: str) -> Place | None:
         return None
 
+    def agrees(self, before: str, name: str) -> bool:
+        return True
+
     def noun_phrase(self, text: str) -> str:
         return ""
 
