@@ -213,6 +213,7 @@ def test_chair_by_hand():
     assert scored["CHAIR_I"].value == pytest.approx(1 / 4)
     assert scored["recall"].value == pytest.approx(1 / 2)
     assert scored["repeats"].value == pytest.approx(1 / 5)
+    assert scored["distinct"].value == pytest.approx((6 + 4 + 1) / (8 + 7 + 1))
     assert [tuple(count_kinds(text, truth)) for text, truth in zip(texts, truths, strict=True)] == [
         (2, 1, 1, 2), (2, 0, 2, 2), (0, 0, 0, 2),
     ]  # fmt: skip

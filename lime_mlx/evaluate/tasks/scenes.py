@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from lime_mlx.evaluate.data import layout
 from lime_mlx.evaluate.records import Material, Record, names
+from lime_mlx.evaluate.scorers.free import words
 from lime_mlx.evaluate.scorers.metrics import LESS, Metric, by_split, captions, ratio
 from lime_mlx.evaluate.scorers.scenes import count_kinds, mentions
 from lime_mlx.media.audio import Sound
@@ -85,13 +86,17 @@ class Scenes(Task):
         return by_split(records, figures)
 
     def _described(self, part: Sequence[Record]) -> list[Metric]:
-        """The figures of captions; repeats is the share of mentions whose kind was named before."""
+        """The figures of captions. repeats: the share of mentions whose kind was named before. distinct: the share of
+        the words of a caption that are new (Distinct-1).
+        """
         texts = [record["text"] for record in part]
         counts = [count_kinds(record["text"], names(record["truth"]), self.world) for record in part]
         total = [len(mentions(text, self.world)) for text in texts]
         again = [number - count.mentioned for number, count in zip(total, counts, strict=True)]
         repeats = ratio("repeats", CAPTION, part, again, total, goal=LESS)
-        return [*captions(part, CAPTION, counts, [len(text.split()) for text in texts]), repeats]
+        listed = [words(text) for text in texts]
+        distinct = ratio("distinct", CAPTION, part, [len(set(each)) for each in listed], [len(each) for each in listed])
+        return [*captions(part, CAPTION, counts, [len(text.split()) for text in texts]), repeats, distinct]
 
 
 @dataclass(frozen=True)
