@@ -14,13 +14,14 @@ from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax
 def reference(model, prompt, ends, max_tokens, k=8, weight=12.0, repeat=6.0, back=6, ask="flagged"):
     """The greedy answer as tokens, and how often it went back. The model must be calibrated with questions."""
     language, detector = prompt.language, Detector.from_config(model.config)
-    threshold = detector.threshold
+    stored = model.config["lime"].get("methods", {}).get("choose", {})
+    threshold = stored.get("threshold", detector.threshold)
     banned: dict[int, set[int]] = {}
     backs, tokens = 0, []
     while len(tokens) < max_tokens:
         logp = log_softmax(_logits(model, prompt, tokens))
         if len(tokens) in banned:
-            logp = log_softmax(np.where(_turns(language, logp, banned[len(tokens)]), logp, -1e30))
+            logp = log_softmax(np.where(_turns(language, logp, banned[len(tokens)], tokens), logp, -1e30))
         place = language.noun_place(language.text(tokens))
 
         def candidate(token, tokens=tokens, logp=logp, place=place):
@@ -114,10 +115,10 @@ def _said(language, tokens):
     return names - {""}
 
 
-def _turns(language, logp, banned):
+def _turns(language, logp, banned, before):
     likely = (logp >= math.log(1e-3)) & ~language.content
     stops = set(language.tokens("."))
-    likely[list(stops)] = not stops & set(banned)
+    likely[list(stops)] = not stops & set(banned) and language.text(before).rstrip()[-1:] not in tuple(".!?")
     likely[list(banned)] = False
     return likely
 
@@ -129,7 +130,7 @@ def _turning_point(model, prompt, language, tokens, banned):
     for position in range(max(1, first), len(tokens)):
         logp = log_softmax(_logits(model, prompt, tokens[:position]))
         if position in banned:
-            logp = log_softmax(np.where(_turns(language, logp, banned[position]), logp, -1e30))
-        if _turns(language, logp, banned.get(position, set()) | {tokens[position]}).any():
+            logp = log_softmax(np.where(_turns(language, logp, banned[position], tokens[:position]), logp, -1e30))
+        if _turns(language, logp, banned.get(position, set()) | {tokens[position]}, tokens[:position]).any():
             return position
     return None

@@ -29,7 +29,7 @@ from lime_mlx.support.grammars import GRAMMARS
 from lime_mlx.support.statistics import log_softmax
 
 from .base import Forward, Prepared, Wrapper
-from .candidates import Candidate, Judge, relevance_of, support_penalty
+from .candidates import SENTENCE_ENDS, Candidate, Judge, relevance_of, support_penalty
 from .yes_no import YesNo
 
 # A candidate, and another turn of the answer, need at least this probability; a full stop may always be the turn.
@@ -142,7 +142,9 @@ class PreparedChoose(Prepared):
             scores, position = session.scores(forward.logits), len(session.generated)
             likeliest = int(mx.argmax(scores))
             if banned := turns.banned.get(position):
-                scores = mx.where(_possible(session, scores, banned), scores, mx.finfo(mx.float32).min)
+                scores = mx.where(
+                    _possible(session, scores, banned, session.generated), scores, mx.finfo(mx.float32).min
+                )
             picked = session.pick(scores)
             best = Candidate(picked, 0.0)
             place = self.judge.place(session, picked) if may_name else None
@@ -230,7 +232,9 @@ class PreparedChoose(Prepared):
         generated = session.generated
         for position in range(max(1, _run_start(generated, session.content)), len(generated)):
             banned = turns.banned.get(position, set()) | {generated[position]}
-            if position in turns.scores and bool(_possible(session, turns.scores[position], banned).any()):
+            if position not in turns.scores:
+                continue
+            if bool(_possible(session, turns.scores[position], banned, generated[:position]).any()):
                 session.rewind(len(generated) - position)
                 turns.banned[position] = banned
                 turns.backs += 1
@@ -245,13 +249,17 @@ class PreparedChoose(Prepared):
             turns.scores[len(session.generated)] = scores
 
 
-def _possible(session: Session, scores: mx.array, banned: set[int]) -> mx.array:
-    """(V,) bool: tokens that name nothing, are not banned, and are likely enough or end the sentence."""
+def _possible(session: Session, scores: mx.array, banned: set[int], before: list[int]) -> mx.array:
+    """(V,) bool: tokens that name nothing, are not banned, and are likely enough or end the sentence.
+
+    before: the answer in front of them. No full stop follows another one.
+    """
     language = session.prompt.language
     assert language is not None
     likely = log_softmax(np.array(scores)) >= math.log(LEAST)
     stops = {token for stop in FULL_STOPS for token in language.tokens(stop)}
-    likely[list(stops)] = not stops & banned
+    ended = language.text(before).rstrip().endswith(tuple(SENTENCE_ENDS))
+    likely[list(stops)] = not ended and not stops & banned
     likely[list(banned)] = False
     return mx.array(likely & ~language.content)
 
