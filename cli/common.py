@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from lime_mlx.answer import Answer
+    from lime_mlx.media.addresses import Private
     from lime_mlx.models.base import Model
     from lime_mlx.processor import Processor
     from lime_mlx.prompt import Prompt
@@ -51,6 +52,7 @@ class Request:
     revision: str | None
     method: str | None
     max_tokens: int
+    allow_private_urls: bool = False
 
     @property
     def medium(self) -> str:
@@ -84,6 +86,7 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
         revision: str | None,
         method: str | None,
         max_tokens: int,
+        allow_private_urls: bool,
         **options: object,
     ) -> None:
         check_options(max_tokens=max_tokens)
@@ -93,7 +96,7 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
             name = click.get_current_context().info_name
             raise click.UsageError(f"Give a picture or a sound, as in: lime-mlx {name} photo.jpg")
         text = question(prompt, image, audio)
-        command(Request(image, audio, text, system, model, revision, method, max_tokens), **options)
+        command(Request(image, audio, text, system, model, revision, method, max_tokens, allow_private_urls), **options)
 
     for option in reversed(_options()):
         asking = option(asking)
@@ -123,6 +126,11 @@ def _options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
         ),
         click.option(
             "--max-tokens", type=int, default=256, show_default=True, help="The most tokens that an answer has."
+        ),
+        click.option(
+            "--allow-private-urls",
+            is_flag=True,
+            help="Follow an address also where it leads from the Internet into a private network.",
         ),
     ]
 
@@ -232,8 +240,9 @@ def load_request(request: Request, notes: list[str]) -> LoadedRequest:
     from lime_mlx.media.audio import open_audio
     from lime_mlx.media.image import open_image
 
-    pictures = [open_image(source, notice=notes.append) for source in request.image]
-    sounds = [open_audio(source, notice=notes.append) for source in request.audio]
+    private: Private = "always" if request.allow_private_urls else "typed"
+    pictures = [open_image(source, notice=notes.append, private=private) for source in request.image]
+    sounds = [open_audio(source, notice=notes.append, private=private) for source in request.audio]
     name = request.model_name
     model, processor = load(name, revision=request.revision)
     if request.model is None:
