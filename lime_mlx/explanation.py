@@ -309,11 +309,10 @@ def explained(
 
 
 def names(sources: object, media: Sequence[object]) -> list[str]:
-    """What the pictures or sounds of one source or of a list are called; those without a name are left out."""
-    each = sources if isinstance(sources, list) else [sources]
-    if len(each) != len(media) or not all(isinstance(source, str | PathLike) for source in each):
-        return []
-    return [short_name(source) for source in each]
+    """What the pictures or sounds of one source or of a list are called; none where one has no name."""
+    each = sources if isinstance(sources, list | tuple) else [sources]
+    named = [short_name(source) for source in each if isinstance(source, str | PathLike)]
+    return named if len(named) == len(media) else []
 
 
 def short_name(source: str | PathLike[str]) -> str:

@@ -40,7 +40,8 @@ def coarse(relevance: ArrayLike, side: int) -> NDArray[np.float32]:
     """A map (rows, columns) with at most `side` cells along each side; it sums to the same."""
     values = np.asarray(relevance, dtype=np.float64)
     down, across = (_spread(count, 0, 1, min(count, side)) for count in values.shape)
-    return (down.T @ values @ across).astype(np.float32)
+    smaller: NDArray[np.float32] = (down.T @ values @ across).astype(np.float32)
+    return smaller
 
 
 def where(relevance: ArrayLike) -> str:
@@ -53,7 +54,7 @@ def where(relevance: ArrayLike) -> str:
         return "nowhere"
     down, across = (_spread(count, 0, 1, 3) for count in values.shape)
     thirds = down.T @ (values / values.sum()) @ across
-    row, column = np.unravel_index(int(thirds.argmax()), thirds.shape)
+    row, column = divmod(int(thirds.argmax()), 3)
     if thirds[row, column] >= HALF:
         middle = (row, column) == (1, 1)
         return "mostly in the middle" if middle else f"mostly {ROWS[row]} {COLUMNS[column]}"
