@@ -49,9 +49,13 @@ class Response(Token, Statistics):
     """One token of an answer with what it added to the text, and the statistics so far.
 
     shares, relevance, statistics: see `lime_mlx.words.Token`. optimised: the method changed this token's distribution.
+    logprobs (V,): the method's log-probabilities of this place, before sampling, where they were asked for. questions:
+    how often the model was asked back so far.
     """
 
     optimised: bool = False
+    logprobs: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    questions: int = field(default=0, compare=False)
 
     @property
     def reliance(self) -> float | None:

@@ -26,7 +26,7 @@ from lime_mlx.sampling import Sampler, Sampling, check
 from lime_mlx.session import LogitsProcessor, Pick, Session
 from lime_mlx.stopping import AnswerText, loops
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.statistics import from_logits, from_relevance
+from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax
 
 Notice = Callable[[str], None]
 
@@ -217,6 +217,7 @@ def stream_generate(
     logits_processors: Sequence[LogitsProcessor] = (),
     reliance: bool = True,
     relevance: bool = False,
+    logprobs: bool = False,
     measure: bool = False,
     notice: Notice | None = None,
 ) -> Iterator[Response]:
@@ -225,7 +226,7 @@ def stream_generate(
     image, audio: one source or several, as `open_image` and `open_audio` take them. method: a spec such as
     "lime:steps=3"; None resolves as `resolve_method` says. Sampling: see `lime_mlx.sampling.Sampling`; `sampler` takes
     its place. stop: texts that end the answer and are left out of it. reliance: shares and statistics for every token
-    (one backward pass each); relevance: keep the arrays (T,). measure: time plain decoding at the end, for
+    (one backward pass each); relevance: keep the arrays (T,). logprobs: keep those of every place. measure: time plain decoding at the end, for
     `Response.cost`. notice: is called with a sentence for the user, about an opened file, a cut answer or the
     method.
     """
@@ -272,6 +273,8 @@ def stream_generate(
             statistics=_statistics(session, step),
             ask=ask,
             optimised=step.optimised,
+            logprobs=log_softmax(step.logits) if logprobs else None,
+            questions=sum(margin is not None for margin in session.margins.values()),
             prompt_tokens=len(opened),
             prompt_tps=clock.prompt_tps(len(opened)),
             generation_tokens=count,

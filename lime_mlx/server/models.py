@@ -44,6 +44,7 @@ class Loaded:
     """A model in memory, with what is kept of earlier prompts."""
 
     name: str
+    folder: Path
     model: Model
     processor: Processor
     prefixes: Prefixes
@@ -99,7 +100,7 @@ class Models:
             began = time.perf_counter()
             revision = self._settings.revision if listed is self.default else None
             model, processor = load(listed.source if listed is self.default else listed.folder, revision=revision)
-            self._loaded[name] = Loaded(name, model, processor, Prefixes(model, self._settings.prefixes))
+            self._loaded[name] = Loaded(name, listed.folder, model, processor, Prefixes(model, self._settings.prefixes))
             self._notice(f"loaded {name} in {time.perf_counter() - began:.1f} s")
         self._loaded.move_to_end(name)
         return self._loaded[name]
