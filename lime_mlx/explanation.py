@@ -20,6 +20,7 @@ from lime_mlx.media.image import ImageSource
 from lime_mlx.methods import Method
 from lime_mlx.methods.dleaf import Focus
 from lime_mlx.models.base import Model
+from lime_mlx.prefixes import Prefixes
 from lime_mlx.probes.attention import focus, over_words
 from lime_mlx.probes.blank import ignores_media
 from lime_mlx.processor import Processor
@@ -148,6 +149,7 @@ def explain(
     logits_processors: Sequence[LogitsProcessor] = (),
     diagnose: bool = False,
     check_input: bool = False,
+    prefixes: Prefixes | None = None,
 ) -> Explanation:
     """Generate an answer and explain it; options as for `stream_generate`.
 
@@ -175,6 +177,7 @@ def explain(
         logits_processors=logits_processors,
         relevance=True,
         notice=notices.append,
+        prefixes=prefixes,
     )
     explanation = explained(
         responses,
