@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from lime_mlx.explanation import Explanation, explain
     from lime_mlx.generation import decode, generate, stream_generate
     from lime_mlx.lrp.relevance import relevance
+    from lime_mlx.prefixes import Prefixes
     from lime_mlx.prompt import Prompt, Span
     from lime_mlx.words import Word
 
 __all__ = [
     "Answer",
     "Explanation",
+    "Prefixes",
     "Prompt",
     "Response",
     "Span",
@@ -38,6 +40,7 @@ _HOMES = {
     "Explanation": "explanation",
     "explain": "explanation",
     "Word": "words",
+    "Prefixes": "prefixes",
     "Prompt": "prompt",
     "Response": "answer",
     "Span": "prompt",

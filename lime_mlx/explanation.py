@@ -23,6 +23,7 @@ from lime_mlx.media.image import ImageSource
 from lime_mlx.methods import Method
 from lime_mlx.methods.dleaf import Focus
 from lime_mlx.models.base import Model
+from lime_mlx.prefixes import Prefixes
 from lime_mlx.probes.attention import focus, over_words
 from lime_mlx.probes.blank import ignores_media
 from lime_mlx.processor import Processor
@@ -229,6 +230,7 @@ def explain(
     logits_processors: Sequence[LogitsProcessor] = (),
     diagnose: bool = False,
     check_input: bool = False,
+    prefixes: Prefixes | None = None,
 ) -> Explanation:
     """Generate an answer and explain it; options as for `stream_generate`.
 
@@ -256,6 +258,7 @@ def explain(
         logits_processors=logits_processors,
         relevance=True,
         notice=notices.append,
+        prefixes=prefixes,
     )
     explanation = explained(
         responses,

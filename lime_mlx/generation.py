@@ -20,6 +20,7 @@ from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
 from lime_mlx.models.base import Model
+from lime_mlx.prefixes import Prefixes
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt
 from lime_mlx.sampling import Sampler, Sampling, check
@@ -106,9 +107,15 @@ def start(
     trace: bool = False,
     reliance: bool = True,
     processors: Sequence[LogitsProcessor] = (),
+    prefixes: Prefixes | None = None,
 ) -> Session:
-    """A session at the end of the prompt."""
-    session = Session.open(model, prompt, processors)
+    """A session at the end of the prompt. prefixes: of the same model, else `PromptError`; see `stream_generate`."""
+    if prefixes is None:
+        session = Session.open(model, prompt, processors)
+    elif prefixes.model is model:
+        session = prefixes.open(prompt, processors)
+    else:
+        raise PromptError("The kept prefixes are those of another model; make a Prefixes of this one.")
     session.want_relevance, session.want_trace = reliance, trace
     return session
 
@@ -220,6 +227,7 @@ def stream_generate(
     logprobs: bool = False,
     measure: bool = False,
     notice: Notice | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Response]:
     """Yield a `Response` for every token, the last with a finish_reason ("stop", "length" or "loop").
 
@@ -228,7 +236,8 @@ def stream_generate(
     its place. stop: texts that end the answer and are left out of it. reliance: shares and statistics for every token
     (one backward pass each); relevance: keep the arrays (T,). logprobs: keep those of every place. measure: time plain decoding at the end, for
     `Response.cost`. notice: is called with a sentence for the user, about an opened file, a cut answer or the
-    method.
+    method. prefixes: what is kept of earlier prompts; what this one has in common with them is not computed again, and
+    the answer is the same.
     """
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
@@ -247,6 +256,7 @@ def stream_generate(
         opened,
         reliance=reliance or relevance,
         processors=[*sampling.processors(), *logits_processors],
+        prefixes=prefixes,
     )
     picker = sampler or sampling.sampler(model.language_model.config.vocab_size)
     if measure:
@@ -276,6 +286,7 @@ def stream_generate(
             logprobs=log_softmax(step.logits) if logprobs else None,
             questions=sum(margin is not None for margin in session.margins.values()),
             prompt_tokens=len(opened),
+            cached_tokens=session.reused,
             prompt_tps=clock.prompt_tps(len(opened)),
             generation_tokens=count,
             generation_tps=clock.generation_tps(count),
@@ -315,6 +326,7 @@ def generate(
     relevance: bool = False,
     measure: bool = False,
     notice: Notice | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Answer:
     """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out.
 
@@ -347,6 +359,7 @@ def generate(
         relevance=relevance,
         measure=measure,
         notice=keep,
+        prefixes=prefixes,
     )
     answer = collect(responses, model, opened)
     for sentence in answer.notices:

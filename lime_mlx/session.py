@@ -18,7 +18,7 @@ from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache, overlays
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached, cached_each
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
-from lime_mlx.models.base import Model
+from lime_mlx.models.base import Features, Model
 from lime_mlx.models.decoder import Decoder
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.prompt import Noun, Prompt
@@ -52,8 +52,8 @@ class Session:
     from logits to the scores that a token is picked by. observers: of some layers; each gets the attention weights
     (1, K, G, 1, T) of the newest position. hidden_observers: of some layers; each gets the hidden state (1, 1, D) after
     its layer. state: what methods keep, by their names. pick: how a token is picked by its scores; greedy: always
-    the best one. margins: of the
-    questions that the model was asked about this prompt, see `lime_mlx.asking`.
+    the best one. margins: of the questions that the model was asked about this prompt, see `lime_mlx.asking`. reused:
+    how many positions of the prompt were not computed for this session, see `lime_mlx.prefixes`.
 
     To intervene in decoding, subclass `Method`: its `step` may observe, change the cache (`cache.overwrite`), edit
     attention weights (`extend`, `relevance`), try a branch (`fork`) or go back (`rewind`).
@@ -74,6 +74,7 @@ class Session:
     margins: dict[Noun, float | None] = field(default_factory=dict)
     greedy: bool = True
     judging: bool = False
+    reused: int = 0
 
     def __post_init__(self) -> None:
         self.modalities: Mapping[str, NDArray[np.bool_]] = self.model.modalities(self.prompt)
@@ -83,9 +84,16 @@ class Session:
         self._blends: list[Scoring] = []
 
     @classmethod
-    def open(cls, model: Model, prompt: Prompt, processors: Sequence[LogitsProcessor] = ()) -> Session:
+    def open(
+        cls,
+        model: Model,
+        prompt: Prompt,
+        processors: Sequence[LogitsProcessor] = (),
+        features: Callable[[], Features] | None = None,
+    ) -> Session:
         """A session at the end of the prompt.
 
+        features: gives those of the pictures and sounds, where the towers need not compute them again.
         Raises `PromptError` for a prompt that is longer than the model's context, or does not fit the model, and
         `NumericalError` when its embeddings are not finite.
         """
@@ -95,7 +103,7 @@ class Session:
                 f"The prompt has {len(prompt):,} tokens, but the context of this model holds {context:,}: "
                 "shorten the text, or give fewer or smaller pictures or sounds."
             )
-        embeds, positions = model.inputs(prompt)
+        embeds, positions = model.inputs(prompt, None if features is None else features())
         if not mx.isfinite(embeds).all().item():
             raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
         return cls(model, prompt, embeds, positions, processors)
@@ -207,11 +215,24 @@ class Session:
         self.tokens.append(token)
         self.embeds = mx.concatenate([self.embeds, self.decoder.embed(mx.array([token]))], axis=1)
 
+    @cached_property
+    def media_ends(self) -> list[int]:
+        """Behind which position each picture or sound of the prompt ends."""
+        spans = self.model.spans(self.prompt)
+        return sorted({(span.kind, span.source): span.stop for span in spans}.values())
+
+    def border(self, start: int) -> int:
+        """Where the chunk of the prefill that begins at `start` ends: behind the next picture or sound, if it is near.
+
+        Prompts that begin alike are cut alike, so that what was computed for one serves the other to the last bit.
+        """
+        return self.positions.cut(min([start + PREFILL, *(end for end in self.media_ends if end > start)]))
+
     def prefill(self, end: int | None = None) -> None:
         """Run what the cache lacks, up to but without position `end`; by default the newest."""
         end = self.embeds.shape[1] - 1 if end is None else end
         while (start := self.cache.offset) < end:
-            stop = self.positions.cut(min(start + PREFILL, end))
+            stop = min(self.border(start), self.positions.cut(end))
             if end < stop == self.embeds.shape[1]:
                 raise PromptError("The prompt ends with a picture; say something after it.")
             self.decoder(self.embeds[:, start:stop], self.cache.layers, start, positions=self.positions)
