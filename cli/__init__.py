@@ -20,6 +20,7 @@ COMMANDS = {
     "models": "List the supported families, the models in the local cache, and which of them fit in memory.",
     "report": "Write an evaluation as one HTML page: which model and method to trust.",
     "score": "Score the stored answers of an evaluation again.",
+    "serve": "Serve models to apps that know OpenAI's API, and a page where a click on a word shows its map.",
 }
 INTERRUPTED = 130
 

@@ -56,9 +56,7 @@ def answer(loaded: Loaded, question: Question, job: Job) -> None:
 
     Raises `LimeError` for a question that does not fit the model, and what ends the job.
     """
-    prompt = loaded.processor.prompt(
-        question.text, question.images, question.sounds, question.system, question.history
-    )
+    prompt = loaded.processor.prompt(question.text, question.images, question.sounds, question.system, question.history)
     method, detector, limit = _chosen(loaded, question, prompt)
     _Answering(loaded, question, prompt, method, detector, limit, job).run()
 

@@ -19,13 +19,14 @@ from starlette.types import Receive, Scope, Send
 from lime_mlx.errors import LimeError
 from lime_mlx.media.fetch import one_line
 from lime_mlx.methods import METHODS, parse_method
+from lime_mlx.server.access import Access
 from lime_mlx.server.answering import End, Json, Piece, answer
 from lime_mlx.server.chat import ChatShape
 from lime_mlx.server.errors import ApiError, as_api_error
 from lime_mlx.server.guard import Guard
 from lime_mlx.server.metrics import CONTENT_TYPE, Metrics
 from lime_mlx.server.models import Listed, Models
-from lime_mlx.server.page import HEADERS, page, page_headers
+from lime_mlx.server.page import page, page_headers
 from lime_mlx.server.question import Question, chat_question, responses_question
 from lime_mlx.server.responses import ResponsesShape
 from lime_mlx.server.schema import chat_request, responses_request
@@ -98,17 +99,19 @@ class Answer(Response):
         self.service, self.job, self.shape, self.is_stream = service, job, shape, stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self._streamed(send) if self.is_stream else self._whole(scope, receive, send))
+        send_answer = self._streamed if self.is_stream else self._whole
+        sending = asyncio.ensure_future(send_answer(scope, receive, send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.job.cancel() if not sending.done() else None
+            if not sending.done():
+                self.job.cancel()
             for task in (sending, leaving):
                 task.cancel()
-            results = await asyncio.gather(sending, leaving, return_exceptions=True)
-        if isinstance(results[0], Exception):
-            raise results[0]
+            sent, _ = await asyncio.gather(sending, leaving, return_exceptions=True)
+        if isinstance(sent, Exception) and not isinstance(sent, OSError):  # an OSError says that the client left
+            raise sent
 
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self.service.counted(self.job)) as events:
@@ -118,12 +121,14 @@ class Answer(Response):
                 response = error_response(error)
         await response(scope, receive, send)
 
-    async def _streamed(self, send: Send) -> None:
-        """The status is sent with the first event, so that a question that cannot be answered has its own status."""
+    async def _streamed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Nothing is sent before the first event, so that a question that cannot be answered has its own status."""
         async with aclosing(self.service.counted(self.job)) as events:
-            first = await anext(events, None) if hasattr(events, "__anext__") else None
+            try:
+                first = await anext(events)
+            except ApiError as error:
+                return await error_response(error)(scope, receive, send)
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
-            headers += [(name.encode(), value.encode()) for name, value in HEADERS.items()]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async with aclosing(self.shape.stream(_with_first(first, events))) as chunks:
                 async for chunk in chunks:
@@ -132,10 +137,9 @@ class Answer(Response):
 
 
 async def _with_first(first: object, events: AsyncIterator[object]) -> AsyncIterator[object]:
-    if first is not None:
-        yield first
-        async for event in events:
-            yield event
+    yield first
+    async for event in events:
+        yield event
 
 
 async def _left(receive: Receive) -> None:
@@ -173,25 +177,12 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
         )
     app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Access, metrics=service.metrics)
     return app
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
     settings = service.settings
-
-    @app.middleware("http")
-    async def note(request: Request, call_next: Callable[[Request], object]) -> Response:
-        """Count the request and write one line about it, without texts and secrets; add the headers of safety."""
-        began = time.perf_counter()
-        response: Response = await call_next(request)  # type: ignore[misc]  # starlette's own type is narrower
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        path = request.url.path if request.scope.get("route") else "other"
-        service.metrics.requests.labels(path, response.status_code).inc()
-        if path not in ("/health", "/metrics"):
-            seconds = time.perf_counter() - began
-            log.info("%s %s %d %.2f s", request.method, one_line(request.url.path, 80), response.status_code, seconds)
-        return response
 
     @app.get("/health")
     async def health() -> Json:
