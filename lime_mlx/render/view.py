@@ -133,6 +133,14 @@ def words_views(words: Sequence[Word], spans: Sequence[Span]) -> list[WordView]:
     return [word_view(word, spans, max(side, 1)) for word in words]
 
 
+def contrast_view(
+    rival: str, margin: float, relevance: NDArray[np.floating], spans: Sequence[Span], side: int = SIDE // 2
+) -> ContrastView:
+    """A word against another one. relevance (T,): of the margin of their logits."""
+    maps = [map_view(relevance, part, side) for part in media_spans(spans)]
+    return ContrastView(word=rival, margin=round(margin, 3), maps=maps)
+
+
 def map_view(relevance: NDArray[np.floating], spans: Sequence[Span], side: int = SIDE) -> MapView | None:
     """The map of relevance (T,) over the picture or the sound that these spans are; None where no place is known."""
     if spans[0].kind == "audio":
