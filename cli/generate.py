@@ -66,9 +66,7 @@ if TYPE_CHECKING:
 @click.option(
     "--risk", type=float, help="Answer as the promise of evaluate --calibrate --risk says, of this risk or less."
 )
-@click.option(
-    "--open", "open_it", is_flag=True, help="Open a page in the browser that shows where the words came from."
-)
+@click.option("--open", "open_it", is_flag=True, help="Show in the browser where the words came from.")
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
 @click.option("--measure", is_flag=True, help="Also time plain decoding, and print how much longer this answer took.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")

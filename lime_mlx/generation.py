@@ -19,6 +19,7 @@ from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
+from lime_mlx.methods.base import Rejected
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt
@@ -36,7 +37,7 @@ class Step:
     """One decoded token.
 
     logits (V,) float32, before processors and sampling; shares and relevance (T,) float32 where computed; trace: what
-    the method recorded, {} where it optimised nothing.
+    the method recorded, {} where it optimised nothing; rejected: the words that it did not take in its place.
     """
 
     token: int
@@ -45,6 +46,7 @@ class Step:
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     trace: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     optimised: bool = False
+    rejected: tuple[Rejected, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def reliance(self) -> float | None:
@@ -152,7 +154,15 @@ def _step(session: Session, forward: Forward) -> Step:
         number = len(session.generated) + 1
         raise NumericalError(f"The logits are not finite at generated token {number}: check the weights.")
     token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
-    return Step(token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised)
+    return Step(
+        token,
+        np.array(forward.logits),
+        token_shares,
+        forward.relevance,
+        forward.trace,
+        forward.optimised,
+        forward.rejected,
+    )
 
 
 def _pick(sampler: Sampler | None) -> Pick:
@@ -272,6 +282,7 @@ def stream_generate(
             statistics=_statistics(session, step),
             ask=ask,
             optimised=step.optimised,
+            rejected=step.rejected,
             prompt_tokens=len(opened),
             prompt_tps=clock.prompt_tps(len(opened)),
             generation_tokens=count,

@@ -33,10 +33,10 @@ class Contrast:
 
 
 def contrasts(model: Model, prompt: Prompt, words: Sequence[Word], rival: str) -> list[Contrast | None]:
-    """Each word of an answer against another word; None for one without letters, and for the word itself.
+    """Each word that names something against another word; every word with letters where none names something.
 
-    It takes one more plain pass over the answer, whichever method gave it. Raises `PromptError` for an empty rival and
-    for a prompt of token ids, which has no words.
+    None for other words, and for the rival itself. It takes one more plain pass over the answer, whichever method gave
+    it. Raises `PromptError` for an empty rival and for a prompt of token ids, which has no words.
     """
     rival = rival.strip()
     if not rival:
@@ -44,12 +44,17 @@ def contrasts(model: Model, prompt: Prompt, words: Sequence[Word], rival: str) -
     if prompt.language is None:
         raise PromptError("A word can be contrasted only in a prompt that a processor made, not in token ids.")
     session = Session.open(model, prompt)
-    return [_contrast(session, prompt.language, word, rival) for word in words]
+    naming = any(word.names_something for word in words)
+    compared = [word.names_something if naming else any(map(str.isalnum, word.text)) for word in words]
+    return [
+        _contrast(session, prompt.language, word, rival if wanted else "")
+        for word, wanted in zip(words, compared, strict=True)
+    ]
 
 
 def _contrast(session: Session, language: Language, word: Word, rival: str) -> Contrast | None:
-    """The contrast of the word that comes next; then the session stands behind it."""
-    place, margin, relevance = _difference(session, language, word, rival)
+    """The contrast of the word that comes next, if there is a rival; then the session stands behind it."""
+    place, margin, relevance = _difference(session, language, word, rival) if rival else (0, 0.0, None)
     for token in word.tokens[place:]:
         session.append(token)
     return None if relevance is None else Contrast(rival, margin, relevance)
@@ -61,7 +66,7 @@ def _difference(
     """How many tokens of the word are in the session now, the margin at the next one, and its relevance."""
     tokens = list(word.tokens)
     pairs = {_first_difference(tokens, spelling) for spelling in _spellings(language, word, rival)} - {None}
-    if not pairs or not any(map(str.isalnum, word.text)) or word.name.casefold() == rival.casefold():
+    if not pairs or word.name.casefold() == rival.casefold():
         return 0, 0.0, None
     place = min(pair[0] for pair in pairs if pair is not None)
     for token in tokens[:place]:
