@@ -23,10 +23,16 @@ COMMANDS = {
     "serve": "Serve models to apps that know OpenAI's API, and a page where a click on a word shows its map.",
 }
 INTERRUPTED = 130
+# Where the context of a command keeps the arguments as they were typed.
+ARGUMENTS = "lime_mlx.arguments"
 
 
 class Commands(click.Group):
     """Commands that are imported when they are called; an error that leaves one is shown as one line."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.meta[ARGUMENTS] = list(args)
+        return super().parse_args(context, args)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)

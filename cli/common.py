@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from lime_mlx.answer import Answer
     from lime_mlx.media.addresses import Private
+    from lime_mlx.media.audio import Sound
     from lime_mlx.models.base import Model
     from lime_mlx.processor import Processor
     from lime_mlx.prompt import Prompt
@@ -42,7 +43,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks of which model, as the options say it. image, audio: files, addresses or "-"."""
+    """What the user asks of which model, as the options say it. image, audio: files, addresses or "-".
+
+    methods: all that were given; method: the last of them.
+    """
 
     image: tuple[str, ...]
     audio: tuple[str, ...]
@@ -52,6 +56,7 @@ class Request:
     revision: str | None
     method: str | None
     max_tokens: int
+    methods: tuple[str, ...] = ()
     allow_private_urls: bool = False
 
     @property
@@ -84,7 +89,7 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
         system: str | None,
         model: str | None,
         revision: str | None,
-        method: str | None,
+        method: tuple[str, ...],
         max_tokens: int,
         allow_private_urls: bool,
         **options: object,
@@ -96,7 +101,11 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
             name = click.get_current_context().info_name
             raise click.UsageError(f"Give a picture or a sound, as in: lime-mlx {name} photo.jpg")
         text = question(prompt, image, audio)
-        command(Request(image, audio, text, system, model, revision, method, max_tokens, allow_private_urls), **options)
+        last = method[-1] if method else None
+        command(
+            Request(image, audio, text, system, model, revision, last, max_tokens, method, allow_private_urls),
+            **options,
+        )
 
     for option in reversed(_options()):
         asking = option(asking)
@@ -120,6 +129,7 @@ def _options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
         click.option("--revision", help="Branch, tag or commit of a Hub repository."),
         click.option(
             "--method",
+            multiple=True,
             metavar="SPEC",
             help=f"One of {methods}; with options as in lime:steps=3, several joined by +.  "
             "[default: choose with a picture or a sound, else none]",
@@ -232,6 +242,7 @@ class LoadedRequest:
     processor: Processor
     prompt: Prompt
     pictures: list[Image.Image]
+    sounds: list[Sound]
 
 
 def load_request(request: Request, notes: list[str]) -> LoadedRequest:
@@ -249,7 +260,7 @@ def load_request(request: Request, notes: list[str]) -> LoadedRequest:
         knows, real = BUNDLED[name]
         notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
     prompt = processor.prompt(request.prompt, images=pictures, audio=sounds, system=request.system)
-    return LoadedRequest(name, model, processor, prompt, pictures)
+    return LoadedRequest(name, model, processor, prompt, pictures, sounds)
 
 
 class Stream(Generic[T]):

@@ -50,7 +50,7 @@ KEY = "LIME_MLX_API_KEY"
     type=click.FloatRange(1),
     default=300.0,
     show_default=True,
-    help="Seconds for one answer, with the wait.",
+    help="Seconds for an answer, with the wait.",
 )
 @click.option(
     "--max-body", type=click.IntRange(1), default=64, show_default=True, metavar="MB", help="The most of a request."

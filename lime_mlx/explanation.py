@@ -26,6 +26,7 @@ from lime_mlx.models.base import Model
 from lime_mlx.prefixes import Prefixes
 from lime_mlx.probes.attention import focus, over_words
 from lime_mlx.probes.blank import ignores_media
+from lime_mlx.probes.rival import Contrast, contrasts
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import NOUNS, Prompt, Span
 from lime_mlx.render import answer as figures
@@ -33,7 +34,7 @@ from lime_mlx.render.html import words_html
 from lime_mlx.render.media import picture_view, sound_view
 from lime_mlx.render.page import encoded, is_page, page, piece
 from lime_mlx.render.svg import drawing
-from lime_mlx.render.view import AnswerView, MediumView, media_spans, words_views
+from lime_mlx.render.view import AnswerView, MediumView, contrast_view, media_spans, words_views
 from lime_mlx.sampling import Sampler
 from lime_mlx.session import LogitsProcessor
 from lime_mlx.words import Word, grouped, mean_shares
@@ -67,8 +68,9 @@ class Explanation:
     """An answer and where each of its words came from.
 
     answer: with the relevance of every token. spans: of the prompt; pictures, sounds: as they were opened, where they
-    are known. method: its spec. focus: D-LEAF's diagnostics of each word, where they were asked for. warnings:
-    sentences on what the reader should know, such as a picture that was hardly used. about: for the head of a page.
+    are known. method: its spec. focus: D-LEAF's diagnostics of each word, where they were asked for. contrasts: of
+    each word against another one, where that was asked for. warnings: sentences on what the reader should know, such as
+    a picture that was hardly used. about: for the head of a page.
     """
 
     question: str
@@ -78,6 +80,7 @@ class Explanation:
     pictures: Sequence[Image.Image] = ()
     sounds: Sequence[Sound] = ()
     focus: Sequence[Focus] = ()
+    contrasts: Sequence[Contrast | None] = ()
     warnings: list[str] = field(default_factory=list)
     about: About = field(default_factory=About)
 
@@ -108,14 +111,21 @@ class Explanation:
         entries = [word.to_dict() for word in self.words]
         for entry, diagnostics in zip(entries, self.focus, strict=False):
             entry |= {"liae": _rounded(diagnostics.liae), "iaf": _rounded(diagnostics.iaf)}
+        for entry, contrast in zip(entries, self.contrasts, strict=False):
+            if contrast is not None:
+                entry["contrast"] = {"word": contrast.rival, "margin": round(contrast.margin, 4)}
         return {**self.answer.to_dict(), "words": entries, "method": self.method, "warnings": list(self.warnings)}
 
     def view(self) -> AnswerView:
         """The answer as JSON values for the script of the pages. See `lime_mlx.render.view`."""
+        views = words_views(self.words, self.spans)
+        for view, contrast in zip(views, self.contrasts, strict=False):
+            if contrast is not None:
+                view["contrast"] = contrast_view(contrast.rival, contrast.margin, contrast.relevance, self.spans)
         return AnswerView(
             title=f"Method {self.method}" if self.method else "",
             text=self.text,
-            words=words_views(self.words, self.spans),
+            words=views,
             media=[self._medium(part) for part in media_spans(self.spans)],
             cautions=self._cautions(),
         )
@@ -231,11 +241,13 @@ def explain(
     diagnose: bool = False,
     check_input: bool = False,
     prefixes: Prefixes | None = None,
+    contrast: str | None = None,
 ) -> Explanation:
     """Generate an answer and explain it; options as for `stream_generate`.
 
     diagnose: D-LEAF's diagnostics of each word, by one more pass. check_input: warn where the answer to a blank
-    picture or sound is the same, by one more prefill. Raises `PromptError` for a prompt without picture or sound.
+    picture or sound is the same, by one more prefill. contrast: a word; what speaks for each word of the answer and
+    against this one in its place, by one more pass. Raises `PromptError` for a prompt without picture or sound.
     """
     notices: list[str] = []
     pictures, sounds = open_images(image, notices.append), open_sounds(audio, notices.append)
@@ -271,6 +283,7 @@ def explain(
         about=About(pictures=names(image, pictures), sounds=names(audio, sounds)),
         diagnose=diagnose,
         check_input=check_input,
+        contrast=contrast,
     )
     explanation.warnings[:0] = notices
     return explanation
@@ -288,6 +301,7 @@ def explained(
     about: About | None = None,
     diagnose: bool = False,
     check_input: bool = False,
+    contrast: str | None = None,
 ) -> Explanation:
     """The explanation of responses to a prompt that keep their relevance. See `explain`."""
     spans = model.spans(prompt)
@@ -306,6 +320,7 @@ def explained(
         pictures=pictures,
         sounds=sounds,
         focus=by_word,
+        contrasts=() if contrast is None else contrasts(model, prompt, answer.words, contrast),
         warnings=[*answer.notices, *input_warnings(model, prompt, answer, check_input)],
         about=about or About(),
     )

@@ -19,6 +19,7 @@ from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
+from lime_mlx.methods.base import Rejected
 from lime_mlx.models.base import Model
 from lime_mlx.prefixes import Prefixes
 from lime_mlx.processor import Processor
@@ -37,7 +38,7 @@ class Step:
     """One decoded token.
 
     logits (V,) float32, before processors and sampling; shares and relevance (T,) float32 where computed; trace: what
-    the method recorded, {} where it optimised nothing.
+    the method recorded, {} where it optimised nothing; rejected: the words that it did not take in its place.
     """
 
     token: int
@@ -46,6 +47,7 @@ class Step:
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     trace: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     optimised: bool = False
+    rejected: tuple[Rejected, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def reliance(self) -> float | None:
@@ -159,7 +161,15 @@ def _step(session: Session, forward: Forward) -> Step:
         number = len(session.generated) + 1
         raise NumericalError(f"The logits are not finite at generated token {number}: check the weights.")
     token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
-    return Step(token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised)
+    return Step(
+        token,
+        np.array(forward.logits),
+        token_shares,
+        forward.relevance,
+        forward.trace,
+        forward.optimised,
+        forward.rejected,
+    )
 
 
 def _pick(sampler: Sampler | None) -> Pick:
@@ -234,10 +244,10 @@ def stream_generate(
     image, audio: one source or several, as `open_image` and `open_audio` take them. method: a spec such as
     "lime:steps=3"; None resolves as `resolve_method` says. Sampling: see `lime_mlx.sampling.Sampling`; `sampler` takes
     its place. stop: texts that end the answer and are left out of it. reliance: shares and statistics for every token
-    (one backward pass each); relevance: keep the arrays (T,). logprobs: keep those of every place. measure: time plain decoding at the end, for
-    `Response.cost`. notice: is called with a sentence for the user, about an opened file, a cut answer or the
-    method. prefixes: what is kept of earlier prompts; what this one has in common with them is not computed again, and
-    the answer is the same.
+    (one backward pass each); relevance: keep the arrays (T,). logprobs: keep those of every place, (V,). measure: time
+    plain decoding at the end, for `Response.cost`. notice: is called with a sentence for the user, about an opened
+    file, a cut answer or the method. prefixes: what is kept of earlier prompts; what this one has in common with them
+    is not computed again, and the answer is the same.
     """
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
@@ -285,6 +295,7 @@ def stream_generate(
             optimised=step.optimised,
             logprobs=log_softmax(step.logits) if logprobs else None,
             questions=sum(margin is not None for margin in session.margins.values()),
+            rejected=step.rejected,
             prompt_tokens=len(opened),
             cached_tokens=session.reused,
             prompt_tps=clock.prompt_tps(len(opened)),

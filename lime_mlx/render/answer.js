@@ -33,15 +33,25 @@ globalThis.LimeAnswer ??= (() => {
   const plain = (word) => word.name || word.text.trim();
 
   /* "dog, 62 % from the picture, flagged: 96 % unsupported" */
-  function spoken(word) {
+  function spoken(word, from) {
     const parts = [plain(word)];
     for (const kind of ["image", "audio"]) {
-      if (word.shares?.[kind] > 0) parts.push(`${percent(word.shares[kind])} from ${SOURCES[kind]}`);
+      if (word.shares?.[kind] > 0) parts.push(`${percent(word.shares[kind])} from ${from[kind]}`);
     }
     const verdict = verdictOf(word);
     if (verdict) parts.push(word.flagged ? `flagged: ${verdict}` : verdict);
     return parts.join(", ");
   }
+
+  /* What shares came from; of several pictures together, from the pictures. */
+  const sources = (parts) => {
+    const sounds = parts.filter((part) => part instanceof Sound).length, pictures = parts.length - sounds;
+    return {
+      ...SOURCES,
+      ...(pictures > 1 && {image: "the pictures"}),
+      ...(sounds > 1 && {audio: "the sounds"}),
+    };
+  };
 
   function verdictOf(word) {
     if (typeof word.p_unsupported === "number") return `${percent(word.p_unsupported)} unsupported`;
@@ -177,15 +187,17 @@ globalThis.LimeAnswer ??= (() => {
         this.root.setAttribute("aria-label", "Answer");
       }
       this.cautions = make(this.root, "div", "lime-cautions", "", {role: "note"});
-      this.line = make(this.root, "div", "lime-words", "", {role: "group", "aria-label": "The words of the answer"});
+      this.body = make(this.root, "div", "lime-body");
+      const left = make(this.body, "div");
+      this.line = make(left, "div", "lime-words", "", {role: "group", "aria-label": "The words of the answer"});
       this.rest = make(this.line, "span", "", view.words?.length ? "" : view.text ?? "");
       this.news = make(this.root, "p", "lime-hidden", "", {"aria-live": "polite"});
-      make(this.root, "p", "lime-legend",
+      make(left, "p", "lime-legend",
         "The stronger the blue behind a word, the more of it came from the input; a wavy line flags a word without support. " +
         "Choose a word to see what carried it: by a click, or with Tab and the arrow keys.");
-      this.controls = make(this.root, "div", "lime-controls");
-      this.shown = make(this.root, "div", "lime-shown", "", {"aria-live": "polite"});
-      this.stage = make(this.root, "div", "lime-stage");
+      this.controls = make(left, "div", "lime-controls");
+      this.shown = make(left, "div", "lime-shown", "", {"aria-live": "polite"});
+      this.stage = make(this.body, "div", "lime-stage");
       this.details = make(this.root, "details", "lime-details");
       make(this.details, "summary", "", "All words in a table");
       this.details.addEventListener("toggle", () => this.details.open && this.tabulate());
@@ -199,7 +211,7 @@ globalThis.LimeAnswer ??= (() => {
 
     append(words) {
       for (const word of words) this.add(word);
-      this.say(words.map((word) => (word.flagged ? spoken(word) : word.text.trim())).join(" "));
+      this.say(words.map((word) => (word.flagged ? spoken(word, sources(this.parts)) : word.text.trim())).join(" "));
       this.changed();
     }
 
@@ -212,7 +224,9 @@ globalThis.LimeAnswer ??= (() => {
 
     media(media) {
       this.stage.replaceChildren();
+      this.body.classList.toggle("lime-wide", !media.length || media.length > 1 || media[0].kind === "audio");
       this.parts = media.map((medium) => new (medium.kind === "audio" ? Sound : Picture)(this.stage, medium));
+      this.words.forEach((_, index) => this.dress(index));
       this.redraw();
     }
 
@@ -255,7 +269,7 @@ globalThis.LimeAnswer ??= (() => {
       const word = this.words[index], button = this.buttons[index];
       button.style.setProperty("--share", String(reliance(word)));
       button.classList.toggle("lime-flagged", Boolean(word.flagged));
-      button.setAttribute("aria-label", spoken(word));
+      button.setAttribute("aria-label", spoken(word, sources(this.parts)));
     }
 
     pick(index) {
@@ -322,8 +336,9 @@ globalThis.LimeAnswer ??= (() => {
       const places = this.maps(word).filter((map) => map?.where).map((map) => map.where);
       if (places.length === 1) line.append(`; ${places[0]}`);
       const shares = make(this.shown, "ul", "lime-shares");
+      const from = sources(this.parts);
       for (const [kind, share] of kindsOf(word)) {
-        const item = make(shares, "li", `lime-${kind}`, `${percent(share)} ${SOURCES[kind]}`);
+        const item = make(shares, "li", `lime-${kind}`, `${percent(share)} from ${from[kind]}`);
         item.style.setProperty("--share", String(share));
       }
       if (!shares.childElementCount) shares.remove();
@@ -375,10 +390,11 @@ globalThis.LimeAnswer ??= (() => {
 
     tabulate() {
       this.details.querySelector("div")?.remove();
+      const from = sources(this.parts);
       const kinds = Object.keys(SOURCES).filter((kind) => this.words.some((word) => word.shares?.[kind] > 0));
       const box = make(this.details, "div", "lime-scroll", "", {tabindex: "0", role: "region", "aria-label": "All words"});
       const table = make(box, "table"), head = make(make(table, "thead"), "tr"), body = make(table, "tbody");
-      for (const title of ["word", ...kinds.map((kind) => SOURCES[kind]), "support", "where", "not taken"]) {
+      for (const title of ["word", ...kinds.map((kind) => `from ${from[kind]}`), "support", "where", "not taken"]) {
         make(head, "th", "", title, {scope: "col"});
       }
       for (const word of this.words) {

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.maps import coarse, picture_map, where
+from lime_mlx.methods.base import Rejected
 from lime_mlx.prompt import Span
 from lime_mlx.words import Word
 
@@ -121,6 +122,8 @@ def word_view(word: Word, spans: Sequence[Span], side: int = SIDE) -> WordView:
         flagged=word.flagged,
         rank=word.rank,
     )
+    if word.rejected:
+        view["rejected"] = [RejectedView(text=each.text, why=_why(each)) for each in word.rejected]
     if word.relevance is not None:
         view["maps"] = [_medium_map(word, spans, part, side) for part in media_spans(spans)]
     return view
@@ -131,6 +134,14 @@ def words_views(words: Sequence[Word], spans: Sequence[Span]) -> list[WordView]:
     maps = sum(word.relevance is not None for word in words) * len(media_spans(spans))
     side = min(SIDE, math.isqrt(CELLS // max(maps, 1)))
     return [word_view(word, spans, max(side, 1)) for word in words]
+
+
+def contrast_view(
+    rival: str, margin: float, relevance: NDArray[np.floating], spans: Sequence[Span], side: int = SIDE // 2
+) -> ContrastView:
+    """A word against another one. relevance (T,): of the margin of their logits."""
+    maps = [map_view(relevance, part, side) for part in media_spans(spans)]
+    return ContrastView(word=rival, margin=round(margin, 3), maps=maps)
 
 
 def map_view(relevance: NDArray[np.floating], spans: Sequence[Span], side: int = SIDE) -> MapView | None:
@@ -162,6 +173,11 @@ def _medium_map(word: Word, spans: Sequence[Span], part: Sequence[Span], side: i
         view["interval"] = interval
         view["where"] = "" if interval is None else f"heard from {interval[0]:.1f} to {interval[1]:.1f} s"
     return view
+
+
+def _why(rejected: Rejected) -> str:
+    """Why a word was not taken."""
+    return "named before" if rejected.repeated else f"{100 * rejected.p_unsupported:.0f} % unsupported"
 
 
 def _levels(values: NDArray[np.float32], words: str) -> MapView:
