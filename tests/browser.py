@@ -19,14 +19,14 @@ class Browser:
     def __init__(self, driver):
         self.driver = driver
 
-    def open(self, path: Path, width: int = 1200, height: int = 1000, dark: bool = False) -> None:
-        """Show a file, at a width in CSS pixels and in light or dark, and forget what was recorded before."""
+    def open(self, page: Path | str, width: int = 1200, height: int = 1000, dark: bool = False) -> None:
+        """Show a file or an address, at a width in CSS pixels and in light or dark, and forget what was recorded before."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme]})
         self.console(), self.requests()
-        self.driver.get(path.as_uri())
+        self.driver.get(page if isinstance(page, str) else page.as_uri())
 
     def run(self, script: str, *arguments):
         """What JavaScript returns."""

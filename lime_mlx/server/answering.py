@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 
+import mlx.core as mx
+
 from lime_mlx.answer import Response, collect
+from lime_mlx.checkpoint.promised import promised
 from lime_mlx.explanation import input_warnings
 from lime_mlx.generation import resolve_method, stream_generate
-from lime_mlx.methods import Method, parse_method
+from lime_mlx.methods import Method, Plain, parse_method
 from lime_mlx.prompt import Prompt, Span
 from lime_mlx.server.models import Loaded
 from lime_mlx.server.question import Question
@@ -19,9 +22,11 @@ from lime_mlx.server.tokens import PlainLogprobs, Spelling
 from lime_mlx.server.wordjson import token_json, word_json
 from lime_mlx.server.worker import Job
 from lime_mlx.support.detector import Detector
-from lime_mlx.words import Word, ranked, words
+from lime_mlx.support.promise import DROP, Promise
+from lime_mlx.words import Word, ranked, without_flagged, words
 
 Json = dict[str, object]
+CUT = "Note: the answer was cut: max_tokens or the context of the model allows no more."
 
 
 @dataclass
@@ -57,40 +62,37 @@ def answer(loaded: Loaded, question: Question, job: Job) -> None:
     Raises `LimeError` for a question that does not fit the model, and what ends the job.
     """
     prompt = loaded.processor.prompt(question.text, question.images, question.sounds, question.system, question.history)
-    method, detector, limit = _chosen(loaded, question, prompt)
-    _Answering(loaded, question, prompt, method, detector, limit, job).run()
+    _Answering(loaded, question, prompt, _chosen(loaded, question, prompt), job).run()
 
 
-def _chosen(loaded: Loaded, question: Question, prompt: Prompt) -> tuple[Method, Detector | None, int]:
-    """The method, the detector that flags words, and the most tokens; a promise says them where one is asked for."""
+@dataclass(frozen=True)
+class Chosen:
+    """How a question is answered. detector: flags words; tokens: the most of the answer; promise: where one is asked."""
+
+    method: Method
+    detector: Detector | None
+    tokens: int
+    promise: Promise | None = None
+
+
+def _chosen(loaded: Loaded, question: Question, prompt: Prompt) -> Chosen:
+    """What the request says, or the promise that it asks for. Raises `MethodError`."""
     detector = Detector.from_config(loaded.model.config)
     if question.lime is None or question.lime.risk is None:
         method = None if question.method == "default" else parse_method(question.method)
-        return resolve_method(method, prompt, loaded.model), detector, question.max_tokens
-    from lime_mlx.checkpoint.promised import promised
-
+        return Chosen(resolve_method(method, prompt, loaded.model), detector, question.max_tokens)
     kinds = ["image"] * len(question.images) + ["audio"] * len(question.sounds)
-    promise, detector = promised(
+    promise, flagging = promised(
         loaded.model, prompt, loaded.name, kinds, question.text, question.lime.risk, loaded.folder
     )
-    return parse_method(promise.method), detector, promise.tokens
+    return Chosen(parse_method(promise.method), flagging, promise.tokens, promise)
 
 
 class _Answering:
     """One answer as it is made."""
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        question: Question,
-        prompt: Prompt,
-        method: Method,
-        detector: Detector | None,
-        limit: int,
-        job: Job,
-    ) -> None:
-        self.loaded, self.question, self.prompt, self.method = loaded, question, prompt, method
-        self.detector, self.limit, self.job = detector, limit, job
+    def __init__(self, loaded: Loaded, question: Question, prompt: Prompt, chosen: Chosen, job: Job) -> None:
+        self.loaded, self.question, self.prompt, self.chosen, self.job = loaded, question, prompt, chosen, job
         self.spans: list[Span] = list(loaded.model.spans(prompt))
         self.notices: list[str] = []
         self.entries: list[Json] = []
@@ -107,13 +109,13 @@ class _Answering:
         lime, question = self.question.lime, self.question
         wants_words = lime is not None and lime.words
         if question.top_logprobs is not None:
-            self.plain = PlainLogprobs(self.loaded, self.prompt, self.method)
+            self.plain = PlainLogprobs(self.loaded, self.prompt, self.chosen.method)
         responses = stream_generate(
             self.loaded.model,
             self.loaded.processor,
             self.prompt,
-            method=self.method,
-            max_tokens=self.limit,
+            method=self.chosen.method,
+            max_tokens=self._room(),
             temperature=question.temperature,
             top_p=question.top_p,
             top_k=question.top_k,
@@ -121,6 +123,7 @@ class _Answering:
             repetition_penalty=question.repetition_penalty,
             seed=question.seed,
             stop=question.stop,
+            logits_processors=[] if isinstance(self.chosen.method, Plain) else [self._watch],
             reliance=wants_words,
             relevance=wants_words,
             logprobs=wants_words or question.top_logprobs is not None,
@@ -135,6 +138,16 @@ class _Answering:
                 pass
         self.job.send(self._end())
 
+    def _watch(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """Stops a method that computes long before it lets a token go; the logits stay as they are."""
+        self.job.check()
+        return logits
+
+    def _room(self) -> int:
+        """The most tokens of the answer: what is wanted, or what the context of the model holds."""
+        context = self.loaded.model.context
+        return self.chosen.tokens if context is None else max(1, min(self.chosen.tokens, context - len(self.prompt)))
+
     def _taken(self, responses: Iterable[Response]) -> Iterator[Response]:
         """The responses, whose text is sent before they are handed on."""
         for response in responses:
@@ -144,7 +157,7 @@ class _Answering:
 
     def _run_words(self, responses: Iterator[Response]) -> None:
         first = next(responses)
-        judges = self.detector if first.calibrated_for_input is not False else None
+        judges = self.chosen.detector if first.calibrated_for_input is not False else None
         maps = self.question.lime.maps if self.question.lime is not None else False
 
         def remembered() -> Iterator[Response]:
@@ -186,13 +199,22 @@ class _Answering:
         whole = collect(self.kept, self.loaded.model, self.prompt)
         result: Json = {
             "model": self.loaded.name,
-            "method": self.question.method if self.question.lime.risk is None else self.method.name,
+            "method": self.question.method if self.question.lime.risk is None else self.chosen.method.name,
             "finish_reason": last.finish_reason,
             "calibrated_for_input": last.calibrated_for_input,
             "questions": last.questions,
             "longest_wait": round(self.longest_wait, 4),
-            "warnings": [*self.notices, *whole.notices, *input_warnings(self.loaded.model, self.prompt, whole)],
+            "warnings": [
+                *self.notices,
+                *([CUT] if last.finish_reason == "length" else []),
+                *whole.notices,
+                *input_warnings(self.loaded.model, self.prompt, whole),
+            ],
         }
+        if self.chosen.promise is not None:
+            result["promise"] = asdict(self.chosen.promise)
+            if self.chosen.promise.procedure == DROP:
+                result["text"], result["dropped"] = without_flagged(whole.text, self.words)
         if self.question.lime.words:
             ranks = [word.rank for word in ranked(self.words)]
             result["words"] = [{**view, "rank": rank} for view, rank in zip(self.views, ranks, strict=True)]

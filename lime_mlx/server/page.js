@@ -158,7 +158,7 @@
     const shown = ["image", "audio"].flatMap((kind) => media.filter((each) => each.kind === kind).map(({view}) => view));
     running = new AbortController();
     busy(true);
-    const tries = methods.map((method) => answer(answers, {model, method, messages: messages(all)}, shown, method));
+    const tries = methods.map((method) => answer(answers, {model, method, messages: messages(all)}, shown, `Method: ${method}`));
     const results = await Promise.allSettled(tries);
     busy(false);
     const problem = results.find(({status}) => status === "rejected")?.reason;
