@@ -1,8 +1,8 @@
 PY := .venv/bin/python
 ifeq ($(shell uname -s),Darwin)
-EXTRAS ?= dev
+EXTRAS ?= dev,server
 else
-EXTRAS ?= cpu,dev
+EXTRAS ?= cpu,dev,server
 endif
 
 # Tests run in as many processes as there are cores, up to four; each computes in one thread.
@@ -13,7 +13,7 @@ WORKERS ?= auto
 help:
 	@echo "make demo        set up, then describe a picture and a sound with LIME, each word with its share of them"
 	@echo "make test        set up, then run the tests"
-	@echo "make setup       only the environment, in .venv; on Linux with a GPU: make setup EXTRAS=cuda13,dev"
+	@echo "make setup       only the environment, in .venv; on Linux with a GPU: make setup EXTRAS=cuda13,dev,server"
 	@echo "make lint        ruff, the floors and the types"
 	@echo "make types       only the types, by mypy"
 	@echo "make axe         axe-core, by npm, for the tests of pages"

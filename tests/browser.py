@@ -20,7 +20,7 @@ class Browser:
         self.driver = driver
 
     def open(self, page: Path | str, width: int = 1200, height: int = 1000, dark: bool = False) -> None:
-        """Show a file or an address, at a width in CSS pixels and in light or dark, and forget what was recorded before."""
+        """Show a file or an address, at a width in CSS pixels, in light or dark; what was recorded is forgotten."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

@@ -67,7 +67,7 @@ def answer(loaded: Loaded, question: Question, job: Job) -> None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """How a question is answered. detector: flags words; tokens: the most of the answer; promise: where one is asked."""
+    """How a question is answered. detector: flags words. tokens: the most of the answer. promise: the one asked for."""
 
     method: Method
     detector: Detector | None
@@ -100,6 +100,7 @@ class _Answering:
         self.unworded: deque[Response] = deque()
         self.words: list[Word] = []
         self.views: list[Json] = []
+        self.token_views: list[Json] = []
         self.spelling = Spelling(loaded.processor)
         self.plain: PlainLogprobs | None = None
         self.started = False
@@ -170,7 +171,8 @@ class _Answering:
             tokens = [self.unworded.popleft() for _ in word.tokens]
             self.words.append(word)
             self.views.append(word_json(word, self.spans, maps))
-            self.job.send(Words(self.views[-1:], [token_json(self.spelling, token, word) for token in tokens]))
+            self.token_views += (entries := [token_json(self.spelling, token, word) for token in tokens])
+            self.job.send(Words(self.views[-1:], entries))
 
     def _send_text(self, response: Response) -> None:
         text = response.text if self.started else response.text.lstrip()
@@ -218,4 +220,5 @@ class _Answering:
         if self.question.lime.words:
             ranks = [word.rank for word in ranked(self.words)]
             result["words"] = [{**view, "rank": rank} for view, rank in zip(self.views, ranks, strict=True)]
+            result["tokens"] = self.token_views
         return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
@@ -71,7 +71,7 @@ class Service:
         self.worker.submit(job)
         return job
 
-    async def counted(self, job: Job) -> AsyncIterator[object]:
+    async def counted(self, job: Job) -> AsyncGenerator[object, None]:
         """The events of a job, counted; the job is given up when nobody reads them any more."""
         began, first = time.perf_counter(), True
         try:
@@ -136,7 +136,7 @@ class Answer(Response):
             await send({"type": "http.response.body", "body": b""})
 
 
-async def _with_first(first: object, events: AsyncIterator[object]) -> AsyncIterator[object]:
+async def _with_first(first: object, events: AsyncIterator[object]) -> AsyncGenerator[object, None]:
     yield first
     async for event in events:
         yield event

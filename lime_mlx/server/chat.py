@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
 from lime_mlx.server.answering import End, Json, Piece, Words
@@ -62,7 +62,7 @@ class ChatShape:
             choice["lime"] = end.lime
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(end)}
 
-    async def stream(self, events: AsyncIterator[object]) -> AsyncIterator[bytes]:
+    async def stream(self, events: AsyncIterator[object]) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; an error after the first one is the last of them."""
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
         try:

@@ -46,7 +46,7 @@ def as_api_error(error: Exception, param: str | None = None) -> ApiError:
         return ApiError(503, str(error), param, "not_enough_memory")
     if isinstance(error, MemoryError):
         return ApiError(503, "There is not enough memory: send a smaller picture, or name a smaller model.")
-    return ApiError(STATUSES.get(type(error), 500) if isinstance(error, LimeError) else 500, WENT_WRONG)  # type: ignore[arg-type]
+    return ApiError(STATUSES.get(type(error), 500) if isinstance(error, LimeError) else 500, WENT_WRONG)
 
 
 WENT_WRONG = "The server could not answer: something went wrong that the request did not cause; its log says what."

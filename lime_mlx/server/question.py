@@ -87,7 +87,7 @@ def chat_question(request: ChatRequest, settings: Settings) -> Question:
 def responses_question(request: ResponsesRequest, settings: Settings) -> Question:
     """The question of /v1/responses. Raises `ApiError`."""
     given = request.input
-    messages = [Message(role="user", content=given)] if isinstance(given, str) else given
+    messages = [Message.model_validate({"role": "user", "content": given})] if isinstance(given, str) else given
     question = _question(request, messages, "input", settings)
     question.system = "\n\n".join(filter(None, [request.instructions, question.system])) or None
     question.max_tokens = request.max_output_tokens or settings.tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -35,7 +35,7 @@ class ResponsesShape:
                 end = each
         return self._response(end, [self._message(text, entries, "completed")])
 
-    async def stream(self, events: AsyncIterator[object]) -> AsyncIterator[bytes]:
+    async def stream(self, events: AsyncIterator[object]) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; an error after the first one is the last of them."""
         numbers = count()
 
