@@ -6,11 +6,16 @@ import logging
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lime_mlx.cli.common import METHOD_NAMES, note, prepare_backend
 from lime_mlx.errors import BackendError, LimeError
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
 
 KEY = "LIME_MLX_API_KEY"
 
@@ -97,7 +102,7 @@ def command(
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise BackendError(f"The server needs {error.name}: run pip install 'lime-mlx[server]'.") from None
     key = read_key(api_key, api_key_file)
@@ -135,6 +140,13 @@ def command(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=3, server_header=False
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """What runs an application on a socket that listens; it says nothing of itself."""
+    import uvicorn
+
+    return uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=3, server_header=False))
 
 
 def read_key(given: str | None, file: Path | None) -> str | None:

@@ -13,9 +13,7 @@ pytest.importorskip("fastapi", reason="the server's packages are not installed: 
 pytest.importorskip(
     "prometheus_client", reason="the server's packages are not installed: pip install 'lime-mlx[server]'"
 )
-uvicorn = pytest.importorskip(
-    "uvicorn", reason="the server's packages are not installed: pip install 'lime-mlx[server]'"
-)
+pytest.importorskip("uvicorn", reason="the server's packages are not installed: pip install 'lime-mlx[server]'")
 
 from starlette.testclient import TestClient  # noqa: E402
 
@@ -62,13 +60,12 @@ def events(text: str) -> list[dict]:
 @contextmanager
 def live(**settings):
     """A server on a free port; gives its address and the application."""
-    from lime_mlx.cli.serve import listening
+    from lime_mlx.cli.serve import listening, server_of
 
     listener = listening("127.0.0.1", 0)
     port = listener.getsockname()[1]
     app = create_app(Settings(port=port, **settings))
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="on")
-    server = uvicorn.Server(config)
+    server = server_of(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -11,6 +11,7 @@ from lime_mlx.server.errors import ApiError
 from lime_mlx.server.fields import CHAT, RESPONSES, Fields
 
 NAME = 200
+MANY = 10**9
 Body = TypeVar("Body", bound="Request")
 
 
@@ -112,8 +113,8 @@ class Request(Strict):
 class ChatRequest(Request):
     messages: list[Message] = Field(min_length=1)
     stop: str | list[str] | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MANY)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MANY)
     logprobs: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -121,7 +122,7 @@ class ChatRequest(Request):
 class ResponsesRequest(Request):
     input: str | list[Message] = Field(min_length=1)
     instructions: str | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
+    max_output_tokens: int | None = Field(None, ge=1, le=MANY)
     include: list[Literal["message.output_text.logprobs"]] | None = None
 
 
@@ -171,10 +172,10 @@ def _path(location: tuple[int | str, ...], body: object) -> list[int | str]:
     """The steps of a location that are in the body; pydantic names the branches of its unions among them."""
     path: list[int | str] = []
     place = body
-    for step in location:
+    for number, step in enumerate(location, start=1):
         if isinstance(place, dict) and step in place or isinstance(place, list) and isinstance(step, int):
             path.append(step)
             place = place[step]  # type: ignore[index]  # a list has a number here, as was checked
-        elif isinstance(place, dict) and step == location[-1] and str(step).isidentifier():
+        elif isinstance(place, dict) and number == len(location) and str(step).isidentifier():
             path.append(step)
     return path
