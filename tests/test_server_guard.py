@@ -92,14 +92,19 @@ def test_only_json_is_taken(server, kind):
 
 
 def test_a_key_guards_everything_but_health_and_the_shell():
-    with client(key="right") as server:
+    with client(key="sk-7-local") as server:
         assert server.get("/health").status_code == server.get("/").status_code == 200
         for path in ("/v1/models", "/v1/models/demo", "/metrics", "/anything"):
-            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "right"}, {"x-api-key": "right"}):
+            for headers in (
+                {},
+                {"Authorization": "Bearer wrong"},
+                {"Authorization": "sk-7-local"},
+                {"x-api-key": "sk-7-local"},
+            ):
                 assert "key" in problem(server.get(path, headers=headers), 401, "invalid_api_key")
-        assert "right" not in server.get("/").text
+        assert "sk-7-local" not in server.get("/").text
         problem(server.post(CHAT, json=asking()), 401, "invalid_api_key")
-        assert server.get("/v1/models", headers={"Authorization": "Bearer right"}).status_code == 200
+        assert server.get("/v1/models", headers={"Authorization": "Bearer sk-7-local"}).status_code == 200
         latin = {"Authorization": "Bearer \xe9".encode("latin-1")}
         problem(server.get("/v1/models", headers=latin), 401, "invalid_api_key")
 
