@@ -345,7 +345,7 @@ globalThis.LimeAnswer ??= (() => {
       }
       if (!shares.childElementCount) shares.remove();
       if (word.rejected?.length) {
-        make(this.shown, "p", "lime-rejected", `Not taken: ${word.rejected.map(({text, why}) => `${text} (${why})`).join("; ")}.`);
+        make(this.shown, "p", "lime-rejected", `Not taken: ${rejectedOf(word)}.`);
       }
       if (word.contrast) make(this.shown, "p", "", contrastOf(word));
     }
@@ -398,19 +398,21 @@ globalThis.LimeAnswer ??= (() => {
       const kinds = Object.keys(SOURCES).filter((kind) => this.words.some((word) => word.shares?.[kind] > 0));
       const box = make(this.details, "div", "lime-scroll", "", {tabindex: "0", role: "region", "aria-label": "All words"});
       const table = make(box, "table"), head = make(make(table, "thead"), "tr"), body = make(table, "tbody");
-      for (const title of ["word", ...kinds.map((kind) => `from ${from[kind]}`), "support", "where", "not taken"]) {
-        make(head, "th", "", title, {scope: "col"});
-      }
+      const rejects = this.words.some((word) => word.rejected?.length);
+      const titles = ["word", ...kinds.map((kind) => `from ${from[kind]}`), "support", "where", ...(rejects ? ["not taken"] : [])];
+      for (const title of titles) make(head, "th", "", title, {scope: "col"});
       for (const word of this.words) {
         const row = make(body, "tr", word.flagged ? "lime-bad" : "");
         make(row, "th", "", plain(word), {scope: "row"});
         for (const kind of kinds) make(row, "td", "", word.shares ? percent(word.shares[kind] ?? 0) : "");
         make(row, "td", "", (word.flagged ? "flagged: " : "") + verdictOf(word));
         make(row, "td", "", (word.maps ?? []).map((map) => map?.where ?? "").filter(Boolean).join("; "));
-        make(row, "td", "", (word.rejected ?? []).map(({text, why}) => `${text} (${why})`).join("; "));
+        if (rejects) make(row, "td", "", rejectedOf(word));
       }
     }
   }
+
+  const rejectedOf = (word) => (word.rejected ?? []).map(({text, why}) => `${text} (${why})`).join("; ");
 
   function contrastOf(word) {
     const {word: rival, margin} = word.contrast, more = margin >= 0 ? "more" : "less";
