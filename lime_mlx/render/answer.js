@@ -206,7 +206,7 @@ globalThis.LimeAnswer ??= (() => {
       this.media(view.media ?? []);
       this.caution(view.cautions ?? []);
       (view.words ?? []).forEach((word) => this.add(word));
-      this.redraw();
+      this.changed();
     }
 
     append(words) {
@@ -247,6 +247,7 @@ globalThis.LimeAnswer ??= (() => {
         button.tabIndex = at === Math.max(this.chosen, 0) ? 0 : -1;
       });
       this.redraw();
+      this.describe(this.words[this.chosen]);
     }
 
     add(given) {
@@ -274,6 +275,7 @@ globalThis.LimeAnswer ??= (() => {
 
     pick(index) {
       const again = this.chosen === index && !this.words[index].maps?.some((map) => map?.interval);
+      this.hovered = -1;
       this.choose(again ? -1 : index);
       if (!again) this.maps(this.words[index]).forEach((map, at) => map?.interval && this.parts[at]?.play(map.interval));
     }
@@ -321,9 +323,9 @@ globalThis.LimeAnswer ??= (() => {
       this.parts?.forEach((part, at) => {
         part.draw(maps[at], strongest[part instanceof Sound], this.settings);
         const share = several && typeof maps[at]?.share === "number" ? `${percent(maps[at].share)} of the word` : "";
-        part.text.textContent = [share, maps[at]?.where].filter(Boolean).join(", ");
+        const text = [share, maps[at]?.where].filter(Boolean).join(", ");
+        part.text.textContent = text && `: ${text}`;
       });
-      if (this.hovered < 0 || !this.shown.childElementCount) this.describe(this.words[this.chosen]);
     }
 
     describe(word) {
@@ -343,7 +345,7 @@ globalThis.LimeAnswer ??= (() => {
       }
       if (!shares.childElementCount) shares.remove();
       if (word.rejected?.length) {
-        make(this.shown, "p", "lime-rejected", `Not taken: ${word.rejected.map(({text, why}) => `${text} (${why})`).join("; ")}.`);
+        make(this.shown, "p", "lime-rejected", `Not taken: ${rejectedOf(word)}.`);
       }
       if (word.contrast) make(this.shown, "p", "", contrastOf(word));
     }
@@ -355,6 +357,7 @@ globalThis.LimeAnswer ??= (() => {
         box.addEventListener("change", () => {
           this.settings[name] = box.checked;
           this.redraw();
+          this.describe(this.words[this.chosen]);
         });
         return [label, label.lastChild];
       };
@@ -371,6 +374,7 @@ globalThis.LimeAnswer ??= (() => {
       if (word) this.rival.textContent = ` against “${word.contrast.word}”: blue for the word, orange against it`;
       if (this.details.open) this.tabulate();
       this.redraw();
+      this.describe(this.words[this.chosen]);
     }
 
     caution(sentences) {
@@ -394,19 +398,21 @@ globalThis.LimeAnswer ??= (() => {
       const kinds = Object.keys(SOURCES).filter((kind) => this.words.some((word) => word.shares?.[kind] > 0));
       const box = make(this.details, "div", "lime-scroll", "", {tabindex: "0", role: "region", "aria-label": "All words"});
       const table = make(box, "table"), head = make(make(table, "thead"), "tr"), body = make(table, "tbody");
-      for (const title of ["word", ...kinds.map((kind) => `from ${from[kind]}`), "support", "where", "not taken"]) {
-        make(head, "th", "", title, {scope: "col"});
-      }
+      const rejects = this.words.some((word) => word.rejected?.length);
+      const titles = ["word", ...kinds.map((kind) => `from ${from[kind]}`), "support", "where", ...(rejects ? ["not taken"] : [])];
+      for (const title of titles) make(head, "th", "", title, {scope: "col"});
       for (const word of this.words) {
         const row = make(body, "tr", word.flagged ? "lime-bad" : "");
         make(row, "th", "", plain(word), {scope: "row"});
         for (const kind of kinds) make(row, "td", "", word.shares ? percent(word.shares[kind] ?? 0) : "");
         make(row, "td", "", (word.flagged ? "flagged: " : "") + verdictOf(word));
         make(row, "td", "", (word.maps ?? []).map((map) => map?.where ?? "").filter(Boolean).join("; "));
-        make(row, "td", "", (word.rejected ?? []).map(({text, why}) => `${text} (${why})`).join("; "));
+        if (rejects) make(row, "td", "", rejectedOf(word));
       }
     }
   }
+
+  const rejectedOf = (word) => (word.rejected ?? []).map(({text, why}) => `${text} (${why})`).join("; ");
 
   function contrastOf(word) {
     const {word: rival, margin} = word.contrast, more = margin >= 0 ? "more" : "less";
@@ -415,7 +421,6 @@ globalThis.LimeAnswer ??= (() => {
 
   function show(container, view) {
     const answer = new Answer(container, view);
-    answer.changed();
     const change = {};
     for (const name of ["append", "update", "media", "finish", "choose"]) change[name] = answer[name].bind(answer);
     return change;

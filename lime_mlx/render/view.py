@@ -123,7 +123,8 @@ def word_view(word: Word, spans: Sequence[Span], side: int = SIDE) -> WordView:
         rank=word.rank,
     )
     if word.rejected:
-        view["rejected"] = [RejectedView(text=each.text, why=_why(each)) for each in word.rejected]
+        by_text = {each.text: RejectedView(text=each.text, why=_why(each)) for each in reversed(word.rejected)}
+        view["rejected"] = list(reversed(by_text.values()))
     if word.relevance is not None:
         view["maps"] = [_medium_map(word, spans, part, side) for part in media_spans(spans)]
     return view
