@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -152,7 +152,7 @@ class Chat:
         text: str,
         image: ImageSource | Sequence[ImageSource] | None = None,
         audio: AudioSource | Sequence[AudioSource] | None = None,
-    ) -> Iterator[Response]:
+    ) -> Generator[Response, None, None]:
         """The answer as it comes. Who closes the iterator, or stops it by Ctrl-C, has the answer up to there as a turn.
 
         The question is checked at once. A question whose answer fails, or does not begin, is no turn. Raises as
@@ -263,7 +263,7 @@ class Chat:
             )
         return prompt
 
-    def _answered(self, asked: Exchange, media: PreparedMedia) -> Iterator[Response]:
+    def _answered(self, asked: Exchange, media: PreparedMedia) -> Generator[Response, None, None]:
         kept: list[Response] = []
         notices: list[str] = []
 
