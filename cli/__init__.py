@@ -11,6 +11,7 @@ from lime_mlx.errors import LimeError
 from lime_mlx.spec import suggestion
 
 COMMANDS = {
+    "chat": "Ask several questions about pictures or sounds, and see where each word came from.",
     "convert": "Convert a checkpoint of Hugging Face to MLX, quantised on request.",
     "data": "Get the files of the public benchmarks.",
     "evaluate": "Compare hallucination rates of models and methods on benchmarks.",

@@ -112,13 +112,43 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
     return asking
 
 
-def _options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
+def takes_media(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that asks for its questions later; it gets a `Request` without a question."""
+
+    @wraps(command)
+    def opening(
+        files: tuple[str, ...],
+        image: tuple[str, ...],
+        audio: tuple[str, ...],
+        system: str | None,
+        model: str | None,
+        revision: str | None,
+        method: str | None,
+        max_tokens: int,
+        **options: object,
+    ) -> None:
+        check_options(max_tokens=max_tokens)
+        pictures, sounds = by_kind(files)
+        request = Request(pictures + image, sounds + audio, "", system, model, revision, method, max_tokens)
+        if "-" in (*request.image, *request.audio):
+            raise PromptError("The questions come from standard input; give pictures and sounds as files or addresses.")
+        command(request, **options)
+
+    for option in reversed(_options(question=False)):
+        opening = option(opening)
+    return opening
+
+
+def _options(question: bool = True) -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
     methods = ", ".join(METHOD_NAMES)
+    prompt = click.option(
+        "-p", "--prompt", help=f"The question; - reads it from standard input.  [default: {QUESTION}]"
+    )
     return [
         click.argument("files", nargs=-1, metavar="[FILE|URL]..."),
         click.option("--image", multiple=True, metavar="FILE|URL|-", help="A picture; repeat it for each one."),
         click.option("--audio", multiple=True, metavar="FILE|URL|-", help="A sound; repeat it for each one."),
-        click.option("-p", "--prompt", help=f"The question; - reads it from standard input.  [default: {QUESTION}]"),
+        *([prompt] if question else []),
         click.option("--system", "--system-prompt", "system", help="System prompt."),
         click.option(
             "--model",
@@ -151,7 +181,7 @@ def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Raises `click.UsageError` for a word that is neither a file nor an address.
     """
     from lime_mlx.media.fetch import is_url
-    from lime_mlx.media.formats import SOUND_SUFFIXES, kind_of
+    from lime_mlx.media.formats import SOUND_SUFFIXES
 
     pictures: list[str] = []
     sounds: list[str] = []
@@ -161,13 +191,20 @@ def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if is_url(file):
             is_sound = Path(file.split("?")[0].split("#")[0]).suffix.lower() in SOUND_SUFFIXES
         elif os.path.exists(file):
-            is_sound = os.path.isfile(file) and kind_of(_head(file)) == "sound"
+            is_sound = by_content(file) == "audio"
         else:
             raise click.UsageError(
                 f'There is no file {file!r}; check the path, or put the prompt in quotes: -p "What is this?"'
             )
         (sounds if is_sound else pictures).append(file)
     return tuple(pictures), tuple(sounds)
+
+
+def by_content(file: str) -> str:
+    """ "audio" for a file that is a sound, else "image"."""
+    from lime_mlx.media.formats import kind_of
+
+    return "audio" if os.path.isfile(file) and kind_of(_head(file)) == "sound" else "image"
 
 
 def _head(file: str) -> bytes:
@@ -247,7 +284,6 @@ class LoadedRequest:
 
 def load_request(request: Request, notes: list[str]) -> LoadedRequest:
     """Open the pictures, the sounds and the model of a request, and make the prompt; remarks go to `notes`."""
-    from lime_mlx.checkpoint.load import load
     from lime_mlx.media.audio import open_audio
     from lime_mlx.media.image import open_image
 
@@ -255,12 +291,20 @@ def load_request(request: Request, notes: list[str]) -> LoadedRequest:
     pictures = [open_image(source, notice=notes.append, private=private) for source in request.image]
     sounds = [open_audio(source, notice=notes.append, private=private) for source in request.audio]
     name = request.model_name
-    model, processor = load(name, revision=request.revision)
-    if request.model is None:
-        knows, real = BUNDLED[name]
-        notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
+    model, processor = load_model(request, notes)
     prompt = processor.prompt(request.prompt, images=pictures, audio=sounds, system=request.system)
     return LoadedRequest(name, model, processor, prompt, pictures, sounds)
+
+
+def load_model(request: Request, notes: list[str]) -> tuple[Model, Processor]:
+    """The model that a request means; that it is a bundled one by default goes to `notes`."""
+    from lime_mlx.checkpoint.load import load
+
+    model, processor = load(request.model_name, revision=request.revision)
+    if request.model is None:
+        knows, real = BUNDLED[request.model_name]
+        notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
+    return model, processor
 
 
 class Stream(Generic[T]):

@@ -9,6 +9,7 @@ from lime_mlx._version import __version__
 
 if TYPE_CHECKING:
     from lime_mlx.answer import Answer, Response
+    from lime_mlx.chat import Chat
     from lime_mlx.checkpoint.load import load, load_model
     from lime_mlx.explanation import Explanation, explain
     from lime_mlx.generation import decode, generate, stream_generate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Chat",
     "Explanation",
     "Prefixes",
     "Prompt",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "Answer": "answer",
+    "Chat": "chat",
     "Explanation": "explanation",
     "explain": "explanation",
     "Word": "words",

@@ -98,7 +98,7 @@ class Explanation:
         word: a word of the answer, its name (the first that has it, in any case), or its index. picture: counts from 0.
         Raises `PromptError` where there is no such word or picture, or the word has no relevance.
         """
-        chosen = self._word(word)
+        chosen = self.word(word)
         spans = [span for span in self.spans if span.kind == "image" and span.source == picture]
         if not spans or any(span.grid is None for span in spans):
             raise PromptError(f"There is no map of picture {picture}: the prompt has no such picture with known rows.")
@@ -202,7 +202,8 @@ class Explanation:
             intervals = [entry.word.seconds[number] for entry in rows if entry.map is not None]
             yield figures.sound(rows, span.seconds or 0.0, intervals)
 
-    def _word(self, word: str | int | Word) -> Word:
+    def word(self, word: str | int | Word) -> Word:
+        """A word of the answer, by its name, its index or itself. Raises `PromptError` where there is none."""
         if isinstance(word, Word):
             return word
         if isinstance(word, int) and -len(self.words) <= word < len(self.words):

@@ -38,23 +38,27 @@ class Prefixes:
         if limit < 0:
             raise PromptError(f"The limit of kept prefixes is {limit:,} bytes; it must be 0 or more.")
         self.model, self.limit = model, limit
-        self.nbytes = 0
         self._kept: OrderedDict[bytes, list[mx.array]] = OrderedDict()
 
     def __len__(self) -> int:
         """How many chunks and pictures or sounds are kept."""
         return len(self._kept)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes that are kept."""
+        return sum(array.nbytes for arrays in self._kept.values() for array in arrays)
+
     def clear(self) -> None:
         """Forget everything."""
         self._kept.clear()
-        self.nbytes = 0
 
     def open(self, prompt: Prompt, processors: Sequence[LogitsProcessor] = ()) -> Session:
         """A session at the end of the prompt, prefilled up to its last whole chunk; `session.reused` tells how much
         of that was kept from earlier prompts. Raises as `Session.open`.
         """
         session = Session.open(self.model, prompt, processors, partial(self.features, prompt))
+        session.opener = self.open
         chunks = list(self._chunks(session))
         self._take(session, chunks)
         for key, stop in chunks:
@@ -108,7 +112,6 @@ class Prefixes:
         copies = [mx.contiguous(array) + 0 for array in arrays]
         mx.eval(copies)
         self._kept[key] = copies
-        self.nbytes += sum(array.nbytes for array in copies)
 
     def _touch(self, keys: Sequence[bytes]) -> None:
         """Note what was used, the beginning of the prompt last, and forget the oldest beyond the limit.
@@ -118,9 +121,10 @@ class Prefixes:
         for key in keys:
             if key in self._kept:
                 self._kept.move_to_end(key)
-        while self.nbytes > self.limit:
+        excess = self.nbytes - self.limit
+        while excess > 0:
             _, arrays = self._kept.popitem(last=False)
-            self.nbytes -= sum(array.nbytes for array in arrays)
+            excess -= sum(array.nbytes for array in arrays)
 
     def _media_keys(self, prompt: Prompt) -> list[bytes]:
         return [_media_key(kind, source) for kind in self.model.kinds(prompt) for source in sources(prompt, kind)]

@@ -53,7 +53,8 @@ class Session:
     (1, K, G, 1, T) of the newest position. hidden_observers: of some layers; each gets the hidden state (1, 1, D) after
     its layer. state: what methods keep, by their names. pick: how a token is picked by its scores; greedy: always
     the best one. margins: of the questions that the model was asked about this prompt, see `lime_mlx.asking`. reused:
-    how many positions of the prompt were not computed for this session, see `lime_mlx.prefixes`.
+    how many positions of the prompt were not computed for this session, see `lime_mlx.prefixes`. features: of the
+    pictures and sounds. opener: opens sessions of other prompts, where `Session.open` is not meant; see `beside`.
 
     To intervene in decoding, subclass `Method`: its `step` may observe, change the cache (`cache.overwrite`), edit
     attention weights (`extend`, `relevance`), try a branch (`fork`) or go back (`rewind`).
@@ -75,6 +76,8 @@ class Session:
     greedy: bool = True
     judging: bool = False
     reused: int = 0
+    features: Features = field(default_factory=dict)
+    opener: Callable[[Prompt], Session] | None = None
 
     def __post_init__(self) -> None:
         self.modalities: Mapping[str, NDArray[np.bool_]] = self.model.modalities(self.prompt)
@@ -103,10 +106,17 @@ class Session:
                 f"The prompt has {len(prompt):,} tokens, but the context of this model holds {context:,}: "
                 "shorten the text, or give fewer or smaller pictures or sounds."
             )
-        embeds, positions = model.inputs(prompt, None if features is None else features())
+        computed = features() if features else {kind: model.encode(kind, prompt) for kind in model.kinds(prompt)}
+        embeds, positions = model.inputs(prompt, computed)
         if not mx.isfinite(embeds).all().item():
             raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
-        return cls(model, prompt, embeds, positions, processors)
+        return cls(model, prompt, embeds, positions, processors, features=computed)
+
+    def beside(self, prompt: Prompt) -> Session:
+        """A session of another prompt about the same pictures and sounds, whose features are not computed again."""
+        if self.opener is not None:
+            return self.opener(prompt)
+        return Session.open(self.model, prompt, features=lambda: self.features)
 
     def branch(self, prompt: Prompt, shared: int | None = None) -> Session:
         """A session of another prompt that begins with the same tokens and media, and continues with text only.
@@ -117,7 +127,8 @@ class Session:
         common = self.cache.offset if shared is None else min(shared, self.cache.offset)
         rest = self.decoder.embed(self.model.ids(prompt))[:, common:]
         embeds = mx.concatenate([self.embeds[:, :common], rest], axis=1)
-        session = Session(self.model, prompt, embeds, self.positions.beginning(common))
+        session = Session(self.model, prompt, embeds, self.positions.beginning(common), features=self.features)
+        session.opener = self.opener
         session.want_relevance = self.want_relevance
         session.cache = self.cache.copy(common)
         return session
@@ -127,6 +138,7 @@ class Session:
         session = Session(self.model, self.prompt, self.embeds, self.positions, self.processors)
         session.want_relevance, session.want_trace = self.want_relevance, self.want_trace
         session.pick, session.greedy, session.margins = self.pick, self.greedy, self.margins
+        session.features, session.opener = self.features, self.opener
         session.tokens = list(self.tokens)
         session.cache = self.cache.copy()
         session.state = {name: state.fork() for name, state in self.state.items()}
