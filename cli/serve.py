@@ -174,6 +174,7 @@ def check_open(host: str, key: str | None, no_auth: bool) -> None:
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises `LimeError` where the port is in use or the address is not ours."""
+    listener = None
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -182,6 +183,8 @@ def listening(host: str, port: int) -> socket.socket:
         listener.listen(128)
         return listener
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise LimeError(
             f"The server cannot listen on {host}:{port} ({error.strerror or error}); take another --port or --host."
         ) from error
