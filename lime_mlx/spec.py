@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import (
@@ -177,16 +178,19 @@ def check(chosen: object, name: str, error: type[LimeError]) -> None:
         _require(name, key, getattr(chosen, key), option, error)
 
 
-def options(kind: type) -> dict[str, Option]:
+@cache
+def options(kind: type) -> Mapping[str, Option]:
     """The options of a dataclass, by name. Fields that are keyword-only are not options of a spec."""
     if not is_dataclass(kind):
         raise TypeError(f"{kind.__name__} is not a dataclass.")
     hints = get_type_hints(kind, include_extras=True)
-    return {
-        field.name: replace(_option(hints[field.name]), required=_is_required(field))
-        for field in fields(kind)
-        if not field.kw_only
-    }
+    return types.MappingProxyType(
+        {
+            field.name: replace(_option(hints[field.name]), required=_is_required(field))
+            for field in fields(kind)
+            if not field.kw_only
+        }
+    )
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
