@@ -73,7 +73,6 @@ RESPONSES = Fields(
         "prompt_cache_retention": "Prompts that begin alike share their beginnings anyway.",
         "parallel_tool_calls": "There are no tools.",
         "max_tool_calls": "There are no tools.",
-        "stream_options": "It can only ask for padding of the events, which there is none of.",
     },
     refused={
         "previous_response_id": ([], "Nothing is stored; send the earlier turns."),

@@ -107,6 +107,7 @@ class Request(Strict):
     repetition_penalty: float | None = Field(None, gt=0)
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    stream_options: StreamOptions | None = None
     lime: Lime | None = None
 
 
@@ -116,7 +117,6 @@ class ChatRequest(Request):
     max_tokens: int | None = Field(None, ge=1, le=MANY)
     max_completion_tokens: int | None = Field(None, ge=1, le=MANY)
     logprobs: bool | None = None
-    stream_options: StreamOptions | None = None
 
 
 class ResponsesRequest(Request):
