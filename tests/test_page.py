@@ -29,6 +29,10 @@ CELLS = """
 """
 
 
+# All tables that are open have their rows, which come a little later.
+TABLE = "return [...document.querySelectorAll('details[open]')].every((each) => each.querySelector('tbody tr'))"
+
+
 @pytest.fixture(scope="module")
 def browser():
     with chromium() as window:
@@ -74,6 +78,7 @@ def test_axe_finds_no_violation(show, kind, look):
     browser = show(KINDS[kind](warnings=["A caution."]), width=width, dark=dark)
     browser.all(".lime-word")[0].click()
     browser.run("document.querySelector('details').open = true")
+    browser.until(TABLE)
     assert browser.violations() == []
     assert browser.run("const page = document.documentElement; return page.scrollWidth - page.clientWidth") == 0
     paper = browser.run("return getComputedStyle(document.querySelector('.lime-answer')).backgroundColor")
@@ -165,10 +170,7 @@ def test_new_words_are_announced_and_the_focus_stays(show):
     assert browser.run("return document.activeElement") == first == words[0]
     assert browser.name_of(words[0]) == "One, 50 % from the picture"
     heard = browser.all(".lime-answer")[1].find_element("css selector", '.lime-hidden[aria-live="polite"]')
-    browser.driver.implicitly_wait(0)
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(browser.driver, 5).until(lambda _: heard.get_attribute("textContent"))
+    browser.until("return document.querySelectorAll('.lime-hidden')[1].textContent")
     assert heard.get_attribute("textContent") == "two, flagged: 90 % unsupported three"
 
 
@@ -222,8 +224,6 @@ def test_two_methods_stand_side_by_side(show):
 
 
 def test_a_click_plays_what_was_heard(show):
-    from selenium.webdriver.support.ui import WebDriverWait
-
     browser = show(of_sound())
     bell = browser.all(".lime-word")[1]
     browser.run(
@@ -233,8 +233,7 @@ def test_a_click_plays_what_was_heard(show):
     mark, time = browser.all(".lime-heard")[0].rect, browser.all(".lime-time")[0].rect
     assert (mark["x"] - time["x"]) / time["width"] == pytest.approx(3 / 4, abs=0.01)
     assert mark["width"] / time["width"] == pytest.approx(0.5 / 4, abs=0.01)
-    paused = "const a = document.querySelector('audio'); return a.paused && a.currentTime >= 3.5"
-    WebDriverWait(browser.driver, 8).until(lambda _: browser.run(paused))
+    browser.until("const audio = document.querySelector('audio'); return audio.paused && audio.currentTime >= 3.5")
     times = browser.run("return times")
     assert min(times) >= 2.99 and max(times) < 3.99
     assert browser.all(".lime-mel")[0].rect["width"] == time["width"]
@@ -246,6 +245,7 @@ def test_the_table_and_the_head_have_the_numbers(show):
     head = browser.all(".facts")[0].text
     assert all(text in head for text in ("x.png", "a model", "none", "lime-mlx explain x.png"))
     browser.all("summary")[0].click()
+    browser.until(TABLE)
     row = browser.all(".lime-details tbody tr")[4].text
     assert (
         row
@@ -281,6 +281,7 @@ def test_markup_in_every_field_stays_text(show):
     browser = show(hostile, replace(hostile, pictures=[]))
     browser.all(".lime-word")[0].click()
     browser.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    browser.until(TABLE)
     browser.run("for (const box of document.querySelectorAll('.lime-controls input')) box.click()")
     assert browser.run("return window.hacked") is None
     shown = browser.run("return document.body.innerText.replace(/\\s+/g, ' ')")
