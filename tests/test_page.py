@@ -343,3 +343,14 @@ def test_several_answers_need_a_page(tmp_path):
     with pytest.raises(LimeError, match="name a .html file"):
         of_picture().save(tmp_path / "x.png", of_picture())
     assert not list(tmp_path.iterdir())
+
+
+def test_relevance_that_is_no_number_has_no_map(tmp_path):
+    spans = [Span("image", 1, 5, grid=Grid(2, 2))]
+    broken = word("dog", np.full(8, np.nan, np.float32), p_unsupported=float("nan"))
+    broken = replace(broken, shares=broken.shares._replace(image=float("nan")))
+    one = explanation([broken, word(" cat", at(spans, 0, 1))], spans)
+    first, second = one.view()["words"]
+    assert "maps" not in first and first["shares"] is first["p_unsupported"] is None
+    assert second["maps"][0]["rows"] == 2
+    assert "NaN" not in one.save(tmp_path / "x.html").read_text("utf-8")
