@@ -163,12 +163,21 @@ def test_new_words_are_announced_and_the_focus_stays(show):
     )
     browser.all(".lime-answer")[1].find_elements("css selector", ".lime-word")[0].click()
     first = browser.run("return document.activeElement")
+    browser.run(
+        """
+        window.changes = 0;
+        const region = document.querySelectorAll(".lime-shown")[1];
+        new MutationObserver(() => (changes += 1)).observe(region, {childList: true, subtree: true});
+        """
+    )
     browser.run('shown.append([{text: " two", flagged: true, p_unsupported: 0.9}, {text: " three"}])')
+    assert browser.run("return changes") == 0  # what is said of the chosen word is not said again
     browser.run("shown.update(0, {shares: {image: 0.5, audio: 0, prompt: 0.5, own: 0}})")
     words = browser.all(".lime-answer")[1].find_elements("css selector", ".lime-word")
     assert [each.text for each in words] == ["One", "two", "three"]
     assert browser.run("return document.activeElement") == first == words[0]
     assert browser.name_of(words[0]) == "One, 50 % from the picture"
+    assert browser.run("return changes") == 1
     heard = browser.all(".lime-answer")[1].find_element("css selector", '.lime-hidden[aria-live="polite"]')
     browser.until("return document.querySelectorAll('.lime-hidden')[1].textContent")
     assert heard.get_attribute("textContent") == "two, flagged: 90 % unsupported three"

@@ -203,16 +203,22 @@ globalThis.LimeAnswer ??= (() => {
       });
     }
 
+    /* What is shown of the chosen word; it is said again only where it has changed. */
     describe(word) {
-      this.shown.replaceChildren();
-      if (!word) return make(this.shown, "p", "", this.words.length ? "No word is chosen." : "");
-      const line = make(this.shown, "p");
+      const shown = make(null, "div");
+      this.tell(shown, word);
+      if (shown.textContent !== this.shown.textContent) this.shown.replaceChildren(...shown.childNodes);
+    }
+
+    tell(shown, word) {
+      if (!word) return make(shown, "p", "", this.words.length ? "No word is chosen." : "");
+      const line = make(shown, "p");
       make(line, "strong", "", plain(word));
       const verdict = verdictOf(word);
       if (verdict) line.append(word.flagged ? `, flagged: ${verdict}` : `, ${verdict}`);
       const places = this.maps(word).filter((map) => map?.where).map((map) => map.where);
       if (places.length === 1) line.append(`; ${places[0]}`);
-      const shares = make(this.shown, "ul", "lime-shares");
+      const shares = make(shown, "ul", "lime-shares");
       const from = sources(this.parts);
       for (const [kind, share] of kindsOf(word)) {
         const item = make(shares, "li", `lime-${kind}`, `${percent(share)} from ${from[kind]}`);
@@ -220,9 +226,9 @@ globalThis.LimeAnswer ??= (() => {
       }
       if (!shares.childElementCount) shares.remove();
       if (word.rejected?.length) {
-        make(this.shown, "p", "lime-rejected", `Not taken: ${rejectedOf(word)}.`);
+        make(shown, "p", "lime-rejected", `Not taken: ${rejectedOf(word)}.`);
       }
-      if (word.contrast) make(this.shown, "p", "", contrastOf(word));
+      if (word.contrast) make(shown, "p", "", contrastOf(word));
     }
 
     switches() {

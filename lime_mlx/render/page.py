@@ -24,6 +24,7 @@ def page(question: str, facts: Mapping[str, str], views: Sequence[AnswerView], f
         figures=figures,
         style=style(),
         script=script(),
+        style_hash=source_hash(style()),
         script_hash=source_hash(script()),
     )
 
