@@ -74,8 +74,8 @@ class Browser:
             "Runtime.evaluate",
             {"expression": "axe.run().then(JSON.stringify)", "awaitPromise": True, "returnByValue": True},
         )
-        found = json.loads(answer["result"]["value"])["violations"]
-        return [f"{each['id']}: {node['html'][:160]}" for each in found for node in each["nodes"]]
+        violations = json.loads(answer["result"]["value"])["violations"]
+        return [f"{each['id']}: {node['html'][:160]}" for each in violations for node in each["nodes"]]
 
 
 @contextmanager
