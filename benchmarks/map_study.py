@@ -71,7 +71,7 @@ def place_is_right(text: str, box: Box) -> float | None:
 
 
 def study(model, processor, method: str, scenes: int) -> tuple[list[dict[str, float]], list[int], int]:
-    """A row of numbers for each named thing, the seed of its scene, and how many words named what is not there."""
+    """A row of numbers for each named thing, the seed of its scene, and how many words named what is not drawn."""
     rows: list[dict[str, float]] = []
     seeds: list[int] = []
     absent = 0
@@ -114,11 +114,11 @@ def main() -> None:
     print("what is not in the picture and have no box")
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
-        there = ~np.isnan(values)
+        present = ~np.isnan(values)
         low, high = interval(
-            values[there], there[there], [seed for seed, each in zip(seeds, there, strict=True) if each]
+            values[present], present[present], [seed for seed, each in zip(seeds, present, strict=True) if each]
         )
-        print(f"{name:26} {values[there].mean():.3f} ({low:.3f} to {high:.3f}), n={there.sum()}")
+        print(f"{name:26} {values[present].mean():.3f} ({low:.3f} to {high:.3f}), n={present.sum()}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ class Browser:
         """What JavaScript returns."""
         return self.driver.execute_script(script, *arguments)
 
+    def until(self, script: str, seconds: float = 10) -> None:
+        """Wait until JavaScript returns what is true."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.driver, seconds).until(lambda _: self.run(script))
+
     def all(self, selector: str) -> list:
         return self.driver.find_elements("css selector", selector)
 
@@ -68,8 +74,8 @@ class Browser:
             "Runtime.evaluate",
             {"expression": "axe.run().then(JSON.stringify)", "awaitPromise": True, "returnByValue": True},
         )
-        found = json.loads(answer["result"]["value"])["violations"]
-        return [f"{each['id']}: {node['html'][:160]}" for each in found for node in each["nodes"]]
+        violations = json.loads(answer["result"]["value"])["violations"]
+        return [f"{each['id']}: {node['html'][:160]}" for each in violations for node in each["nodes"]]
 
 
 @contextmanager

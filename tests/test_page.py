@@ -29,6 +29,10 @@ CELLS = """
 """
 
 
+# All tables that are open have their rows, which come a little later.
+TABLE = "return [...document.querySelectorAll('details[open]')].every((each) => each.querySelector('tbody tr'))"
+
+
 @pytest.fixture(scope="module")
 def browser():
     with chromium() as window:
@@ -74,6 +78,7 @@ def test_axe_finds_no_violation(show, kind, look):
     browser = show(KINDS[kind](warnings=["A caution."]), width=width, dark=dark)
     browser.all(".lime-word")[0].click()
     browser.run("document.querySelector('details').open = true")
+    browser.until(TABLE)
     assert browser.violations() == []
     assert browser.run("const page = document.documentElement; return page.scrollWidth - page.clientWidth") == 0
     paper = browser.run("return getComputedStyle(document.querySelector('.lime-answer')).backgroundColor")
@@ -158,17 +163,23 @@ def test_new_words_are_announced_and_the_focus_stays(show):
     )
     browser.all(".lime-answer")[1].find_elements("css selector", ".lime-word")[0].click()
     first = browser.run("return document.activeElement")
+    browser.run(
+        """
+        window.changes = 0;
+        const region = document.querySelectorAll(".lime-shown")[1];
+        new MutationObserver(() => (changes += 1)).observe(region, {childList: true, subtree: true});
+        """
+    )
     browser.run('shown.append([{text: " two", flagged: true, p_unsupported: 0.9}, {text: " three"}])')
+    assert browser.run("return changes") == 0  # what is said of the chosen word is not said again
     browser.run("shown.update(0, {shares: {image: 0.5, audio: 0, prompt: 0.5, own: 0}})")
     words = browser.all(".lime-answer")[1].find_elements("css selector", ".lime-word")
     assert [each.text for each in words] == ["One", "two", "three"]
     assert browser.run("return document.activeElement") == first == words[0]
     assert browser.name_of(words[0]) == "One, 50 % from the picture"
+    assert browser.run("return changes") == 1
     heard = browser.all(".lime-answer")[1].find_element("css selector", '.lime-hidden[aria-live="polite"]')
-    browser.driver.implicitly_wait(0)
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(browser.driver, 5).until(lambda _: heard.get_attribute("textContent"))
+    browser.until("return document.querySelectorAll('.lime-hidden')[1].textContent")
     assert heard.get_attribute("textContent") == "two, flagged: 90 % unsupported three"
 
 
@@ -222,8 +233,6 @@ def test_two_methods_stand_side_by_side(show):
 
 
 def test_a_click_plays_what_was_heard(show):
-    from selenium.webdriver.support.ui import WebDriverWait
-
     browser = show(of_sound())
     bell = browser.all(".lime-word")[1]
     browser.run(
@@ -233,8 +242,7 @@ def test_a_click_plays_what_was_heard(show):
     mark, time = browser.all(".lime-heard")[0].rect, browser.all(".lime-time")[0].rect
     assert (mark["x"] - time["x"]) / time["width"] == pytest.approx(3 / 4, abs=0.01)
     assert mark["width"] / time["width"] == pytest.approx(0.5 / 4, abs=0.01)
-    paused = "const a = document.querySelector('audio'); return a.paused && a.currentTime >= 3.5"
-    WebDriverWait(browser.driver, 8).until(lambda _: browser.run(paused))
+    browser.until("const audio = document.querySelector('audio'); return audio.paused && audio.currentTime >= 3.5")
     times = browser.run("return times")
     assert min(times) >= 2.99 and max(times) < 3.99
     assert browser.all(".lime-mel")[0].rect["width"] == time["width"]
@@ -246,6 +254,7 @@ def test_the_table_and_the_head_have_the_numbers(show):
     head = browser.all(".facts")[0].text
     assert all(text in head for text in ("x.png", "a model", "none", "lime-mlx explain x.png"))
     browser.all("summary")[0].click()
+    browser.until(TABLE)
     row = browser.all(".lime-details tbody tr")[4].text
     assert (
         row
@@ -281,6 +290,7 @@ def test_markup_in_every_field_stays_text(show):
     browser = show(hostile, replace(hostile, pictures=[]))
     browser.all(".lime-word")[0].click()
     browser.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    browser.until(TABLE)
     browser.run("for (const box of document.querySelectorAll('.lime-controls input')) box.click()")
     assert browser.run("return window.hacked") is None
     shown = browser.run("return document.body.innerText.replace(/\\s+/g, ' ')")
@@ -342,3 +352,14 @@ def test_several_answers_need_a_page(tmp_path):
     with pytest.raises(LimeError, match="name a .html file"):
         of_picture().save(tmp_path / "x.png", of_picture())
     assert not list(tmp_path.iterdir())
+
+
+def test_relevance_that_is_no_number_has_no_map(tmp_path):
+    spans = [Span("image", 1, 5, grid=Grid(2, 2))]
+    broken = word("dog", np.full(8, np.nan, np.float32), p_unsupported=float("nan"))
+    broken = replace(broken, shares=broken.shares._replace(image=float("nan")))
+    one = explanation([broken, word(" cat", at(spans, 0, 1))], spans)
+    first, second = one.view()["words"]
+    assert "maps" not in first and first["shares"] is first["p_unsupported"] is None
+    assert second["maps"][0]["rows"] == 2
+    assert "NaN" not in one.save(tmp_path / "x.html").read_text("utf-8")

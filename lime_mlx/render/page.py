@@ -24,18 +24,20 @@ def page(question: str, facts: Mapping[str, str], views: Sequence[AnswerView], f
         figures=figures,
         style=style(),
         script=script(),
+        style_hash=source_hash(style()),
         script_hash=source_hash(script()),
     )
 
 
 def piece(views: Sequence[AnswerView], fallback: str) -> str:
     """The answers as a piece of HTML for a notebook. fallback: HTML that stands there where no script runs."""
-    return (
+    html = (
         f'<div class="lime-piece"><style>{colours(".lime-piece")}{answer_style()}</style>'
         f'<div class="lime-fallback">{fallback}</div>'
         f'<script type="application/json" class="lime-views">{safe_json(views)}</script>'
         f"<script>{script()}</script></div>"
     )
+    return encoded(html).decode()
 
 
 def encoded(text: str) -> bytes:

@@ -35,8 +35,8 @@ def answer_style() -> str:
 
 @cache
 def script() -> str:
-    """The script that shows answers: `answer.js`."""
-    return (FOLDER / "answer.js").read_text("utf-8")
+    """The script that shows answers: see `answer.js`."""
+    return "".join((FOLDER / name).read_text("utf-8") for name in ("media.js", "answer.js"))
 
 
 def source_hash(text: str) -> str:

@@ -117,15 +117,15 @@ def word_view(word: Word, spans: Sequence[Span], side: int = SIDE) -> WordView:
     view = WordView(
         text=word.text,
         name=word.name or word.text.strip(),
-        shares=None if word.shares is None else {k: round(v, 4) for k, v in word.shares._asdict().items()},
-        p_unsupported=None if word.p_unsupported is None else round(word.p_unsupported, 4),
+        shares=_shares(word),
+        p_unsupported=_rounded(word.p_unsupported),
         flagged=word.flagged,
         rank=word.rank,
     )
     if word.rejected:
         by_text = {each.text: RejectedView(text=each.text, why=_why(each)) for each in reversed(word.rejected)}
         view["rejected"] = list(reversed(by_text.values()))
-    if word.relevance is not None:
+    if word.relevance is not None and np.isfinite(word.relevance).all():
         view["maps"] = [_medium_map(word, spans, part, side) for part in media_spans(spans)]
     return view
 
@@ -166,8 +166,8 @@ def _medium_map(word: Word, spans: Sequence[Span], part: Sequence[Span], side: i
     size = np.abs(word.relevance)
     alike = sum(float(size[span.start : span.stop].sum()) for span in spans if span.kind == part[0].kind)
     here = sum(float(size[span.start : span.stop].sum()) for span in part)
-    if word.shares is not None:
-        view["share"] = round(getattr(word.shares, part[0].kind) * here / alike, 4) if alike > 0 else 0.0
+    if (shares := _shares(word)) is not None:
+        view["share"] = round(shares[part[0].kind] * here / alike, 4) if alike > 0 else 0.0
     if part[0].kind == "audio":
         sounds = [span for span in spans if span.kind == "audio" and span.seconds]
         interval = word.seconds[sounds.index(part[0])] if word.seconds else None
@@ -179,6 +179,17 @@ def _medium_map(word: Word, spans: Sequence[Span], part: Sequence[Span], side: i
 def _why(rejected: Rejected) -> str:
     """Why a word was not taken."""
     return "named before" if rejected.repeated else f"{100 * rejected.p_unsupported:.0f} % unsupported"
+
+
+def _shares(word: Word) -> dict[str, float] | None:
+    """The shares of a word; None where they are not known, or are no numbers."""
+    if word.shares is None or not all(map(math.isfinite, word.shares)):
+        return None
+    return {kind: round(share, 4) for kind, share in word.shares._asdict().items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 4)
 
 
 def _levels(values: NDArray[np.float32], words: str) -> MapView:
