@@ -258,13 +258,16 @@ class Session:
         Layers in `edits` make their attention weights by them; the others keep the fused attention. What the cache
         lacks before the newest position is run first; an entry that it has of the newest position is replaced.
         """
-        self._reach_newest()
         watched = self._edits_with_observers(edits)
+        if watched or self.hidden_observers:
+            self._reach_newest()
+        else:
+            self._reach_last_chunk()
         memory: list[Memory] = [
             Edited(layer, watched[i]) if i in watched else layer for i, layer in enumerate(self.cache.layers)
         ]
-        start = self.cache.offset
-        hidden = self.decoder(self.newest, memory, start, positions=self.positions, observers=self.hidden_observers)
+        start, observers = self.cache.offset, self.hidden_observers
+        hidden = self.decoder(self.embeds[:, start:], memory, start, positions=self.positions, observers=observers)
         return self.decoder.head(hidden[0, -1])
 
     def likely(self) -> int:
@@ -316,6 +319,13 @@ class Session:
         """The cache then holds every position but the newest."""
         self.prefill()
         self.cache.trim(self.cache.offset - (self.embeds.shape[1] - 1))
+
+    def _reach_last_chunk(self) -> None:
+        """The cache then lacks no more than one forward does: the newest position, and a part of a chunk before it."""
+        last = self.embeds.shape[1] - 1
+        self.cache.trim(max(0, self.cache.offset - last))
+        while (stop := self.border(self.cache.offset)) <= last:
+            self.prefill(stop)
 
     def scores(self, logits: mx.array) -> mx.array:
         """What a token is picked by, (V,), from logits (V,): blends first, then the processors."""
