@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -193,7 +192,7 @@ class Talk:
         note(f"Method: {self.chat.method or 'choose with a picture or a sound, else none'}")
 
     def _why(self, text: str) -> None:
-        arguments = shlex.split(text)
+        arguments = text.split()
         names = [argument for argument in arguments if argument != "--open"]
         if len(names) > 1:
             raise PromptError("/why takes one word of the last answer, as in: /why dog")

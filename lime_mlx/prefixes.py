@@ -20,10 +20,9 @@ from lime_mlx.cache import Entries
 from lime_mlx.errors import PromptError
 from lime_mlx.models.base import Features, Model
 from lime_mlx.prompt import Prompt, Source
-from lime_mlx.session import LogitsProcessor, Session
+from lime_mlx.session import LogitsProcessor, Session, encoded
 
 LIMIT = 2 << 30
-Arrays = Sequence[mx.array]
 
 
 class Prefixes:
@@ -71,20 +70,14 @@ class Prefixes:
 
     def features(self, prompt: Prompt) -> Features:
         """The features of the pictures and sounds of a prompt; of those that are kept, nothing is computed."""
-        features: dict[str, Sequence[mx.array]] = {}
-        for kind in self.model.kinds(prompt):
-            parts = [self._encoded(prompt, kind, source) for source in sources(prompt, kind)]
-            features[kind] = [mx.concatenate(list(arrays)) for arrays in zip(*parts, strict=True)]
-        return features
 
-    def _encoded(self, prompt: Prompt, kind: str, source: Source) -> Arrays:
-        """The features of one picture or sound."""
-        key = _media_key(kind, source)
-        if key not in self._kept:
-            encoded = list(self.model.encode(kind, Prompt(prompt.input_ids, source.arrays)))
-            self._keep(key, encoded)
-            return encoded
-        return self._kept[key]
+        def encode(kind: str, source: Source) -> Sequence[mx.array]:
+            key = _media_key(kind, source)
+            if key not in self._kept:
+                self._keep(key, self.model.encode(kind, Prompt(prompt.input_ids, source.arrays)))
+            return self._kept[key]
+
+        return encoded(prompt, self.model, encode)
 
     def _chunks(self, session: Session) -> Iterator[tuple[bytes, int]]:
         """The key and the end of each whole chunk of the prefill."""
@@ -107,7 +100,7 @@ class Prefixes:
             entries: list[Entries] = list(zip(joined[::2], joined[1::2], strict=True))
             session.cache.append(entries)
 
-    def _keep(self, key: bytes, arrays: Arrays) -> None:
+    def _keep(self, key: bytes, arrays: Sequence[mx.array]) -> None:
         """Keep copies, which hold no more than their own bytes."""
         copies = [mx.contiguous(array) + 0 for array in arrays]
         mx.eval(copies)
@@ -127,12 +120,7 @@ class Prefixes:
             excess -= sum(array.nbytes for array in arrays)
 
     def _media_keys(self, prompt: Prompt) -> list[bytes]:
-        return [_media_key(kind, source) for kind in self.model.kinds(prompt) for source in sources(prompt, kind)]
-
-
-def sources(prompt: Prompt, kind: str) -> Sequence[Source]:
-    """Each picture or sound of a prompt; all together as one where no processor told them apart."""
-    return prompt.sources.get(kind) or [prompt.whole]
+        return [_media_key(kind, source) for kind in self.model.kinds(prompt) for source in prompt.each(kind)]
 
 
 def _media_key(kind: str, source: Source) -> bytes:
@@ -158,4 +146,4 @@ def _media_among(session: Session, start: int, stop: int) -> list[bytes]:
         return [prompt.whole.digest] if prompt.media else []
     spans = session.model.spans(prompt)
     numbers = sorted({(span.kind, span.source) for span in spans if span.start < stop and span.stop > start})
-    return [_media_key(kind, sources(prompt, kind)[number]) for kind, number in numbers]
+    return [_media_key(kind, prompt.each(kind)[number]) for kind, number in numbers]

@@ -341,6 +341,10 @@ class Prompt:
         """All media as one source, for a prompt that no processor made."""
         return Source(lambda: self.media)
 
+    def each(self, kind: str) -> Sequence[Source]:
+        """Each picture or sound; all together as one where no processor told them apart."""
+        return self.sources.get(kind) or [self.whole]
+
 
 def runs(ids: NDArray[np.int32], token: int, kind: str) -> tuple[Span, ...]:
     """One span for each unbroken run of `token`."""

@@ -21,7 +21,7 @@ from lime_mlx.lrp.rules import ATTN_LRP, Rules
 from lime_mlx.models.base import Features, Model
 from lime_mlx.models.decoder import Decoder
 from lime_mlx.positions import SEQUENCE, Positions
-from lime_mlx.prompt import Noun, Prompt
+from lime_mlx.prompt import Noun, Prompt, Source
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.domain import Domain, features
 
@@ -31,6 +31,8 @@ LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 # Scores (V,) to the token that is picked.
 Pick = Callable[[mx.array], int]
 Observer = Callable[[mx.array], None]
+# A kind ("image", "audio") and one picture or sound to its features, as in `Features`.
+Encode = Callable[[str, Source], Sequence[mx.array]]
 
 
 class State(Protocol):
@@ -106,7 +108,7 @@ class Session:
                 f"The prompt has {len(prompt):,} tokens, but the context of this model holds {context:,}: "
                 "shorten the text, or give fewer or smaller pictures or sounds."
             )
-        computed = features() if features else {kind: model.encode(kind, prompt) for kind in model.kinds(prompt)}
+        computed = encoded(prompt, model) if features is None else features()
         embeds, positions = model.inputs(prompt, computed)
         if not mx.isfinite(embeds).all().item():
             raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
@@ -256,13 +258,16 @@ class Session:
         Layers in `edits` make their attention weights by them; the others keep the fused attention. What the cache
         lacks before the newest position is run first; an entry that it has of the newest position is replaced.
         """
-        self._reach_newest()
         watched = self._edits_with_observers(edits)
+        if watched or self.hidden_observers:
+            self._reach_newest()
+        else:
+            self._reach_last_chunk()
         memory: list[Memory] = [
             Edited(layer, watched[i]) if i in watched else layer for i, layer in enumerate(self.cache.layers)
         ]
-        start = self.cache.offset
-        hidden = self.decoder(self.newest, memory, start, positions=self.positions, observers=self.hidden_observers)
+        start, observers = self.cache.offset, self.hidden_observers
+        hidden = self.decoder(self.embeds[:, start:], memory, start, positions=self.positions, observers=observers)
         return self.decoder.head(hidden[0, -1])
 
     def likely(self) -> int:
@@ -315,6 +320,13 @@ class Session:
         self.prefill()
         self.cache.trim(self.cache.offset - (self.embeds.shape[1] - 1))
 
+    def _reach_last_chunk(self) -> None:
+        """The cache then lacks no more than one forward does: the newest position, and a part of a chunk before it."""
+        last = self.embeds.shape[1] - 1
+        self.cache.trim(max(0, self.cache.offset - last))
+        while (stop := self.border(self.cache.offset)) <= last:
+            self.prefill(stop)
+
     def scores(self, logits: mx.array) -> mx.array:
         """What a token is picked by, (V,), from logits (V,): blends first, then the processors."""
         for blend in reversed(self._blends):
@@ -354,6 +366,23 @@ class Session:
         for index, observe in self.observers.items():
             observed[index] = _edit_with_observer(observed.get(index, softmax), observe)
         return observed
+
+
+def encoded(
+    prompt: Prompt, model: Model, encode: Callable[[str, Source], Sequence[mx.array]] | None = None
+) -> Features:
+    """The features of the pictures and sounds of a prompt, which are encoded one by one.
+
+    So those of one are the same to the last bit, whichever others stand beside it. encode: in place of the model's own.
+    """
+    features: dict[str, Sequence[mx.array]] = {}
+    for kind in model.kinds(prompt):
+        if encode is None:
+            parts = [model.encode(kind, Prompt(prompt.input_ids, source.arrays)) for source in prompt.each(kind)]
+        else:
+            parts = [encode(kind, source) for source in prompt.each(kind)]
+        features[kind] = [mx.concatenate(list(arrays)) for arrays in zip(*parts, strict=True)]
+    return features
 
 
 def _with(present: dict[int, Observer], added: Mapping[int, Observer]) -> dict[int, Observer]:

@@ -36,7 +36,7 @@ class QwenVL(Model):
         (r"^lm_head\.", "language_model.lm_head."),
     )
     framed = True
-    chat_template = "qwen_vl"
+    chat_template = "qwen2_vl"
 
     tower: ClassVar[type[QwenTower]]
     step: int | None = None

@@ -16,14 +16,14 @@ DARK, BRIGHT = (16, 20, 32), (255, 196, 64)
 COLUMNS = 32
 ROW_NAMES, COLUMN_NAMES = ("upper", "middle", "lower"), ("left", "centre", "right")
 # A third of the picture, or a ninth, is named where it holds so much of the positive relevance.
-THIRD, NINTH = 1 / 2, 1 / 3
+THIRD, NINTH = 1 / 2, 2 / 5
 
 
 def blocks(relevance: NDArray[np.floating], colours: bool = False, columns: int = COLUMNS) -> Text:
-    """Positive relevance (rows, columns) as lines of text, one or two cells to a character; brighter is more.
+    """Positive relevance (rows, columns) as lines of text; brighter is more, and cells are about square on a terminal.
 
-    Maps with more columns are made coarser. colours: two cells to a character, in colours; else a cell is two
-    characters wide and shaded. Cells are about square on a terminal.
+    Maps with more columns are made coarser. colours: half a character for a cell, larger ones in a coarse map; else a
+    cell is two characters wide and shaded.
     """
     levels = coarser(np.maximum(relevance, 0), columns)
     most = float(levels.max())
@@ -31,6 +31,8 @@ def blocks(relevance: NDArray[np.floating], colours: bool = False, columns: int 
     if not colours:
         shades = np.ceil(levels * (len(SHADES) - 1)).astype(int)
         return Text("\n".join("".join(SHADES[shade] * 2 for shade in row).rstrip() for row in shades))
+    size = max(1, columns // levels.shape[1])
+    levels = levels.repeat(size, axis=0).repeat(size, axis=1)
     levels = np.pad(levels, [(0, len(levels) % 2), (0, 0)])
     text = Text()
     for upper, lower in zip(levels[::2], levels[1::2], strict=True):
