@@ -265,22 +265,26 @@ def test_a_client_that_goes_away_stops_the_computing(monkeypatch, stream):
         assert worker.admitted == 0 and slow.tokens <= 2
 
 
-def test_an_answer_that_takes_too_long(monkeypatch):
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_an_answer_that_takes_too_long(server, monkeypatch, tokens):
+    """Before the first token it has its own status; later it is the last event of the stream."""
     from lime_mlx.server import answering
 
-    real = answering.stream_generate
+    real, worker = answering.stream_generate, server.app.state.service.worker
 
-    def slow(*arguments, **options):
-        for response in real(*arguments, **options):
-            time.sleep(0.3)
+    def late(*arguments, **options):
+        for number, response in enumerate(real(*arguments, **options)):
+            if number == tokens:
+                worker._current.deadline = 0.0
             yield response
 
-    with client(seconds=0.5) as server:
-        server.post(CHAT, json=asking(max_tokens=1))
-        monkeypatch.setattr(answering, "stream_generate", slow)
-        assert error_of(server.post(CHAT, json=asking()), 504)["code"] == "timeout"
-        chunks = events(server.post(CHAT, json=asking(stream=True)).text)
-        assert chunks[-1]["error"]["code"] == "timeout"
+    monkeypatch.setattr(answering, "stream_generate", late)
+    assert error_of(server.post(CHAT, json=asking()), 504)["code"] == "timeout"
+    response = server.post(CHAT, json=asking(stream=True))
+    if tokens:
+        assert events(response.text)[-1]["error"]["code"] == "timeout"
+    else:
+        assert error_of(response, 504)["code"] == "timeout"
 
 
 def test_markup_stays_text(server, monkeypatch):
