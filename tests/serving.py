@@ -58,13 +58,13 @@ def events(text: str) -> list[dict]:
 
 
 @contextmanager
-def live(**settings):
+def live(host: str = "127.0.0.1", **settings):
     """A server on a free port; gives its address and the application."""
     from lime_mlx.cli.serve import listening, server_of
 
-    listener = listening("127.0.0.1", 0)
+    listener = listening(host, 0)
     port = listener.getsockname()[1]
-    app = create_app(Settings(port=port, **settings))
+    app = create_app(Settings(host=host, port=port, **settings))
     server = server_of(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -245,6 +245,15 @@ def test_over_a_real_connection():
         assert b" 400 " in answer and time.perf_counter() - began < 3
 
 
+def test_an_address_that_is_reached_is_a_name_of_a_server_that_listens_everywhere():
+    """Only the very address of the connection, which no name that changes can stand for."""
+    with live(host="0.0.0.0") as (address, _):
+        port = address.rpartition(":")[2]
+        for host, status in ((b"127.0.0.2", b"200"), (b"127.0.0.3", b"403"), (b"evil.example", b"403")):
+            head = b"GET /health HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n"
+            assert raw(f"http://127.0.0.2:{port}", head).startswith(b"HTTP/1.1 " + status)
+
+
 def test_a_body_of_100_mb_gets_its_answer():
     with live() as (address, app):
         connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
