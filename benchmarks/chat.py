@@ -3,7 +3,7 @@
     python benchmarks/chat.py                       # the time, on the demo and on a model of 12 layers
     python benchmarks/chat.py --answers --scenes 200 --output build/chat
 
---answers: the second question about each of so many validation scenes, in a chat and as a new request, answered by the
+--answers: the second question about each of so many validation scenes, in a chat or as a new request, answered by the
 demo in float32, in bfloat16, and converted to 8 and to 4 bits: with kept prefixes, with the cache cut where the prompts
 part ("cut anywhere"), and alone. An answer differs where a token does. For the first token that differs: by how much
 the two best logits of the run alone lie apart.
@@ -96,13 +96,13 @@ def compare_answers(scenes: int, home: Path) -> None:
             opening = Session.open(model, first)
             opening.prefill()
             text = processor.tokenizer.decode([step.token for step in said], skip_special_tokens=True).strip()
-            for history in ([Turn(FIRST, text, ("image",))], []):
-                prompt = processor.prompt(SECOND[seed % len(SECOND)], [image], history=history)
-                alone = answer(Session.open(model, prompt), ends)
-                kept = prefixes.open(prompt)
-                assert kept.reused, "nothing was kept"
-                gaps["kept"].append(gap(alone, answer(kept, ends)))
-                gaps["anywhere"].append(gap(alone, answer(cut_anywhere(opening, prompt), ends)))
+            history = [] if seed % 2 else [Turn(FIRST, text, ("image",))]
+            prompt = processor.prompt(SECOND[seed % len(SECOND)], [image], history=history)
+            alone = answer(Session.open(model, prompt), ends)
+            kept = prefixes.open(prompt)
+            assert kept.reused, "nothing was kept"
+            gaps["kept"].append(gap(alone, answer(kept, ends)))
+            gaps["anywhere"].append(gap(alone, answer(cut_anywhere(opening, prompt), ends)))
         cells = []
         for values in gaps.values():
             parted = [value for value in values if value is not None]

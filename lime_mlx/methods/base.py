@@ -134,10 +134,10 @@ class PlainDecoding(Prepared):
         return {}
 
     def step(self, session: Session) -> Forward:
+        if not (session.want_relevance or session.judging):
+            return Forward(session.extend(self.edits(session)))
         session.prefill()
         edits = self.edits(session)
-        if not (session.want_relevance or session.judging):
-            return Forward(session.extend(edits))
         result = session.relevance(edits=edits)
         mx.eval(result.logits, result.target, result.entries)
         # Before the cache grows: what is not computed yet would keep the old buffers.
