@@ -178,19 +178,21 @@ def check(chosen: object, name: str, error: type[LimeError]) -> None:
         _require(name, key, getattr(chosen, key), option, error)
 
 
-@cache
 def options(kind: type) -> Mapping[str, Option]:
     """The options of a dataclass, by name. Fields that are keyword-only are not options of a spec."""
+    return _options(kind)
+
+
+@cache
+def _options(kind: type) -> Mapping[str, Option]:
     if not is_dataclass(kind):
         raise TypeError(f"{kind.__name__} is not a dataclass.")
     hints = get_type_hints(kind, include_extras=True)
-    return types.MappingProxyType(
-        {
-            field.name: replace(_option(hints[field.name]), required=_is_required(field))
-            for field in fields(kind)
-            if not field.kw_only
-        }
-    )
+    return {
+        field.name: replace(_option(hints[field.name]), required=_is_required(field))
+        for field in fields(kind)
+        if not field.kw_only
+    }
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -115,6 +115,18 @@ def test_stop_and_limits(server):
         assert answer["message"]["content"] == "A room with" and answer["finish_reason"] == "length"
 
 
+@pytest.mark.parametrize("stop", [" cow", "w", "a cow and", "bus.", " "])
+def test_the_tokens_of_a_stop_text_are_left_out(server, stop):
+    for stream in (False, True):
+        response = server.post(CHAT, json=asking(stop=stop, logprobs=True, stream=stream))
+        choices = [chunk["choices"][0] for chunk in events(response.text)] if stream else response.json()["choices"]
+        entries = [entry for choice in choices if choice["logprobs"] for entry in choice["logprobs"]["content"]]
+        texts = [choice["delta"].get("content", "") if stream else choice["message"]["content"] for choice in choices]
+        text, spelt = "".join(texts), "".join(entry["token"] for entry in entries).lstrip()
+        assert text == TEXT[: TEXT.index(stop)] and spelt.startswith(text) and stop not in text
+        assert "".join(entry["token"] for entry in entries[:-1]).lstrip() != text or not text
+
+
 def test_sampling_and_seed(server, demo):
     fields = {"temperature": 2.0, "top_p": 1.0, "seed": 7}
     texts = {content(server.post(CHAT, json=asking(**fields))) for _ in range(2)}

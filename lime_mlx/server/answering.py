@@ -103,7 +103,8 @@ class _Answering:
         self.token_views: list[Json] = []
         self.spelling = Spelling(loaded.processor)
         self.plain: PlainLogprobs | None = None
-        self.started = False
+        self.started, self.first = False, True
+        self.left = 0  # characters of the text that was sent, less those of the tokens whose entries were
         self.sent_at, self.longest_wait = time.perf_counter(), 0.0
 
     def run(self) -> None:
@@ -182,12 +183,23 @@ class _Answering:
                 self.entries.append(self.spelling.entry(response.token, logprobs, self.question.top_logprobs or 0))
         now = time.perf_counter()
         self.longest_wait, self.sent_at = max(self.longest_wait, now - self.sent_at), now
+        self.started = self.started or bool(text)
+        self.left += len(text)
         if text or (response.finish_reason is not None and self.entries):
-            self.started = self.started or bool(text)
-            entries, self.entries = self.entries, []
-            self.job.send(Piece(text, entries))
+            self.job.send(Piece(text, list(self._spelt(response))))
         else:
             self.job.check()
+
+    def _spelt(self, response: Response) -> Iterator[Json]:
+        """The entries of the tokens of the text that was sent; those of a text that stopped the answer are left out."""
+        stopped = response.finish_reason == "stop" and not response.ends
+        entries, self.entries = self.entries, []
+        for entry in entries:
+            if stopped and self.left <= 0:
+                return
+            self.left -= len(str(entry["token"]).lstrip() if self.first else str(entry["token"]))
+            self.first = False
+            yield entry
 
     def _end(self) -> End:
         last = self.kept[-1]
