@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from lime_mlx.errors import PromptError
-from lime_mlx.support.store import home
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -80,6 +79,8 @@ def _plain() -> str:
 def _history() -> History:
     """The lines of earlier chats, in the user's folder, for the user alone; those of this chat where that fails."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    from lime_mlx.support.store import home
 
     file = home() / HISTORY
     try:

@@ -65,15 +65,23 @@ class Talk:
         self.files: list[str] = []
         self.console = Console(highlight=False)
         self.colours = display.has_colours(self.console)
+        self._chat: Chat | None = None
         self._notes: list[str] = []
         self._printed: set[str] = set()
 
     def begin(self, chat: Chat) -> None:
-        """Put the lines that follow to this chat."""
-        self.chat = chat
+        """Put the lines that follow to this chat. Raises `PromptError` for what its model does not take."""
+        self._chat = chat
+        self._check_taken(self.pictures, self.sounds)
         self._print_notes()
         if interactive() and not self.quiet:
             note("Ask a question; /help lists the commands, Ctrl-D ends the chat.")
+
+    @property
+    def chat(self) -> Chat:
+        """The chat that the lines are put to."""
+        assert self._chat is not None, "begin a chat first"
+        return self._chat
 
     def take(self, line: str) -> bool:
         """Do what a line says. Returns whether the chat goes on; an error is one line, and it goes on, too."""
@@ -126,15 +134,23 @@ class Talk:
         """Open a picture ("image") or a sound ("audio"), which comes with the next question."""
         if kind == "image":
             picture = open_image(file, notice=self.notice)
+            self._check_taken([picture], [])
             self.pictures.append(picture)
             size = f"{picture.width} x {picture.height}"
         else:
             sound = open_audio(file, notice=self.notice)
+            self._check_taken([], [sound])
             self.sounds.append(sound)
             size = f"{sound.seconds:.1f} s"
         self.files.append(file)
         if interactive() and not self.quiet:
             note(f"{NOUNS[kind][0].capitalize()}: {one_line(os.path.basename(file) or file, 80)}, {size}")
+
+    def _check_taken(self, pictures: list[Image.Image], sounds: list[Sound]) -> None:
+        """Refuse at once what the processor would refuse with the next question."""
+        kinds = {kind for kind, given in (("image", pictures), ("audio", sounds)) if given}
+        if self._chat is not None and kinds - self._chat.processor.takes:
+            self._chat.processor.prepare(pictures, sounds)
 
     def _file(self, command: str, text: str) -> str:
         if not text:

@@ -18,9 +18,9 @@ import numpy as np
 
 from lime_mlx.cache import Entries
 from lime_mlx.errors import PromptError
-from lime_mlx.models.base import Features, Model
+from lime_mlx.models.base import Features, Model, encoded
 from lime_mlx.prompt import Prompt, Source
-from lime_mlx.session import LogitsProcessor, Session, encoded
+from lime_mlx.session import LogitsProcessor, Session
 
 LIMIT = 2 << 30
 

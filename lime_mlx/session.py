@@ -18,10 +18,10 @@ from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache, overlays
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached, cached_each
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
-from lime_mlx.models.base import Features, Model
+from lime_mlx.models.base import Features, Model, encoded
 from lime_mlx.models.decoder import Decoder
 from lime_mlx.positions import SEQUENCE, Positions
-from lime_mlx.prompt import Noun, Prompt, Source
+from lime_mlx.prompt import Noun, Prompt
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.domain import Domain, features
 
@@ -31,8 +31,6 @@ LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 # Scores (V,) to the token that is picked.
 Pick = Callable[[mx.array], int]
 Observer = Callable[[mx.array], None]
-# A kind ("image", "audio") and one picture or sound to its features, as in `Features`.
-Encode = Callable[[str, Source], Sequence[mx.array]]
 
 
 class State(Protocol):
@@ -366,23 +364,6 @@ class Session:
         for index, observe in self.observers.items():
             observed[index] = _edit_with_observer(observed.get(index, softmax), observe)
         return observed
-
-
-def encoded(
-    prompt: Prompt, model: Model, encode: Callable[[str, Source], Sequence[mx.array]] | None = None
-) -> Features:
-    """The features of the pictures and sounds of a prompt, which are encoded one by one.
-
-    So those of one are the same to the last bit, whichever others stand beside it. encode: in place of the model's own.
-    """
-    features: dict[str, Sequence[mx.array]] = {}
-    for kind in model.kinds(prompt):
-        if encode is None:
-            parts = [model.encode(kind, Prompt(prompt.input_ids, source.arrays)) for source in prompt.each(kind)]
-        else:
-            parts = [encode(kind, source) for source in prompt.each(kind)]
-        features[kind] = [mx.concatenate(list(arrays)) for arrays in zip(*parts, strict=True)]
-    return features
 
 
 def _with(present: dict[int, Observer], added: Mapping[int, Observer]) -> dict[int, Observer]:

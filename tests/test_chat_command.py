@@ -167,9 +167,11 @@ def test_errors(media, line, words):
 
 
 def test_a_picture_that_the_model_does_not_take_is_not_asked_for_again(media):
-    result = run([f"/audio {media}/sound.wav", WHAT, "/clear", WHAT], media / "b.png")
+    result = run([f"/audio {media}/sound.wav", WHAT], media / "b.png")
     (error,) = errors(result)
     assert "no sounds" in error and len(result.stdout.splitlines()) == 1
+    result = run([WHAT], media / "sound.wav", media / "b.png", "--model", "demo-sound")
+    assert "no pictures" in result.stderr and not result.stdout and result.exit_code == 1
 
 
 def test_lines_that_are_no_text():

@@ -17,7 +17,7 @@ from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN, Rules
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.processor import AnyMedium, Settings
-from lime_mlx.prompt import MODALITIES, NOUNS, Part, Prompt, Span, divided, modality_mask, runs
+from lime_mlx.prompt import MODALITIES, NOUNS, Part, Prompt, Source, Span, divided, modality_mask, runs
 
 from .decoder import Decoder
 from .layers import Module, Tower
@@ -26,6 +26,8 @@ T = TypeVar("T")
 # For each kind of media, what the towers give: the features (positions, D) that stand for the pictures or sounds, and
 # behind them those that are added to the output of the decoder's first layers, if there are any.
 Features = Mapping[str, Sequence[mx.array]]
+# A kind ("image", "audio") and one picture or sound to its features, as in `Features`.
+Encode = Callable[[str, Source], Sequence[mx.array]]
 Renames = Sequence[tuple[str, str]]
 # Of families whose modules transformers calls vision_tower and multi_modal_projector.
 PROJECTED: Renames = (
@@ -257,6 +259,23 @@ class Model(Module):
         """Logits (T, V) in float32 at all positions."""
         decoder, (embeds, positions) = self.language_model, self.inputs(prompt)
         return decoder.head(decoder(embeds, rules=rules, positions=positions), rules)[0]
+
+
+def encoded(
+    prompt: Prompt, model: Model, encode: Callable[[str, Source], Sequence[mx.array]] | None = None
+) -> Features:
+    """The features of the pictures and sounds of a prompt, which are encoded one by one.
+
+    So those of one are the same to the last bit, whichever others stand beside it. encode: in place of the model's own.
+    """
+    features: dict[str, Sequence[mx.array]] = {}
+    for kind in model.kinds(prompt):
+        if encode is None:
+            parts = [model.encode(kind, Prompt(prompt.input_ids, source.arrays)) for source in prompt.each(kind)]
+        else:
+            parts = [encode(kind, source) for source in prompt.each(kind)]
+        features[kind] = [mx.concatenate(list(arrays)) for arrays in zip(*parts, strict=True)]
+    return features
 
 
 def bundled_template(name: str) -> str:
