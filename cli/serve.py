@@ -117,7 +117,6 @@ def command(
         revision=revision,
         method=method,
         host=host,
-        port=port,
         key=key,
         hosts=allow_host,
         origins=tuple(origin.rstrip("/") for origin in cors),

@@ -64,7 +64,7 @@ def live(host: str = "127.0.0.1", **settings):
 
     listener = listening(host, 0)
     port = listener.getsockname()[1]
-    app = create_app(Settings(host=host, port=port, **settings))
+    app = create_app(Settings(host=host, **settings))
     server = server_of(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

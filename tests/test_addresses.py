@@ -20,7 +20,7 @@ class Site(BaseHTTPRequestHandler):
     """Answers "secret" to every path but /to/URL, which redirects there."""
 
     def do_GET(self):
-        self.server.asked.append(self.path)
+        self.server.paths.append(self.path)
         if "/to/" in self.path:
             self.send_response(302)
             self.send_header("Location", self.path.partition("/to/")[2])
@@ -39,7 +39,7 @@ class Site(BaseHTTPRequestHandler):
 @contextmanager
 def serving():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    server.asked = []
+    server.paths = []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -88,7 +88,7 @@ def test_public(address):
 def test_every_spelling_of_this_machine_is_refused(site, host):
     with pytest.raises(MediaError, match=r"not on the public Internet|not valid|cannot be reached"):
         fetch(f"http://{host}:{site.server_port}/x", private="never")
-    assert site.asked == []
+    assert site.paths == []
 
 
 def test_what_the_user_types_may_be_private(site):
@@ -104,13 +104,13 @@ def outside(monkeypatch, site):
     real = addresses.is_public
 
     def resolve(host, port, *rest, **options):
-        (found, *_) = RESOLVE("127.0.0.1", port, *rest, **options)
-        return [(*found[:4], ("127.0.0.9" if host == "public.example" else "127.0.0.1", port))]
+        (first, *_) = RESOLVE("127.0.0.1", port, *rest, **options)
+        return [(*first[:4], ("127.0.0.9" if host == "public.example" else "127.0.0.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(addresses, "is_public", lambda address: address in public or real(address))
     with ThreadingHTTPServer(("127.0.0.9", 0), Site) as server:
-        server.asked = site.asked
+        server.paths = site.paths
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield f"http://public.example:{server.server_port}"
@@ -123,25 +123,25 @@ def test_a_public_server_never_leads_to_a_private_one(site, outside):
     assert fetch(f"{outside}/x", private="never") == b"secret"
     assert fetch(f"{outside}/x") == b"secret"
     assert fetch(f"{outside}/to/{outside}/x") == b"secret"
-    site.asked.clear()
+    site.paths.clear()
     for mode in ("typed", "never"):
         with pytest.raises(MediaError):
             fetch(f"{outside}/to/{private}", private=mode)
     with pytest.raises(MediaError, match="--allow-private-urls"):
         fetch(f"http://127.0.0.1:{site.server_port}/to/{outside}/to/{private}")
-    assert "/x" not in site.asked
+    assert "/x" not in site.paths
     assert fetch(f"{outside}/to/{private}", private="always") == b"secret"
 
 
 def test_a_resolver_that_changes_its_answer(monkeypatch, site):
-    """The first answer is judged, and is the one connected to: a second one is never asked for."""
+    """The first answer is judged, and is the one connected to: a second one is never hosts for."""
     answers = iter(["203.0.113.7", "127.0.0.1"])
-    asked = []
+    hosts = []
 
     def resolve(host, port, *rest, **options):
-        asked.append(host)
-        (found, *_) = RESOLVE("127.0.0.1", port, *rest, **options)
-        return [(*found[:4], (next(answers), port))]
+        hosts.append(host)
+        (first, *_) = RESOLVE("127.0.0.1", port, *rest, **options)
+        return [(*first[:4], (next(answers), port))]
 
     targets = []
 
@@ -155,7 +155,7 @@ def test_a_resolver_that_changes_its_answer(monkeypatch, site):
     monkeypatch.setattr(addresses.socket, "socket", Recording)
     with pytest.raises(MediaError):
         fetch(f"http://rebind.example:{site.server_port}/x", private="never")
-    assert asked == ["rebind.example"]
+    assert hosts == ["rebind.example"]
     assert targets == ["203.0.113.7"]
     with pytest.raises(MediaError, match="not on the public Internet"):
         fetch(f"http://rebind.example:{site.server_port}/x", private="never")
@@ -164,8 +164,8 @@ def test_a_resolver_that_changes_its_answer(monkeypatch, site):
 
 def test_one_private_address_among_public_ones_is_enough(monkeypatch, site):
     def resolve(host, port, *rest, **options):
-        (found, *_) = RESOLVE("127.0.0.1", port, *rest, **options)
-        return [(*found[:4], (address, port)) for address in ("8.8.8.8", "127.0.0.1")]
+        (first, *_) = RESOLVE("127.0.0.1", port, *rest, **options)
+        return [(*first[:4], (address, port)) for address in ("8.8.8.8", "127.0.0.1")]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(MediaError, match="not on the public Internet"):
@@ -176,18 +176,18 @@ def test_proxies(monkeypatch, site):
     """The command line uses the proxy of the environment, and judges what it can; `never` goes around it."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{site.server_port}")
     assert fetch("http://8.8.8.8/x") == b"secret"
-    assert site.asked == ["http://8.8.8.8/x"]
-    site.asked.clear()
+    assert site.paths == ["http://8.8.8.8/x"]
+    site.paths.clear()
     with pytest.raises(MediaError, match="--allow-private-urls"):
         fetch("http://8.8.8.8/to/http://127.0.0.1/x")  # the proxy redirects for 8.8.8.8
-    assert site.asked == ["http://8.8.8.8/to/http://127.0.0.1/x"]
+    assert site.paths == ["http://8.8.8.8/to/http://127.0.0.1/x"]
 
 
 def test_never_goes_around_the_proxy(monkeypatch, site):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{site.server_port}")
     with pytest.raises(MediaError, match="not on the public Internet"):
         fetch("http://10.0.0.1/x", private="never")
-    assert site.asked == []
+    assert site.paths == []
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,12 @@ def test_it_serves_and_ends():
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         lines = []
-        while not (lines and (found := re.search(r"http://127\.0\.0\.1:\d+", lines[-1]))):
+        while not (lines and (address := re.search(r"http://127\.0\.0\.1:\d+", lines[-1]))):
             lines.append(process.stderr.readline())
             assert lines[-1], lines
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        assert opener.open(f"{found[0]}/health", timeout=20).read() == b'{"status":"ok"}'
-        request = urllib.request.Request(f"{found[0]}/v1/models", headers={"Authorization": "Bearer sk-7-local"})
+        assert opener.open(f"{address[0]}/health", timeout=20).read() == b'{"status":"ok"}'
+        request = urllib.request.Request(f"{address[0]}/v1/models", headers={"Authorization": "Bearer sk-7-local"})
         assert b'"demo"' in opener.open(request, timeout=20).read()
     finally:
         process.send_signal(signal.SIGINT)

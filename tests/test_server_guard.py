@@ -72,8 +72,10 @@ def test_its_own_origin(server):
 def test_origins_that_are_named():
     origin = {"Origin": "https://chat.example"}
     with client(origins=("https://chat.example",), key="k") as server:
-        asked = server.options(CHAT, headers={**origin, "Access-Control-Request-Method": "POST"})
-        assert asked.status_code == 200 and asked.headers["access-control-allow-origin"] == "https://chat.example"
+        preflight = server.options(CHAT, headers={**origin, "Access-Control-Request-Method": "POST"})
+        assert (
+            preflight.status_code == 200 and preflight.headers["access-control-allow-origin"] == "https://chat.example"
+        )
         answer = server.get("/v1/models", headers={**origin, "Authorization": "Bearer k"})
         assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == "https://chat.example"
         problem(server.get("/v1/models", headers={"Origin": "https://other.example"}), 403, "bad_origin")
@@ -135,7 +137,7 @@ def test_addresses_that_are_not_read(server, url):
 
 class Site(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.server.asked.append(self.path)
+        self.server.paths.append(self.path)
         self.send_response(302 if self.path == "/moved" else 200)
         if self.path == "/moved":
             self.send_header("Location", "/picture")
@@ -158,15 +160,15 @@ def test_a_redirect_to_this_machine(monkeypatch, server):
     with ThreadingHTTPServer(("127.0.0.1", 0), Site) as private, ThreadingHTTPServer(("127.0.0.9", 0), Site) as public:
         threads = []
         for site in (private, public):
-            site.asked, site.picture = [], b64decode(PICTURE.partition(",")[2])
+            site.paths, site.picture = [], b64decode(PICTURE.partition(",")[2])
             threads.append(threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02}))
             threads[-1].start()
         address = f"http://127.0.0.9:{public.server_port}"
         assert server.post(CHAT, json=asking(url=f"{address}/moved")).status_code == 200
-        assert public.asked == ["/moved", "/picture"]
+        assert public.paths == ["/moved", "/picture"]
         url = f"http://127.0.0.1:{private.server_port}/picture"
         problem(server.post(CHAT, json=asking(url=url)), 400, "invalid_value")
-        assert private.asked == []
+        assert private.paths == []
         with client(allow_private_urls=True) as open_server:
             assert open_server.post(CHAT, json=asking(url=url)).status_code == 200
         for site, thread in zip((private, public), threads, strict=True):

@@ -164,7 +164,7 @@ def test_markup_stays_text(browser, address, monkeypatch):
     give(browser, "scene.png")
     ask(browser, SCRIPT)
     assert SCRIPT in browser.run("return document.querySelector('.lime-words').textContent")
-    assert browser.run("return document.querySelector('.asked').textContent") == SCRIPT
+    assert browser.run("return document.querySelector('.words-of-user').textContent") == SCRIPT
     browser.run(
         "document.getElementById('options').open = true; document.getElementById('method').value = arguments[0]", SCRIPT
     )

@@ -10,19 +10,19 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from lime_mlx.server.errors import ApiError
-from lime_mlx.server.service import Asked, Service
+from lime_mlx.server.service import Call, Service
 from lime_mlx.server.worker import Job
 
 
 class Answer(Response):
     """An answer that is made while the client waits; when the client goes away, the computing stops."""
 
-    def __init__(self, service: Service, asked: Asked, job: Job) -> None:
+    def __init__(self, service: Service, call: Call, job: Job) -> None:
         super().__init__()
-        self.service, self.asked, self.job = service, asked, job
+        self.service, self.call, self.job = service, call, job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        send_answer = self._streamed if self.asked.stream else self._whole
+        send_answer = self._streamed if self.call.stream else self._whole
         sending = asyncio.ensure_future(send_answer(scope, receive, send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
@@ -39,7 +39,7 @@ class Answer(Response):
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self.service.counted(self.job)) as events:
             try:
-                response = JSONResponse(await self.asked.shape.whole(events))
+                response = JSONResponse(await self.call.shape.whole(events))
             except ApiError as error:
                 response = error_response(error)
         await response(scope, receive, send)
@@ -53,7 +53,7 @@ class Answer(Response):
                 return await error_response(error)(scope, receive, send)
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            async with aclosing(self.asked.shape.stream(_with_first(first, events))) as chunks:
+            async with aclosing(self.call.shape.stream(_with_first(first, events))) as chunks:
                 async for chunk in chunks:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})

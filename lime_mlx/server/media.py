@@ -44,10 +44,10 @@ def content(url: str, settings: Settings) -> bytes:
     if scheme not in ("http", "https"):
         raise MediaError("Only http, https and data: addresses are read; files of the server are not.")
     private: Private = "always" if settings.allow_private_urls else "never"
-    found = fetch(url, max_bytes=settings.media, timeout=SECONDS, private=private)
-    if not found:
+    data = fetch(url, max_bytes=settings.media, timeout=SECONDS, private=private)
+    if not data:
         raise MediaError("The file behind the address is empty.")
-    return found
+    return data
 
 
 def data_uri(uri: str, limit: int) -> bytes:

@@ -137,8 +137,8 @@
       const parts = media.map(({kind, data}) => kind === "image"
         ? {type: "image_url", image_url: {url: data}}
         : {type: "input_audio", input_audio: {data}});
-      const asked = {role: "user", content: [...parts, {type: "text", text}]};
-      return answer ? [asked, {role: "assistant", content: answer}] : [asked];
+      const question = {role: "user", content: [...parts, {type: "text", text}]};
+      return answer ? [question, {role: "assistant", content: answer}] : [question];
     });
   }
 
@@ -149,7 +149,7 @@
     const methods = [at("method").value.trim() || "none", at("second").value.trim()].filter(Boolean);
     const model = at("model").value;
     const box = make(at("talk"), "article", "turn");
-    make(box, "p", "asked", text);
+    make(box, "p", "words-of-user", text);
     make(box, "p", "about", [model, ...waiting.map(({view}) => view.name)].join(", "));
     const answers = make(box, "div", "lime-answers");
     const all = [...turns, turn];

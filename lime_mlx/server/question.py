@@ -29,7 +29,7 @@ MAX_STOPS = 16
 
 
 @dataclass
-class Said:
+class Block:
     """The texts of messages in a row that have one role, and the kinds of their pictures and sounds in order."""
 
     role: str
@@ -65,10 +65,6 @@ class Question:
     top_logprobs: int | None = None
     lime: Lime | None = None
 
-    @property
-    def has_media(self) -> bool:
-        return bool(self.images or self.sounds)
-
 
 def chat_question(request: ChatRequest, settings: Settings) -> Question:
     """The question of /v1/chat/completions. Opens its pictures and sounds, and so takes a while. Raises `ApiError`."""
@@ -101,12 +97,12 @@ def _question(request: Request, messages: Sequence[Message], param: str, setting
         raise ApiError(400, f"There are {len(messages):,} messages; at most {settings.messages:,} are taken.", param)
     images: list[Image.Image] = []
     sounds: list[Sound] = []
-    said = _said(messages, param, images, sounds, settings)
-    system = said.pop(0).text if said and said[0].role == "system" else None
-    if not said:
+    blocks = _blocks(messages, param, images, sounds, settings)
+    system = blocks.pop(0).text if blocks and blocks[0].role == "system" else None
+    if not blocks:
         raise ApiError(400, "There is no message of the user.", param)
-    history = _history(said, param)
-    last = said[-1]
+    history = _history(blocks, param)
+    last = blocks[-1]
     if not last.text.strip():
         raise ApiError(400, "The last message has no text: say what the model should do.", param)
     check_risk(request)
@@ -146,31 +142,31 @@ def check_risk(request: Request) -> None:
         raise ApiError(400, "lime.risk chooses the method: leave lime.method out.", "lime.method")
 
 
-def _history(said: Sequence[Said], param: str) -> list[Turn]:
+def _history(blocks: Sequence[Block], param: str) -> list[Turn]:
     """The earlier turns. Raises `ApiError` where user and assistant do not alternate."""
-    for number, each in enumerate(said):
+    for number, each in enumerate(blocks):
         if each.role != ("assistant" if number % 2 else "user"):
             problem = "The system text stands at the beginning." if each.role == "system" else "The user begins."
             raise ApiError(400, f"The order of the messages cannot be used. {problem}", param)
-    if len(said) % 2 == 0:
+    if len(blocks) % 2 == 0:
         raise ApiError(400, "The last message must be of the user: an answer is not continued.", param)
     return [
         Turn(question.text, answer.text, tuple(question.kinds))
-        for question, answer in zip(said[:-1:2], said[1:-1:2], strict=True)
+        for question, answer in zip(blocks[:-1:2], blocks[1:-1:2], strict=True)
     ]
 
 
-def _said(
+def _blocks(
     messages: Sequence[Message], param: str, images: list[Image.Image], sounds: list[Sound], settings: Settings
-) -> list[Said]:
+) -> list[Block]:
     """Messages, those in a row with one role together; pictures and sounds are opened and appended to the lists."""
-    said: list[Said] = []
+    blocks: list[Block] = []
     for number, message in enumerate(messages):
         role = "system" if message.role == "developer" else message.role
-        if not said or said[-1].role != role:
-            said.append(Said(role))
+        if not blocks or blocks[-1].role != role:
+            blocks.append(Block(role))
         if isinstance(message.content, str):
-            said[-1].texts.append(_text(message.content, f"{param}[{number}].content"))
+            blocks[-1].texts.append(_text(message.content, f"{param}[{number}].content"))
             continue
         if message.content is None:
             raise ApiError(400, "The message has no content.", f"{param}[{number}].content")
@@ -182,9 +178,9 @@ def _said(
             elif role != "user":
                 raise ApiError(400, "Only messages of the user have pictures and sounds.", where)
             else:
-                said[-1].kinds.append(_open(part, where, images, sounds, settings))
-        said[-1].texts.append("\n".join(texts))
-    return said
+                blocks[-1].kinds.append(_open(part, where, images, sounds, settings))
+        blocks[-1].texts.append("\n".join(texts))
+    return blocks
 
 
 def _open(

@@ -27,7 +27,7 @@ log = logging.getLogger("lime_mlx.server")
 
 
 @dataclass
-class Asked:
+class Call:
     """What a request asks of which model, and the form of its answer."""
 
     model: Listed
@@ -51,39 +51,39 @@ class Service:
             text = one_line(str(error)) if self.settings.log_text or isinstance(error, LimeError) else ""
             log.error("an answer failed: %s %s", type(error).__name__, text)
 
-    async def job(self, read: Callable[[], Asked]) -> tuple[Asked, Job]:
+    async def job(self, read: Callable[[], Call]) -> tuple[Call, Job]:
         """Let a request wait for the thread that computes; there is a place in the queue for it before it is read.
 
-        read: gives what is asked, and runs beside the loop, as it opens pictures. Raises `ApiError`.
+        read: gives what is call, and runs beside the loop, as it opens pictures. Raises `ApiError`.
         """
         self.worker.admit()
         try:
-            asked = await run_in_threadpool(read)
+            call = await run_in_threadpool(read)
         except BaseException:
             self.worker.release()
             raise
         if self.settings.log_text:
-            log.info("asked: %s", one_line(asked.question.text))
-        job = Job(lambda job: answer(self.models.get(asked.model.name), asked.question, job), self.settings.seconds)
+            log.info("question: %s", one_line(call.question.text))
+        job = Job(lambda job: answer(self.models.get(call.model.name), call.question, job), self.settings.seconds)
         self.worker.submit(job)
-        return asked, job
+        return call, job
 
-    def chat(self, data: bytes) -> Asked:
+    def chat(self, data: bytes) -> Call:
         """What the body of /v1/chat/completions asks. Raises `ApiError`."""
         request = chat_request(data)
         model = self.models.named(request.model)
         question = chat_question(request, self.settings)
         check_method(question.method)
         usage = bool(request.stream_options and request.stream_options.include_usage)
-        return Asked(model, question, ChatShape(model.name, bool(request.logprobs), usage), bool(request.stream))
+        return Call(model, question, ChatShape(model.name, bool(request.logprobs), usage), bool(request.stream))
 
-    def responses(self, data: bytes) -> Asked:
+    def responses(self, data: bytes) -> Call:
         """What the body of /v1/responses asks. Raises `ApiError`."""
         request = responses_request(data)
         model = self.models.named(request.model)
         question = responses_question(request, self.settings)
         check_method(question.method)
-        return Asked(model, question, ResponsesShape(model.name, question, request.instructions), bool(request.stream))
+        return Call(model, question, ResponsesShape(model.name, question, request.instructions), bool(request.stream))
 
     async def counted(self, job: Job) -> AsyncGenerator[object, None]:
         """The events of a job, counted; the job is given up when nobody reads them any more."""

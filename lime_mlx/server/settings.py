@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-HOST, PORT = "127.0.0.1", 8080
+HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class Settings:
     revision: str | None = None
     method: str = "none"
     host: str = HOST
-    port: int = PORT
     key: str | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
