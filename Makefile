@@ -1,21 +1,22 @@
 PY := .venv/bin/python
 ifeq ($(shell uname -s),Darwin)
-EXTRAS ?= dev
+EXTRAS ?= dev,server
 else
-EXTRAS ?= cpu,dev
+EXTRAS ?= cpu,dev,server
 endif
 
 # Tests run in as many processes as there are cores, up to four; each computes in one thread.
 WORKERS ?= auto
 
-.PHONY: help setup links demo test lint form floors types installed format bench parity train-demo clean
+.PHONY: help setup links demo test lint form floors types installed format axe bench parity train-demo clean
 
 help:
 	@echo "make demo        set up, then describe a picture and a sound with LIME, each word with its share of them"
 	@echo "make test        set up, then run the tests"
-	@echo "make setup       only the environment, in .venv; on Linux with a GPU: make setup EXTRAS=cuda13,dev"
+	@echo "make setup       only the environment, in .venv; on Linux with a GPU: make setup EXTRAS=cuda13,dev,server"
 	@echo "make lint        ruff, the floors and the types"
 	@echo "make types       only the types, by mypy"
+	@echo "make axe         axe-core, by npm, for the tests of pages"
 	@echo "make bench       speed and memory of each method, against mlx-lm"
 	@echo "make parity      compare with transformers; needs PyTorch"
 	@echo "make train-demo  train a bundled model again, DEMO=picture or DEMO=sound; up to 3 hours"
@@ -70,6 +71,12 @@ types: installed
 format: setup
 	@.venv/bin/ruff check --quiet --fix .
 	@.venv/bin/ruff format --quiet .
+
+# For the tests of pages: axe-core, a development tool that judges accessibility.
+axe:
+	@rm -rf build/axe
+	@mkdir -p build/axe
+	@cd build/axe && npm pack --silent axe-core >/dev/null && tar -xzf axe-core-*.tgz
 
 bench: setup
 	@$(PY) benchmarks/speed.py

@@ -11,6 +11,7 @@ from lime_mlx.errors import LimeError
 from lime_mlx.spec import suggestion
 
 COMMANDS = {
+    "chat": "Ask several questions about pictures or sounds, and see where each word came from.",
     "convert": "Convert a checkpoint of Hugging Face to MLX, quantised on request.",
     "data": "Get the files of the public benchmarks.",
     "evaluate": "Compare hallucination rates of models and methods on benchmarks.",
@@ -20,12 +21,19 @@ COMMANDS = {
     "models": "List the supported families, the models in the local cache, and which of them fit in memory.",
     "report": "Write an evaluation as one HTML page: which model and method to trust.",
     "score": "Score the stored answers of an evaluation again.",
+    "serve": "Serve models to apps that know OpenAI's API, and a page where a click on a word shows its map.",
 }
 INTERRUPTED = 130
+# Where the context of a command keeps the arguments as they were typed.
+ARGUMENTS = "lime_mlx.arguments"
 
 
 class Commands(click.Group):
     """Commands that are imported when they are called; an error that leaves one is shown as one line."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.meta[ARGUMENTS] = list(args)
+        return super().parse_args(context, args)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)

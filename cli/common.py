@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from lime_mlx.answer import Answer
+    from lime_mlx.media.addresses import Private
+    from lime_mlx.media.audio import Sound
     from lime_mlx.models.base import Model
     from lime_mlx.processor import Processor
     from lime_mlx.prompt import Prompt
@@ -41,7 +43,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks of which model, as the options say it. image, audio: files, addresses or "-"."""
+    """What the user asks of which model, as the options say it. image, audio: files, addresses or "-".
+
+    methods: all that were given; method: the last of them.
+    """
 
     image: tuple[str, ...]
     audio: tuple[str, ...]
@@ -51,6 +56,8 @@ class Request:
     revision: str | None
     method: str | None
     max_tokens: int
+    methods: tuple[str, ...] = ()
+    allow_private_urls: bool = False
 
     @property
     def medium(self) -> str:
@@ -82,8 +89,9 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
         system: str | None,
         model: str | None,
         revision: str | None,
-        method: str | None,
+        method: tuple[str, ...],
         max_tokens: int,
+        allow_private_urls: bool,
         **options: object,
     ) -> None:
         check_options(max_tokens=max_tokens)
@@ -93,20 +101,54 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
             name = click.get_current_context().info_name
             raise click.UsageError(f"Give a picture or a sound, as in: lime-mlx {name} photo.jpg")
         text = question(prompt, image, audio)
-        command(Request(image, audio, text, system, model, revision, method, max_tokens), **options)
+        last = method[-1] if method else None
+        command(
+            Request(image, audio, text, system, model, revision, last, max_tokens, method, allow_private_urls),
+            **options,
+        )
 
     for option in reversed(_options()):
         asking = option(asking)
     return asking
 
 
-def _options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
+def takes_media(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that asks for its questions later; it gets a `Request` without a question."""
+
+    @wraps(command)
+    def opening(
+        files: tuple[str, ...],
+        image: tuple[str, ...],
+        audio: tuple[str, ...],
+        system: str | None,
+        model: str | None,
+        revision: str | None,
+        method: str | None,
+        max_tokens: int,
+        **options: object,
+    ) -> None:
+        check_options(max_tokens=max_tokens)
+        pictures, sounds = by_kind(files)
+        request = Request(pictures + image, sounds + audio, "", system, model, revision, method, max_tokens)
+        if "-" in (*request.image, *request.audio):
+            raise PromptError("The questions come from standard input; give pictures and sounds as files or addresses.")
+        command(request, **options)
+
+    for option in reversed(_options(question=False)):
+        opening = option(opening)
+    return opening
+
+
+def _options(question: bool = True) -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
     methods = ", ".join(METHOD_NAMES)
+    prompt = click.option(
+        "-p", "--prompt", help=f"The question; - reads it from standard input.  [default: {QUESTION}]"
+    )
     return [
         click.argument("files", nargs=-1, metavar="[FILE|URL]..."),
         click.option("--image", multiple=True, metavar="FILE|URL|-", help="A picture; repeat it for each one."),
         click.option("--audio", multiple=True, metavar="FILE|URL|-", help="A sound; repeat it for each one."),
-        click.option("-p", "--prompt", help=f"The question; - reads it from standard input.  [default: {QUESTION}]"),
+        *([prompt] if question else []),
         click.option("--system", "--system-prompt", "system", help="System prompt."),
         click.option(
             "--model",
@@ -117,12 +159,18 @@ def _options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
         click.option("--revision", help="Branch, tag or commit of a Hub repository."),
         click.option(
             "--method",
+            multiple=True,
             metavar="SPEC",
             help=f"One of {methods}; with options as in lime:steps=3, several joined by +.  "
             "[default: choose with a picture or a sound, else none]",
         ),
         click.option(
             "--max-tokens", type=int, default=256, show_default=True, help="The most tokens that an answer has."
+        ),
+        click.option(
+            "--allow-private-urls",
+            is_flag=True,
+            help="Follow an address also where it leads from the Internet into a private network.",
         ),
     ]
 
@@ -133,7 +181,7 @@ def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Raises `click.UsageError` for a word that is neither a file nor an address.
     """
     from lime_mlx.media.fetch import is_url
-    from lime_mlx.media.formats import SOUND_SUFFIXES, kind_of
+    from lime_mlx.media.formats import SOUND_SUFFIXES
 
     pictures: list[str] = []
     sounds: list[str] = []
@@ -143,13 +191,20 @@ def by_kind(files: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if is_url(file):
             is_sound = Path(file.split("?")[0].split("#")[0]).suffix.lower() in SOUND_SUFFIXES
         elif os.path.exists(file):
-            is_sound = os.path.isfile(file) and kind_of(_head(file)) == "sound"
+            is_sound = by_content(file) == "audio"
         else:
             raise click.UsageError(
                 f'There is no file {file!r}; check the path, or put the prompt in quotes: -p "What is this?"'
             )
         (sounds if is_sound else pictures).append(file)
     return tuple(pictures), tuple(sounds)
+
+
+def by_content(file: str) -> str:
+    """ "audio" for a file that is a sound, else "image"."""
+    from lime_mlx.media.formats import kind_of
+
+    return "audio" if os.path.isfile(file) and kind_of(_head(file)) == "sound" else "image"
 
 
 def _head(file: str) -> bytes:
@@ -224,23 +279,32 @@ class LoadedRequest:
     processor: Processor
     prompt: Prompt
     pictures: list[Image.Image]
+    sounds: list[Sound]
 
 
 def load_request(request: Request, notes: list[str]) -> LoadedRequest:
     """Open the pictures, the sounds and the model of a request, and make the prompt; remarks go to `notes`."""
-    from lime_mlx.checkpoint.load import load
     from lime_mlx.media.audio import open_audio
     from lime_mlx.media.image import open_image
 
-    pictures = [open_image(source, notice=notes.append) for source in request.image]
-    sounds = [open_audio(source, notice=notes.append) for source in request.audio]
+    private: Private = "always" if request.allow_private_urls else "typed"
+    pictures = [open_image(source, notice=notes.append, private=private) for source in request.image]
+    sounds = [open_audio(source, notice=notes.append, private=private) for source in request.audio]
     name = request.model_name
-    model, processor = load(name, revision=request.revision)
-    if request.model is None:
-        knows, real = BUNDLED[name]
-        notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
+    model, processor = load_model(request, notes)
     prompt = processor.prompt(request.prompt, images=pictures, audio=sounds, system=request.system)
-    return LoadedRequest(name, model, processor, prompt, pictures)
+    return LoadedRequest(name, model, processor, prompt, pictures, sounds)
+
+
+def load_model(request: Request, notes: list[str]) -> tuple[Model, Processor]:
+    """The model that a request means; that it is a bundled one by default goes to `notes`."""
+    from lime_mlx.checkpoint.load import load
+
+    model, processor = load(request.model_name, revision=request.revision)
+    if request.model is None:
+        knows, real = BUNDLED[request.model_name]
+        notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
+    return model, processor
 
 
 class Stream(Generic[T]):

@@ -54,7 +54,7 @@ def show(
     error unless `quiet`.
     """
     console = Console(highlight=False)
-    colours = console.color_system in ENOUGH_COLOURS and not console.no_color
+    colours = has_colours(console)
     shown: list[Word] = []
     try:
         for word in words:
@@ -74,6 +74,11 @@ def show(
             click.echo(line)
     if flag and not quiet and (sentence := unsupported(ranked(shown), calibrated, for_input)):
         click.echo(sentence, err=True)
+
+
+def has_colours(console: Console) -> bool:
+    """Whether a terminal shows enough of them, and wants them."""
+    return console.color_system in ENOUGH_COLOURS and not console.no_color
 
 
 def parts(shares: Shares) -> Iterator[str]:
@@ -119,13 +124,13 @@ def style(reliance: float) -> str:
     return [name for least, name in SCALE if reliance >= least][-1]
 
 
-def coloured(word: Word, explain: bool = True, flag: bool = False) -> Text:
+def coloured(word: Word, explain: bool = True, flag: bool = False, number: bool = True) -> Text:
     """The word in the colour of its reliance, underlined in red where it has no support, with its number."""
     letters = word.text.lstrip()
     look = style(word.shares.reliance) if explain and word.shares else ""
     text = Text(word.text[: len(word.text) - len(letters)])
     text.append(letters.rstrip(PUNCTUATION), style=FLAGGED if flag and word.flagged else look)
-    if (mark := marks(word, explain, flag)) and letters.strip(PUNCTUATION):
+    if (mark := marks(word, explain and number, flag)) and letters.strip(PUNCTUATION):
         text.append(mark, style="dim")
     text.append(letters[len(letters.rstrip(PUNCTUATION)) :], style=look)
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from lime_mlx.cli.common import (
     prepare_backend,
     takes_input,
 )
+from lime_mlx.cli.page import about, open_page
 from lime_mlx.errors import LimeError, PromptError
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a page or a figure: .png, .svg, .pdf or .html.",
 )
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@click.option("--contrast", metavar="WORD", help="Show what speaks for each word and against this one in its place.")
 @click.option(
     "--diagnose", is_flag=True, help="Show how each layer (LIAE) and head (IAF) attended to the picture or sound."
 )
@@ -43,52 +47,107 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option("--quiet/--verbose", default=False, help="Print the answer and warnings, without notes.")
 def command(
-    request: Request, output: Path | None, diagnose: bool, check_input: bool, as_json: bool, quiet: bool
+    request: Request,
+    output: Path | None,
+    show: bool,
+    contrast: str | None,
+    diagnose: bool,
+    check_input: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Show where each word of an answer came from, and which words have no support.
 
     \b
     lime-mlx explain photo.jpg
     lime-mlx explain street.wav --output street.html
+    lime-mlx explain photo.jpg --method none --method choose --open
+    lime-mlx explain photo.jpg --contrast cat --output photo.html
     lime-mlx explain photo.jpg --diagnose --json
     """
     if not request.image and not request.audio:
         raise PromptError("There is no picture or sound to explain words by: give one, as in lime-mlx explain x.jpg.")
+    check_contrast(contrast)
     if output is not None:
-        check_output(output, request)
+        check_output(output, request, show)
     notes: list[str] = []
     prepare_backend(notes, quiet)
     opened = load_request(request, notes)
-    explanation, interrupted = explained(opened, request, diagnose, check_input, notes)
-    if explanation is None:
+    explanations, interrupted = all_explained(opened, request, diagnose, check_input, contrast, notes)
+    if not explanations:
         click.get_current_context().exit(INTERRUPTED)
     if output is not None:
-        explanation.save(output)
+        explanations[0].save(output, *explanations[1:])
         notes.append(f"Wrote {output}")
+    if show:
+        notes.append(open_page(explanations, output))
     if as_json:
-        click.echo(json.dumps({**explanation.to_dict(), "model": opened.name}, ensure_ascii=False))
+        values = [{**explanation.to_dict(), "model": opened.name} for explanation in explanations]
+        click.echo(json.dumps({"answers": values} if len(request.methods) > 1 else values[0], ensure_ascii=False))
     else:
-        print_tables(explanation)
-    if not quiet:
-        note(*notes, *cut_note(explanation.answer, request.max_tokens))
-        note(*([] if as_json else explanation.answer.notices))
-    note(*([] if as_json else explanation.warnings[len(explanation.answer.notices) :]))
+        for explanation in explanations:
+            print_tables(explanation, len(request.methods) > 1)
+    note(*([] if quiet else notes))
+    for explanation in explanations:
+        note_answer(explanation, request, as_json, quiet)
     if interrupted:
         click.get_current_context().exit(INTERRUPTED)
 
 
-def check_output(output: Path, request: Request) -> None:
+def note_answer(explanation: Explanation, request: Request, as_json: bool, quiet: bool) -> None:
+    """What the user should know of an answer; JSON has it, too."""
+    if not quiet:
+        note(*cut_note(explanation.answer, request.max_tokens))
+        note(*([] if as_json else explanation.answer.notices))
+    note(*([] if as_json else explanation.warnings[len(explanation.answer.notices) :]))
+
+
+def check_contrast(contrast: str | None) -> None:
+    if contrast is not None and not any(map(str.isalnum, contrast)):
+        raise PromptError(f"--contrast {contrast!r} is no word: name one, as in --contrast cat.")
+
+
+def check_output(output: Path, request: Request, show: bool) -> None:
     """Refuse, before anything is loaded, a file that cannot be written, or that is the user's own picture or sound."""
     from lime_mlx.render import answer
+    from lime_mlx.render.page import is_page
 
     answer.check(output)
+    if show and not is_page(output):
+        raise LimeError(f"--open shows a page, and {output} is none: name a .html file, or leave --output out.")
+    if len(request.methods) > 1 and not is_page(output):
+        raise LimeError(f"Several methods stand together on a page only: name a .html file, not {output}.")
     inputs = [Path(file) for file in (*request.image, *request.audio)]
     if output.exists() and any(file.exists() and file.samefile(output) for file in inputs):
         raise LimeError(f"{output} is the input itself; name another file with --output.")
 
 
+def all_explained(
+    opened: LoadedRequest,
+    request: Request,
+    diagnose: bool,
+    check_input: bool,
+    contrast: str | None,
+    notes: list[str],
+) -> tuple[list[Explanation], bool]:
+    """An explanation for each method, of what the model answered before Ctrl-C, and whether that came."""
+    explanations: list[Explanation] = []
+    for method in request.methods or (None,):
+        one = replace(request, method=method)
+        explanation, interrupted = explained(opened, one, diagnose, check_input, contrast, notes)
+        explanations += [] if explanation is None else [explanation]
+        if interrupted:
+            return explanations, True
+    return explanations, False
+
+
 def explained(
-    opened: LoadedRequest, request: Request, diagnose: bool, check_input: bool, notes: list[str]
+    opened: LoadedRequest,
+    request: Request,
+    diagnose: bool,
+    check_input: bool,
+    contrast: str | None,
+    notes: list[str],
 ) -> tuple[Explanation | None, bool]:
     """The explanation of what the model answered before Ctrl-C, and whether that came; None when nothing was."""
     from lime_mlx.explanation import explained
@@ -118,16 +177,22 @@ def explained(
         question=request.prompt,
         method=request.method or method.name,
         pictures=opened.pictures,
+        sounds=opened.sounds,
+        about=about(opened, request),
         diagnose=diagnose,
         check_input=check_input,
+        contrast=contrast,
     )
     return explanation, stream.interrupted
 
 
-def print_tables(explanation: Explanation) -> None:
+def print_tables(explanation: Explanation, named: bool = False) -> None:
+    """The answer and its tables; named: under the name of its method."""
     from rich.console import Console
 
     console = Console(highlight=False)
+    if named:
+        click.echo(f"{explanation.method}:")
     click.echo(explanation.text)
     console.print(words_table(explanation))
     if explanation.focus:
@@ -147,14 +212,19 @@ def words_table(explanation: Explanation) -> Table:
     sounds = any(word.seconds for word in explanation.words)
     outside = explanation.answer.calibrated_for_input is False
     table = Table(caption="The model is not calibrated for such input." if outside else None)
-    for column in ("word", *columns, "without support", *(["heard"] if sounds else [])):
+    rivals = {contrast.rival for contrast in explanation.contrasts if contrast is not None}
+    against = [f"logit against {rival}" for rival in rivals]
+    for column in ("word", *columns, "without support", *(["heard"] if sounds else []), *against):
         table.add_column(column, justify="left" if column == "word" else "right")
-    for word in explanation.words:
+    for number, word in enumerate(explanation.words):
         shares = [getattr(word.shares, name, None) for name in columns]
         cells = [escape(word.text.strip()), *("" if share is None else f"{100 * share:.0f} %" for share in shares)]
         cells.append(support(word))
         if sounds:
             cells.append(", ".join(f"{start:.1f}-{stop:.1f} s" for start, stop in filter(None, word.seconds)))
+        if against:
+            contrast = explanation.contrasts[number]
+            cells.append("" if contrast is None else f"{contrast.margin:+.1f}")
         table.add_row(*cells, style="red" if word.flagged else None)
     return table
 

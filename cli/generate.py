@@ -23,11 +23,13 @@ from lime_mlx.cli.common import (
     prepare_backend,
     takes_input,
 )
+from lime_mlx.cli.page import about, open_page
 from lime_mlx.cli.risk import check_request, promised, told
-from lime_mlx.errors import MethodError
+from lime_mlx.errors import MethodError, PromptError
 
 if TYPE_CHECKING:
     from lime_mlx.answer import Answer, Response
+    from lime_mlx.explanation import Explanation
     from lime_mlx.methods import Method
 
 
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 @click.option(
     "--risk", type=float, help="Answer as the promise of evaluate --calibrate --risk says, of this risk or less."
 )
+@click.option("--open", "open_it", is_flag=True, help="Show in the browser where the words came from.")
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
 @click.option("--measure", is_flag=True, help="Also time plain decoding, and print how much longer this answer took.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
@@ -81,6 +84,7 @@ def command(
     flag: bool,
     on_unsupported: str | None,
     risk: float | None,
+    open_it: bool,
     check_input: bool,
     measure: bool,
     as_json: bool,
@@ -97,6 +101,8 @@ def command(
     check_options(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     check_options(repetition_penalty=repetition_penalty, seed=seed)
     check_request(request, risk)
+    if open_it and not (request.image or request.audio):
+        raise PromptError("--open shows what of a picture or a sound a word came from: give one.")
     notes: list[str] = []
     prepare_backend(notes, quiet)
 
@@ -118,7 +124,7 @@ def command(
     notes += [] if wanted else calibration_note(method, opened.prompt, opened.model)
     flag = flag or on_unsupported is not None
     check_drop(opened, on_unsupported)
-    shown = explain or flag or as_json
+    shown = explain or flag or as_json or open_it
     responses = stream_generate(
         opened.model,
         opened.processor,
@@ -133,7 +139,7 @@ def command(
         seed=seed,
         stop=stop,
         reliance=shown,
-        relevance=bool(request.audio) and shown,
+        relevance=(bool(request.audio) and shown) or open_it,
         measure=measure,
         notice=notes.append,
     )
@@ -155,12 +161,30 @@ def command(
     elif on_unsupported == "drop":
         click.echo(text)
         notes += [f"Left out, without support: {', '.join(dropped)}"] if dropped else []
+    if open_it and stream.kept:
+        notes.append(open_page([page_of(stream.kept, opened, request, name)], None))
     if stream.interrupted:
         click.get_current_context().exit(INTERRUPTED)
     note(*([] if as_json else warned))
     if not quiet:
         note(*([] if as_json else answer.notices))
         note(*notes[printed:], *cut_note(answer, request.max_tokens), *statistics(answer, name))
+
+
+def page_of(kept: list[Response], opened: LoadedRequest, request: Request, method: str) -> Explanation:
+    """The explanation of an answer, for its page."""
+    from lime_mlx.explanation import explained
+
+    return explained(
+        kept,
+        opened.model,
+        opened.prompt,
+        question=request.prompt,
+        method=method,
+        pictures=opened.pictures,
+        sounds=opened.sounds,
+        about=about(opened, request),
+    )
 
 
 def chosen_method(request: Request, on_unsupported: str | None) -> Method | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -104,42 +104,14 @@ def promised(opened: LoadedRequest, request: Request, risk: float) -> Promise:
     Raises `MethodError` where there is none, or it is about something else.
     """
     from lime_mlx.checkpoint.hub import locate
-    from lime_mlx.files import WEIGHTS, fingerprint, section
-    from lime_mlx.prompt import NOUNS
-    from lime_mlx.session import Session
-    from lime_mlx.support.detector import Detector
-    from lime_mlx.support.promise import Promise
+    from lime_mlx.checkpoint.promised import promised as stored
+    from lime_mlx.files import section
 
+    kinds = ["image"] * len(request.image) + ["audio"] * len(request.audio)
+    folder = locate(opened.name, revision=request.revision)
+    promise, detector = stored(opened.model, opened.prompt, opened.name, kinds, request.prompt, risk, folder)
     config = opened.model.config
-    detector, promise = Detector.from_config(config), Promise.from_config(config)
-    task = {"image": "scenes", "audio": "sounds"}["audio" if request.audio else "image"]
-    run = f"lime-mlx evaluate --calibrate --risk {risk:g} --model {opened.name} --task {task}"
-    if detector is None:
-        raise MethodError(f"{opened.name} was not calibrated, and so nothing is promised of it: {run}")
-    if promise is None:
-        raise MethodError(f"No promise is stored for {opened.name}: {run}")
-    weights = fingerprint(locate(opened.name, revision=request.revision), (WEIGHTS,))
-    if (promise.weights, promise.detector) != (weights, detector.digest):
-        raise MethodError(
-            f"The promise in config.json of {opened.name} is about other weights or another detector: {run}"
-        )
-    if promise.risk > risk:
-        raise MethodError(f"{opened.name} has a promise of {promise.risk:g}, which is weaker than {risk:g}: {run}")
-    media = {"image": request.image, "audio": request.audio}
-    if [kind for kind, files in media.items() for _ in files] != [promise.medium]:
-        raise MethodError(f"The promise of {opened.name} is about one {NOUNS[promise.medium][0]} in a question.")
-    if request.prompt != promise.question:
-        raise MethodError(
-            f"The promise of {opened.name} is about the question {promise.question!r}: leave -p or --risk out."
-        )
-    if Session.open(opened.model, opened.prompt).in_domain is False:
-        raise MethodError(
-            f"Nothing is promised here: the {NOUNS[promise.medium][0]} is unlike those on which {opened.name} was "
-            "calibrated; leave --risk out."
-        )
-    if promise.flags:
-        values = asdict(replace(detector, threshold=promise.threshold))
-        config["lime"] = {**section(config, "lime"), "detector": values}
+    config["lime"] = {**section(config, "lime"), "detector": asdict(detector)}
     return promise
 
 

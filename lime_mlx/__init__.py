@@ -9,16 +9,20 @@ from lime_mlx._version import __version__
 
 if TYPE_CHECKING:
     from lime_mlx.answer import Answer, Response
+    from lime_mlx.chat import Chat
     from lime_mlx.checkpoint.load import load, load_model
     from lime_mlx.explanation import Explanation, explain
     from lime_mlx.generation import decode, generate, stream_generate
     from lime_mlx.lrp.relevance import relevance
+    from lime_mlx.prefixes import Prefixes
     from lime_mlx.prompt import Prompt, Span
     from lime_mlx.words import Word
 
 __all__ = [
     "Answer",
+    "Chat",
     "Explanation",
+    "Prefixes",
     "Prompt",
     "Response",
     "Span",
@@ -35,9 +39,11 @@ __all__ = [
 
 _HOMES = {
     "Answer": "answer",
+    "Chat": "chat",
     "Explanation": "explanation",
     "explain": "explanation",
     "Word": "words",
+    "Prefixes": "prefixes",
     "Prompt": "prompt",
     "Response": "answer",
     "Span": "prompt",

@@ -29,12 +29,14 @@ class Cost:
 class Statistics:
     """Statistics of a run, under mlx-lm's names: tps in tokens per second, peak_memory in GB.
 
+    cached_tokens: how many tokens of the prompt were kept from earlier prompts, see `lime_mlx.prefixes`.
     finish_reason: "stop", "length", "loop" for an answer that repeated itself, None while it goes on. cost: where it
     was measured. calibrated_for_input: whether the input is like those that the model was calibrated on, as
     `Session.in_domain` says; None where nothing can be said.
     """
 
     prompt_tokens: int = 0
+    cached_tokens: int = field(default=0, compare=False)
     prompt_tps: float = field(default=0.0, compare=False)
     generation_tokens: int = 0
     generation_tps: float = field(default=0.0, compare=False)
@@ -49,9 +51,13 @@ class Response(Token, Statistics):
     """One token of an answer with what it added to the text, and the statistics so far.
 
     shares, relevance, statistics: see `lime_mlx.words.Token`. optimised: the method changed this token's distribution.
+    logprobs (V,): the method's log-probabilities of this place, before sampling, where they were asked for. questions:
+    how often the model was asked back so far.
     """
 
     optimised: bool = False
+    logprobs: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    questions: int = field(default=0, compare=False)
 
     @property
     def reliance(self) -> float | None:

@@ -69,8 +69,7 @@ def _shared(session: Session, questions: Sequence[Question]) -> list[float]:
 
 def _alone(session: Session, question: Question) -> float:
     """The margin of a question whose picture or sound stands at another place: a prompt of its own."""
-    opened = Session.open(session.model, question.prompt)
-    return question.yes_no.margin(np.array(opened.extend()))
+    return question.yes_no.margin(np.array(session.beside(question.prompt).extend()))
 
 
 def continued(session: Session, start: int, tails: Sequence[Sequence[int]]) -> mx.array:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
+from datetime import datetime
+from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
@@ -12,36 +13,64 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.answer import Answer, Response, collect
-from lime_mlx.errors import PromptError
+from lime_mlx.errors import LimeError, PromptError
+from lime_mlx.files import write_bytes
 from lime_mlx.generation import open_images, open_prompt, open_sounds, resolve_method, stream_generate
 from lime_mlx.maps import picture_map
-from lime_mlx.media.audio import AudioSource
+from lime_mlx.media.audio import AudioSource, Sound
+from lime_mlx.media.fetch import source_name
 from lime_mlx.media.image import ImageSource
 from lime_mlx.methods import Method
 from lime_mlx.methods.dleaf import Focus
 from lime_mlx.models.base import Model
+from lime_mlx.prefixes import Prefixes
 from lime_mlx.probes.attention import focus, over_words
 from lime_mlx.probes.blank import ignores_media
+from lime_mlx.probes.rival import Contrast, contrasts
 from lime_mlx.processor import Processor
-from lime_mlx.prompt import Prompt, Span
+from lime_mlx.prompt import NOUNS, Prompt, Span
 from lime_mlx.render import answer as figures
 from lime_mlx.render.html import words_html
+from lime_mlx.render.media import picture_view, sound_view
+from lime_mlx.render.page import encoded, is_page, page, piece
 from lime_mlx.render.svg import drawing
+from lime_mlx.render.view import AnswerView, MediumView, contrast_view, media_spans, words_views
 from lime_mlx.sampling import Sampler
 from lime_mlx.session import LogitsProcessor
 from lime_mlx.words import Word, grouped, mean_shares
 
 # Share of the input in the answer below which a warning is due.
 UNUSED = 0.02
+UNCALIBRATED = (
+    "This model was not calibrated: words have a rank, but no probability, and none is flagged. "
+    "lime-mlx evaluate --calibrate changes that."
+)
+OUTSIDE = "The model was calibrated on other inputs than this one: no word is judged or flagged."
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the head of a page says: the model, the date, the command, and the names of the pictures and sounds."""
+
+    model: str = ""
+    date: str = field(default_factory=_now)
+    command: str = ""
+    pictures: Sequence[str] = ()
+    sounds: Sequence[str] = ()
 
 
 @dataclass(kw_only=True, repr=False)
 class Explanation:
     """An answer and where each of its words came from.
 
-    answer: with the relevance of every token. spans: of the prompt; pictures: as they were opened, where they are
-    known. method: its spec. focus: D-LEAF's diagnostics of each word, where they were asked for. warnings:
-    sentences on what the reader should know, such as a picture that was hardly used.
+    answer: with the relevance of every token. spans: of the prompt; pictures, sounds: as they were opened, where they
+    are known. method: its spec. focus: D-LEAF's diagnostics of each word, where they were asked for. contrasts: of
+    each word against another one, where that was asked for. warnings: sentences on what the reader should know, such as
+    a picture that was hardly used. about: for the head of a page.
     """
 
     question: str
@@ -49,8 +78,11 @@ class Explanation:
     answer: Answer
     spans: Sequence[Span]
     pictures: Sequence[Image.Image] = ()
+    sounds: Sequence[Sound] = ()
     focus: Sequence[Focus] = ()
+    contrasts: Sequence[Contrast | None] = ()
     warnings: list[str] = field(default_factory=list)
+    about: About = field(default_factory=About)
 
     @property
     def words(self) -> list[Word]:
@@ -66,7 +98,7 @@ class Explanation:
         word: a word of the answer, its name (the first that has it, in any case), or its index. picture: counts from 0.
         Raises `PromptError` where there is no such word or picture, or the word has no relevance.
         """
-        chosen = self._word(word)
+        chosen = self.word(word)
         spans = [span for span in self.spans if span.kind == "image" and span.source == picture]
         if not spans or any(span.grid is None for span in spans):
             raise PromptError(f"There is no map of picture {picture}: the prompt has no such picture with known rows.")
@@ -79,22 +111,82 @@ class Explanation:
         entries = [word.to_dict() for word in self.words]
         for entry, diagnostics in zip(entries, self.focus, strict=False):
             entry |= {"liae": _rounded(diagnostics.liae), "iaf": _rounded(diagnostics.iaf)}
+        for entry, contrast in zip(entries, self.contrasts, strict=False):
+            if contrast is not None:
+                entry["contrast"] = {"word": contrast.rival, "margin": round(contrast.margin, 4)}
         return {**self.answer.to_dict(), "words": entries, "method": self.method, "warnings": list(self.warnings)}
 
-    def save(self, path: str | PathLike[str]) -> Path:
+    def view(self) -> AnswerView:
+        """The answer as JSON values for the script of the pages. See `lime_mlx.render.view`."""
+        views = words_views(self.words, self.spans)
+        for view, contrast in zip(views, self.contrasts, strict=False):
+            if contrast is not None:
+                view["contrast"] = contrast_view(contrast.rival, contrast.margin, contrast.relevance, self.spans)
+        return AnswerView(
+            title=f"Method {self.method}" if self.method else "",
+            text=self.text,
+            words=views,
+            media=[self._medium(part) for part in media_spans(self.spans)],
+            cautions=self._cautions(),
+        )
+
+    def save(self, path: str | PathLike[str], *others: Explanation) -> Path:
         """Write the maps and shares of the words to a .png, .svg, .pdf or .html file, at once or not at all.
 
-        Raises `LimeError` for another suffix or a folder that is missing.
+        others: explanations that stand beside this one on a page, .html: of the same question by other methods. Raises
+        `LimeError` for another suffix, a folder that is missing, and others beside a figure.
         """
         file = Path(path)
         figures.check(file)
-        with drawing():
-            figures.save(file, list(self._panels()), self.text, self.warnings)
+        if not is_page(file):
+            if others:
+                raise LimeError(f"Several answers stand together on a page only: name a .html file, not {file}.")
+            with drawing():
+                figures.save(file, list(self._panels()))
+            return file
+        shown = [self, *others]
+        diagnoses = [figures.uri(panel) for each in shown for panel in each._diagnosis()]
+        write_bytes(file, encoded(page(self.question, self._facts(others), [each.view() for each in shown], diagnoses)))
         return file
+
+    def _facts(self, others: Sequence[Explanation]) -> dict[str, str]:
+        """The head of a page."""
+        about = self.about
+        return {
+            "picture" if len(about.pictures) == 1 else "pictures": ", ".join(about.pictures),
+            "sound" if len(about.sounds) == 1 else "sounds": ", ".join(about.sounds),
+            "model": about.model,
+            "methods" if others else "method": ", ".join(each.method for each in (self, *others)),
+            "date": about.date,
+            "command": about.command,
+        }
+
+    def _medium(self, spans: Sequence[Span]) -> MediumView:
+        """A picture or a sound of the view, by its spans."""
+        kind, number = spans[0].kind, spans[0].source
+        names = self.about.pictures if kind == "image" else self.about.sounds
+        name = names[number] if number < len(names) else f"{NOUNS[kind][0]} {number + 1}"
+        if kind == "image" and number < len(self.pictures):
+            return picture_view(self.pictures[number], name)
+        if kind == "audio" and number < len(self.sounds):
+            return sound_view(self.sounds[number], name, sum(len(span) * (span.seconds or 0) for span in spans) or None)
+        return MediumView(kind=kind, name=name, problem=f"The {NOUNS[kind][0]} is not at hand.")
+
+    def _cautions(self) -> list[str]:
+        """What the reader of a page must know: the warnings, and what the marks of this model are worth."""
+        ranked = any(word.rank is not None for word in self.words)
+        judged = any(word.p_unsupported is not None for word in self.words)
+        outside = self.answer.calibrated_for_input is False
+        if ranked and not judged and not outside:
+            return [*self.warnings, UNCALIBRATED]
+        return [*self.warnings, *([OUTSIDE] if outside and not self.warnings else [])]
 
     def _panels(self) -> Iterator[figures.Panel]:
         panels = [*self._picture_panels(), *self._sound_panels()]
         yield from panels or [figures.plain([figures.WordMap(word) for word in self.words])]
+        yield from self._diagnosis()
+
+    def _diagnosis(self) -> Iterator[figures.Panel]:
         if self.focus:
             yield figures.diagnosis([word.text.strip() for word in self.words], self.focus)
 
@@ -110,7 +202,8 @@ class Explanation:
             intervals = [entry.word.seconds[number] for entry in rows if entry.map is not None]
             yield figures.sound(rows, span.seconds or 0.0, intervals)
 
-    def _word(self, word: str | int | Word) -> Word:
+    def word(self, word: str | int | Word) -> Word:
+        """A word of the answer, by its name, its index or itself. Raises `PromptError` where there is none."""
         if isinstance(word, Word):
             return word
         if isinstance(word, int) and -len(self.words) <= word < len(self.words):
@@ -124,7 +217,7 @@ class Explanation:
         return f"<Explanation of {self.text!r}, {len(self.words)} words>"
 
     def _repr_html_(self) -> str:
-        return words_html(self.words, self.text)
+        return piece([self.view()], words_html(self.words, self.text))
 
 
 def explain(
@@ -148,11 +241,14 @@ def explain(
     logits_processors: Sequence[LogitsProcessor] = (),
     diagnose: bool = False,
     check_input: bool = False,
+    prefixes: Prefixes | None = None,
+    contrast: str | None = None,
 ) -> Explanation:
     """Generate an answer and explain it; options as for `stream_generate`.
 
     diagnose: D-LEAF's diagnostics of each word, by one more pass. check_input: warn where the answer to a blank
-    picture or sound is the same, by one more prefill. Raises `PromptError` for a prompt without picture or sound.
+    picture or sound is the same, by one more prefill. contrast: a word; what speaks for each word of the answer and
+    against this one in its place, by one more pass. Raises `PromptError` for a prompt without picture or sound.
     """
     notices: list[str] = []
     pictures, sounds = open_images(image, notices.append), open_sounds(audio, notices.append)
@@ -175,6 +271,7 @@ def explain(
         logits_processors=logits_processors,
         relevance=True,
         notice=notices.append,
+        prefixes=prefixes,
     )
     explanation = explained(
         responses,
@@ -183,8 +280,11 @@ def explain(
         question=prompt if isinstance(prompt, str) else "",
         method=method if isinstance(method, str) else chosen.name,
         pictures=pictures,
+        sounds=sounds,
+        about=About(pictures=names(image, pictures), sounds=names(audio, sounds)),
         diagnose=diagnose,
         check_input=check_input,
+        contrast=contrast,
     )
     explanation.warnings[:0] = notices
     return explanation
@@ -198,8 +298,11 @@ def explained(
     question: str = "",
     method: str = "",
     pictures: Sequence[Image.Image] = (),
+    sounds: Sequence[Sound] = (),
+    about: About | None = None,
     diagnose: bool = False,
     check_input: bool = False,
+    contrast: str | None = None,
 ) -> Explanation:
     """The explanation of responses to a prompt that keep their relevance. See `explain`."""
     spans = model.spans(prompt)
@@ -216,9 +319,25 @@ def explained(
         answer=answer,
         spans=spans,
         pictures=pictures,
+        sounds=sounds,
         focus=by_word,
+        contrasts=() if contrast is None else contrasts(model, prompt, answer.words, contrast),
         warnings=[*answer.notices, *input_warnings(model, prompt, answer, check_input)],
+        about=about or About(),
     )
+
+
+def names(sources: object, media: Sequence[object]) -> list[str]:
+    """What the pictures or sounds of one source or of a list are called; none where one has no name."""
+    each = sources if isinstance(sources, list | tuple) else [sources]
+    named = [short_name(source) for source in each if isinstance(source, str | PathLike)]
+    return named if len(named) == len(media) else []
+
+
+def short_name(source: str | PathLike[str]) -> str:
+    """The name of a file without its folders, or an address without its query."""
+    name = source_name(fspath(source))
+    return name.split("?")[0].split("#")[0] if "://" in name else Path(name).name
 
 
 def input_warnings(model: Model, prompt: Prompt, answer: Answer, check_input: bool = False) -> Iterator[str]:

@@ -19,14 +19,16 @@ from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
+from lime_mlx.methods.base import Rejected
 from lime_mlx.models.base import Model
+from lime_mlx.prefixes import Prefixes
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt
 from lime_mlx.sampling import Sampler, Sampling, check
 from lime_mlx.session import LogitsProcessor, Pick, Session
 from lime_mlx.stopping import AnswerText, loops
 from lime_mlx.support.detector import Detector
-from lime_mlx.support.statistics import from_logits, from_relevance
+from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax
 
 Notice = Callable[[str], None]
 
@@ -36,7 +38,7 @@ class Step:
     """One decoded token.
 
     logits (V,) float32, before processors and sampling; shares and relevance (T,) float32 where computed; trace: what
-    the method recorded, {} where it optimised nothing.
+    the method recorded, {} where it optimised nothing; rejected: the words that it did not take in its place.
     """
 
     token: int
@@ -45,6 +47,7 @@ class Step:
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     trace: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     optimised: bool = False
+    rejected: tuple[Rejected, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def reliance(self) -> float | None:
@@ -106,9 +109,15 @@ def start(
     trace: bool = False,
     reliance: bool = True,
     processors: Sequence[LogitsProcessor] = (),
+    prefixes: Prefixes | None = None,
 ) -> Session:
-    """A session at the end of the prompt."""
-    session = Session.open(model, prompt, processors)
+    """A session at the end of the prompt. prefixes: of the same model, else `PromptError`; see `stream_generate`."""
+    if prefixes is None:
+        session = Session.open(model, prompt, processors)
+    elif prefixes.model is model:
+        session = prefixes.open(prompt, processors)
+    else:
+        raise PromptError("The kept prefixes are those of another model; make a Prefixes of this one.")
     session.want_relevance, session.want_trace = reliance, trace
     return session
 
@@ -152,7 +161,15 @@ def _step(session: Session, forward: Forward) -> Step:
         number = len(session.generated) + 1
         raise NumericalError(f"The logits are not finite at generated token {number}: check the weights.")
     token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
-    return Step(token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised)
+    return Step(
+        token,
+        np.array(forward.logits),
+        token_shares,
+        forward.relevance,
+        forward.trace,
+        forward.optimised,
+        forward.rejected,
+    )
 
 
 def _pick(sampler: Sampler | None) -> Pick:
@@ -217,17 +234,20 @@ def stream_generate(
     logits_processors: Sequence[LogitsProcessor] = (),
     reliance: bool = True,
     relevance: bool = False,
+    logprobs: bool = False,
     measure: bool = False,
     notice: Notice | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Response]:
     """Yield a `Response` for every token, the last with a finish_reason ("stop", "length" or "loop").
 
     image, audio: one source or several, as `open_image` and `open_audio` take them. method: a spec such as
     "lime:steps=3"; None resolves as `resolve_method` says. Sampling: see `lime_mlx.sampling.Sampling`; `sampler` takes
     its place. stop: texts that end the answer and are left out of it. reliance: shares and statistics for every token
-    (one backward pass each); relevance: keep the arrays (T,). measure: time plain decoding at the end, for
-    `Response.cost`. notice: is called with a sentence for the user, about an opened file, a cut answer or the
-    method.
+    (one backward pass each); relevance: keep the arrays (T,). logprobs: keep those of every place, (V,). measure: time
+    plain decoding at the end, for `Response.cost`. notice: is called with a sentence for the user, about an opened
+    file, a cut answer or the method. prefixes: what is kept of earlier prompts; what this one has in common with them
+    is not computed again, and the answer is the same.
     """
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
@@ -246,6 +266,7 @@ def stream_generate(
         opened,
         reliance=reliance or relevance,
         processors=[*sampling.processors(), *logits_processors],
+        prefixes=prefixes,
     )
     picker = sampler or sampling.sampler(model.language_model.config.vocab_size)
     if measure:
@@ -272,7 +293,11 @@ def stream_generate(
             statistics=_statistics(session, step),
             ask=ask,
             optimised=step.optimised,
+            logprobs=log_softmax(step.logits) if logprobs else None,
+            questions=sum(margin is not None for margin in session.margins.values()),
+            rejected=step.rejected,
             prompt_tokens=len(opened),
+            cached_tokens=session.reused,
             prompt_tps=clock.prompt_tps(len(opened)),
             generation_tokens=count,
             generation_tps=clock.generation_tps(count),
@@ -312,6 +337,7 @@ def generate(
     relevance: bool = False,
     measure: bool = False,
     notice: Notice | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Answer:
     """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out.
 
@@ -344,6 +370,7 @@ def generate(
         relevance=relevance,
         measure=measure,
         notice=keep,
+        prefixes=prefixes,
     )
     answer = collect(responses, model, opened)
     for sentence in answer.notices:

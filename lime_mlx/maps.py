@@ -9,6 +9,9 @@ from lime_mlx.errors import PromptError
 from lime_mlx.prompt import Grid, Span
 
 FINEST = 1024
+# The thirds of a picture, and the share of the relevance that names one of them.
+ROWS, COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
+HALF = 0.5
 
 
 def picture_map(relevance: ArrayLike, spans: Sequence[Span]) -> NDArray[np.float32]:
@@ -31,6 +34,36 @@ def picture_map(relevance: ArrayLike, spans: Sequence[Span]) -> NDArray[np.float
         down, across = _spread(grid.rows, top, bottom, rows), _spread(grid.columns, left, right, columns)
         canvas += down.T @ _laid(values, span, grid) @ across
     return canvas.astype(np.float32)
+
+
+def coarse(relevance: ArrayLike, side: int) -> NDArray[np.float32]:
+    """A map (rows, columns) with at most `side` cells along each side; it sums to the same."""
+    values = np.asarray(relevance, dtype=np.float64)
+    down, across = (_spread(count, 0, 1, min(count, side)) for count in values.shape)
+    smaller: NDArray[np.float32] = (down.T @ values @ across).astype(np.float32)
+    return smaller
+
+
+def where(relevance: ArrayLike) -> str:
+    """In words, where on a picture the positive relevance of a map (rows, columns) lies.
+
+    It names the third of the height and of the width, or one of the two, that holds at least half of it.
+    """
+    values = np.maximum(np.asarray(relevance, dtype=np.float64), 0)
+    if not values.sum() > 0:
+        return "nowhere"
+    down, across = (_spread(count, 0, 1, 3) for count in values.shape)
+    thirds = down.T @ (values / values.sum()) @ across
+    row, column = divmod(int(thirds.argmax()), 3)
+    if thirds[row, column] >= HALF:
+        middle = (row, column) == (1, 1)
+        return "mostly in the middle" if middle else f"mostly {ROWS[row]} {COLUMNS[column]}"
+    rows, columns = thirds.sum(axis=1), thirds.sum(axis=0)
+    if max(rows.max(), columns.max()) < HALF:
+        return "spread over the picture"
+    if rows.max() >= columns.max():
+        return f"mostly in the {ROWS[int(rows.argmax())]} third"
+    return f"mostly in the {COLUMNS[int(columns.argmax())]} third"
 
 
 def _laid(values: NDArray[np.generic], span: Span, grid: Grid) -> NDArray[np.float64]:

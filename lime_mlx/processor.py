@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
 import jinja2
@@ -14,13 +14,13 @@ from tokenizers.decoders import ByteLevel
 from lime_mlx.errors import PromptError
 from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound
-from lime_mlx.prompt import NOUNS, Chat, Noun, Part, Place, Prompt, Question, Sibling, Turn, YesNo
+from lime_mlx.prompt import NOUNS, Conversation, Noun, Part, Place, Prompt, Question, Sibling, Source, Turn, YesNo
 from lime_mlx.support.content import content_tokens
 from lime_mlx.support.grammars import ENGLISH, Grammar, grammar_of, may_be
 from lime_mlx.support.nouns import agrees, noun_phrase, noun_place, nouns
 from lime_mlx.support.prompted import folded, prompted_tokens, spellings
 
-Source = TypeVar("Source", Image.Image, Sound)
+Opened = TypeVar("Opened", Image.Image, Sound)
 
 
 class Prepared(NamedTuple):
@@ -37,9 +37,10 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedMedia:
-    """The pictures and sounds of one or more prompts, by kind."""
+    """The pictures and sounds of one or more prompts, by kind: together, and each alone."""
 
     kinds: Mapping[str, Prepared]
+    sources: Mapping[str, Sequence[Source]] = field(default_factory=dict)
 
     @cached_property
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -55,7 +56,7 @@ class PreparedMedia:
 
 
 @dataclass(frozen=True)
-class Medium(Generic[Source]):
+class Medium(Generic[Opened]):
     """How a family takes pictures ("image") or sounds ("audio").
 
     token: id of the placeholder that the chat template writes.
@@ -63,7 +64,7 @@ class Medium(Generic[Source]):
 
     kind: str
     token: int
-    prepare: Callable[[Sequence[Source]], Prepared]
+    prepare: Callable[[Sequence[Opened]], Prepared]
 
 
 AnyMedium = Medium[Image.Image] | Medium[Sound]
@@ -161,7 +162,8 @@ class Processor:
     ) -> Prompt:
         """One user message, in the model's chat template, with pictures and sounds before the text.
 
-        history: the earlier turns of the chat; the pictures and sounds then stand before the first text of the user.
+        history: the earlier turns of the chat. Each text of the user shows the pictures and sounds that its turn names,
+        see `lime_mlx.prompt.Turn`; `images` and `audio` are those of the whole chat, the oldest first.
         A text that holds a placeholder itself, once for each picture or sound, says where these stand.
         Raises `PromptError` when the text is empty or does not fit the media, or these do not fit the model.
         """
@@ -176,10 +178,13 @@ class Processor:
         history: Sequence[Turn] = (),
     ) -> list[Prompt]:
         """A prompt of each text about the same pictures and sounds, which are prepared once. As `prompt` otherwise."""
-        if not all(isinstance(text, str) for text in texts):
-            raise PromptError("The prompt must be text, or a Prompt for the functions that take one.")
-        if not all(text.strip() for text in texts):
-            raise PromptError("The prompt is empty: say what the model should do.")
+        for text in texts:
+            check_text(text)
+        media = self.prepare(images, audio)
+        return [self.assemble(Conversation(text, system, tuple(history)), media) for text in texts]
+
+    def prepare(self, images: Sequence[Image.Image] = (), audio: Sequence[Sound] = ()) -> "PreparedMedia":
+        """Pictures and sounds as the model takes them. Raises `PromptError` where it does not take them."""
         given = {kind: sources for kind, sources in (("image", images), ("audio", audio)) if len(sources)}
         if not isinstance(images, Sequence) or not all(isinstance(image, Image.Image) for image in images):
             raise PromptError("`images` takes a list of opened pictures (PIL); `generate` opens files itself.")
@@ -188,21 +193,25 @@ class Processor:
                 taken = " and ".join(NOUNS[kind][1] for kind in self._media)
                 reads = f"takes {taken}, but no {NOUNS[kind][1]}" if taken else "reads text only"
                 raise PromptError(f"This model {reads}; leave the {NOUNS[kind][0]} out, or choose another model.")
-        prepared = {}
+        prepared, alone = {}, {}
         for kind, sources in given.items():
             prepare = cast(Callable[[Sequence[object]], Prepared], self._media[kind].prepare)
-            prepared[kind] = prepare(sources)
-        media = PreparedMedia(prepared)
-        return [self.assemble(Chat(text, system, tuple(history)), media) for text in texts]
+            prepared[kind] = together = prepare(sources)
+            if len(sources) == 1:
+                alone[kind] = [Source(partial(dict, together.arrays))]
+            else:
+                alone[kind] = [Source(partial(_arrays, prepare, source)) for source in sources]
+        return PreparedMedia(prepared, alone)
 
-    def assemble(self, chat: Chat, media: "PreparedMedia") -> Prompt:
-        """The prompt of a chat about pictures and sounds that are prepared."""
+    def assemble(self, chat: Conversation, media: "PreparedMedia") -> Prompt:
+        """The prompt of a chat about pictures and sounds that are prepared. Raises `PromptError` as `prompt`."""
         counts = {kind: media.count(kind) for kind in self._media}
         rendered = self._render(chat, counts)
         for kind, prepared in media.kinds.items():
             rendered = _expand(rendered, self._token(kind), prepared.placeholders)
         ids = np.array(self._encode(rendered), dtype=np.int32)
-        return Prompt(ids, media.arrays, language=PromptLanguage(self, chat, media, ids), parts=media.parts)
+        language = PromptLanguage(self, chat, media, ids)
+        return Prompt(ids, media.arrays, language=language, parts=media.parts, sources=media.sources)
 
     @property
     def takes(self) -> frozenset[str]:
@@ -267,24 +276,21 @@ class Processor:
         (token,) = self.tokenizer.convert_ids_to_tokens([self._media[kind].token])
         return token or ""
 
-    def _render(self, chat: Chat, counts: Mapping[str, int]) -> str:
+    def _render(self, chat: Conversation, counts: Mapping[str, int]) -> str:
         """The chat in its template: messages as lists of parts, or as strings where the template wants that."""
         if self._template is None:
             raise PromptError("This model has no chat template; give a Prompt of token ids instead of text.")
-        parts: list[Json] = []
-        string = ""
+        written = {kind: sum(text.count(self._token(kind)) for text in chat.users) for kind in counts}
         for kind, count in counts.items():
-            token = self._token(kind)
-            written = sum(text.count(token) for text in chat.users)
-            if written not in (0, count):
+            if written[kind] not in (0, count):
                 raise PromptError(
-                    f"The prompt says {token} {written} times, but the number of {NOUNS[kind][1]} is {count}; "
-                    f"leave it out, or write it once for each {NOUNS[kind][0]}."
+                    f"The prompt says {self._token(kind)} {written[kind]} times, but the number of {NOUNS[kind][1]} is "
+                    f"{count}; leave it out, or write it once for each {NOUNS[kind][0]}."
                 )
-            if not written:
-                parts += [{"type": kind}] * count
-                string += f"{token}\n" * count
-        forms = [chat.messages(lambda text: [{"type": "text", "text": text}], parts), chat.messages(str, string)]
+        shown = [[kind for kind in kinds if not written[kind]] for kinds in chat.shown(counts)]
+        parts: list[list[Json]] = [[{"type": kind} for kind in kinds] for kinds in shown]
+        strings = ["".join(f"{self._token(kind)}\n" for kind in kinds) for kinds in shown]
+        forms = [chat.messages(lambda text: [{"type": "text", "text": text}], parts), chat.messages(str, strings)]
         problems = []
         for messages in forms if self._media else reversed(forms):
             try:
@@ -307,7 +313,7 @@ class Processor:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PromptError(f"The chat template of this model cannot be used: {reason}") from error
 
-    def _lost(self, rendered: str, chat: Chat, counts: Mapping[str, int]) -> str | None:
+    def _lost(self, rendered: str, chat: Conversation, counts: Mapping[str, int]) -> str | None:
         """What the template left out, or printed as Python or JSON, if anything."""
         around = rendered
         for text in chat.texts:
@@ -337,7 +343,7 @@ class PromptLanguage:
     def __init__(
         self,
         processor: Processor,
-        chat: Chat,
+        chat: Conversation,
         media: PreparedMedia,
         ids: NDArray[np.int32],
     ) -> None:
@@ -414,12 +420,25 @@ class PromptLanguage:
         return Question(*self.sibling(text), self.yes_no)
 
     def sibling(self, text: str) -> Sibling:
-        prompt = self._processor.assemble(Chat(text, self._chat.system), self._media)
+        prompt = self._processor.assemble(Conversation(text, self._chat.system), self._media)
         length = min(len(self._ids), len(prompt)) - 1
         differs = np.flatnonzero(self._ids[:length] != prompt.input_ids[:length])
         shared = int(differs[0]) if differs.size else length
         rest = {*self._ids[shared:].tolist(), *prompt.input_ids[shared:].tolist()}
         return Sibling(prompt, 0 if rest & self._processor.placeholders else shared)
+
+
+def check_text(text: object) -> None:
+    """Raises `PromptError` for what is no text, or empty."""
+    if not isinstance(text, str):
+        raise PromptError("The prompt must be text, or a Prompt for the functions that take one.")
+    if not text.strip():
+        raise PromptError("The prompt is empty: say what the model should do.")
+
+
+def _arrays(prepare: Callable[[Sequence[object]], Prepared], source: object) -> Mapping[str, NDArray[np.generic]]:
+    """The media arrays of one source alone."""
+    return prepare([source]).arrays
 
 
 def _expand(rendered: str, token: str, placeholders: Sequence[int | str]) -> str:

@@ -1,8 +1,11 @@
 """What a model is asked: token ids, media inputs, and which positions came from where."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from functools import cached_property
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +14,7 @@ from lime_mlx.errors import PromptError
 from lime_mlx.files import Json
 
 MODALITIES = ("image", "audio")
+NOUNS = {"image": ("picture", "pictures"), "audio": ("sound", "sounds")}
 # The content of a message of a chat: its text, or a list of parts.
 Content = TypeVar("Content", str, list[Json])
 # Left, top, right and bottom of a part of a picture, as fractions of its width and height.
@@ -80,15 +84,24 @@ class Span:
 
 
 class Turn(NamedTuple):
-    """An earlier question of a chat and the model's answer to it."""
+    """An earlier question of a conversation and the model's answer to it.
+
+    media: the kinds of the pictures and sounds that came with the question, in their order, as ("image", "image");
+    None where that is not known.
+    """
 
     user: str
     assistant: str
+    media: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Chat:
-    """What is said to a model: the newest text of the user, a system prompt, and the earlier turns."""
+class Conversation:
+    """What is said to a model: the newest text of the user, a system prompt, and the earlier turns.
+
+    Each turn shows its pictures and sounds, and the newest text shows those that are left. Where no turn knows which
+    were shown, the first text of the user shows all.
+    """
 
     text: str
     system: str | None = None
@@ -104,15 +117,30 @@ class Chat:
         """All texts."""
         return [*filter(None, [self.system]), *self.users, *(turn.assistant for turn in self.history)]
 
-    def messages(self, content: Callable[[str], Content], media: Content) -> list[Json]:
-        """Messages as chat templates take them, with `media` in front of the first text of the user."""
+    def shown(self, counts: Mapping[str, int]) -> list[list[str]]:
+        """The kinds of what each text of the user shows, the oldest first, of so many pictures and sounds.
+
+        Raises `PromptError` where the turns show more than there are.
+        """
+        if all(turn.media is None for turn in self.history):
+            return [[kind for kind, count in counts.items() for _ in range(count)], *([] for _ in self.history)]
+        turns = [list(turn.media or ()) for turn in self.history]
+        earlier = Counter(kind for kinds in turns for kind in kinds)
+        for kind, count in earlier.items():
+            if count > counts.get(kind, 0):
+                nouns = NOUNS[kind][1] if kind in NOUNS else kind
+                raise PromptError(
+                    f"The turns show {count} {nouns}, but there are {counts.get(kind, 0)}; give them all."
+                )
+        return [*turns, [kind for kind, count in counts.items() for _ in range(count - earlier[kind])]]
+
+    def messages(self, content: Callable[[str], Content], media: Sequence[Content]) -> list[Json]:
+        """Messages as chat templates take them, with `media` in front of each text of the user, the oldest first."""
         messages: list[Json] = [{"role": "system", "content": content(self.system)}] if self.system else []
-        for turn in self.history:
-            messages.append({"role": "user", "content": content(turn.user)})
+        for turn, shown in zip(self.history, media, strict=False):
+            messages.append({"role": "user", "content": shown + content(turn.user)})
             messages.append({"role": "assistant", "content": content(turn.assistant)})
-        messages.append({"role": "user", "content": content(self.text)})
-        first = messages[1 if self.system else 0]
-        first["content"] = media + first["content"]
+        messages.append({"role": "user", "content": media[-1] + content(self.text)})
         return messages
 
 
@@ -245,13 +273,40 @@ class Language(Protocol):
         ...
 
 
+class Source:
+    """One picture or sound of a prompt, alone. prepare: gives its media arrays; is called when they are needed."""
+
+    def __init__(self, prepare: Callable[[], Mapping[str, object]]) -> None:
+        self._prepare = prepare
+
+    @cached_property
+    def arrays(self) -> Mapping[str, object]:
+        """The media arrays that a prompt of this source alone has."""
+        return self._prepare()
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A sha256 of the arrays: of the pixels or the mel frames as the model gets them, with their sizes."""
+        return digest(self.arrays)
+
+
+def digest(arrays: Mapping[str, object]) -> bytes:
+    """A sha256 of the names, types, shapes and values of arrays."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(cast(ArrayLike, arrays[name]))
+        total.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        total.update(array.data)
+    return total.digest()
+
+
 @dataclass(frozen=True, init=False, eq=False)
 class Prompt:
     """Token ids (T,), media arrays under the names and layouts of the transformers processors, and spans.
 
     `spans` None means: computed by the model from its config's token ids. language: what a processor knows of the text;
     None for token ids alone. parts: from a processor, what the placeholders of each kind stand for, in their order.
-    Raises `PromptError` when empty.
+    sources: from a processor, each picture and sound alone, by kind. Raises `PromptError` when empty.
     """
 
     input_ids: NDArray[np.int32]
@@ -259,6 +314,7 @@ class Prompt:
     spans: Sequence[Span] | None
     language: Language | None
     parts: Mapping[str, Sequence[Part]]
+    sources: Mapping[str, Sequence[Source]]
 
     def __init__(
         self,
@@ -267,6 +323,7 @@ class Prompt:
         spans: Sequence[Span] | None = None,
         language: Language | None = None,
         parts: Mapping[str, Sequence[Part]] | None = None,
+        sources: Mapping[str, Sequence[Source]] | None = None,
     ) -> None:
         ids = np.asarray(input_ids)
         if ids.ndim == 2 and ids.shape[0] == 1:
@@ -281,9 +338,19 @@ class Prompt:
         object.__setattr__(self, "spans", spans)
         object.__setattr__(self, "language", language)
         object.__setattr__(self, "parts", {} if parts is None else parts)
+        object.__setattr__(self, "sources", {} if sources is None else sources)
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @cached_property
+    def whole(self) -> Source:
+        """All media as one source, for a prompt that no processor made."""
+        return Source(lambda: self.media)
+
+    def each(self, kind: str) -> Sequence[Source]:
+        """Each picture or sound; all together as one where no processor told them apart."""
+        return self.sources.get(kind) or [self.whole]
 
 
 def runs(ids: NDArray[np.int32], token: int, kind: str) -> tuple[Span, ...]:
@@ -316,6 +383,3 @@ def modality_mask(spans: Sequence[Span], length: int) -> NDArray[np.bool_]:
     for span in spans:
         mask[span.start : span.stop] = True
     return mask
-
-
-NOUNS = {"image": ("picture", "pictures"), "audio": ("sound", "sounds")}

@@ -18,7 +18,7 @@ from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache, overlays
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached, cached_each
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
-from lime_mlx.models.base import Model
+from lime_mlx.models.base import Features, Model, encoded
 from lime_mlx.models.decoder import Decoder
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.prompt import Noun, Prompt
@@ -52,8 +52,9 @@ class Session:
     from logits to the scores that a token is picked by. observers: of some layers; each gets the attention weights
     (1, K, G, 1, T) of the newest position. hidden_observers: of some layers; each gets the hidden state (1, 1, D) after
     its layer. state: what methods keep, by their names. pick: how a token is picked by its scores; greedy: always
-    the best one. margins: of the
-    questions that the model was asked about this prompt, see `lime_mlx.asking`.
+    the best one. margins: of the questions that the model was asked about this prompt, see `lime_mlx.asking`. reused:
+    how many positions of the prompt were not computed for this session, see `lime_mlx.prefixes`. features: of the
+    pictures and sounds. opener: opens sessions of other prompts, where `Session.open` is not meant; see `beside`.
 
     To intervene in decoding, subclass `Method`: its `step` may observe, change the cache (`cache.overwrite`), edit
     attention weights (`extend`, `relevance`), try a branch (`fork`) or go back (`rewind`).
@@ -74,6 +75,9 @@ class Session:
     margins: dict[Noun, float | None] = field(default_factory=dict)
     greedy: bool = True
     judging: bool = False
+    reused: int = 0
+    features: Features = field(default_factory=dict)
+    opener: Callable[[Prompt], Session] | None = None
 
     def __post_init__(self) -> None:
         self.modalities: Mapping[str, NDArray[np.bool_]] = self.model.modalities(self.prompt)
@@ -83,9 +87,16 @@ class Session:
         self._blends: list[Scoring] = []
 
     @classmethod
-    def open(cls, model: Model, prompt: Prompt, processors: Sequence[LogitsProcessor] = ()) -> Session:
+    def open(
+        cls,
+        model: Model,
+        prompt: Prompt,
+        processors: Sequence[LogitsProcessor] = (),
+        features: Callable[[], Features] | None = None,
+    ) -> Session:
         """A session at the end of the prompt.
 
+        features: gives those of the pictures and sounds, where the towers need not compute them again.
         Raises `PromptError` for a prompt that is longer than the model's context, or does not fit the model, and
         `NumericalError` when its embeddings are not finite.
         """
@@ -95,10 +106,17 @@ class Session:
                 f"The prompt has {len(prompt):,} tokens, but the context of this model holds {context:,}: "
                 "shorten the text, or give fewer or smaller pictures or sounds."
             )
-        embeds, positions = model.inputs(prompt)
+        computed = encoded(prompt, model) if features is None else features()
+        embeds, positions = model.inputs(prompt, computed)
         if not mx.isfinite(embeds).all().item():
             raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
-        return cls(model, prompt, embeds, positions, processors)
+        return cls(model, prompt, embeds, positions, processors, features=computed)
+
+    def beside(self, prompt: Prompt) -> Session:
+        """A session of another prompt about the same pictures and sounds, whose features are not computed again."""
+        if self.opener is not None:
+            return self.opener(prompt)
+        return Session.open(self.model, prompt, features=lambda: self.features)
 
     def branch(self, prompt: Prompt, shared: int | None = None) -> Session:
         """A session of another prompt that begins with the same tokens and media, and continues with text only.
@@ -109,7 +127,8 @@ class Session:
         common = self.cache.offset if shared is None else min(shared, self.cache.offset)
         rest = self.decoder.embed(self.model.ids(prompt))[:, common:]
         embeds = mx.concatenate([self.embeds[:, :common], rest], axis=1)
-        session = Session(self.model, prompt, embeds, self.positions.beginning(common))
+        session = Session(self.model, prompt, embeds, self.positions.beginning(common), features=self.features)
+        session.opener = self.opener
         session.want_relevance = self.want_relevance
         session.cache = self.cache.copy(common)
         return session
@@ -119,6 +138,7 @@ class Session:
         session = Session(self.model, self.prompt, self.embeds, self.positions, self.processors)
         session.want_relevance, session.want_trace = self.want_relevance, self.want_trace
         session.pick, session.greedy, session.margins = self.pick, self.greedy, self.margins
+        session.features, session.opener = self.features, self.opener
         session.tokens = list(self.tokens)
         session.cache = self.cache.copy()
         session.state = {name: state.fork() for name, state in self.state.items()}
@@ -207,11 +227,24 @@ class Session:
         self.tokens.append(token)
         self.embeds = mx.concatenate([self.embeds, self.decoder.embed(mx.array([token]))], axis=1)
 
+    @cached_property
+    def media_ends(self) -> list[int]:
+        """Behind which position each picture or sound of the prompt ends."""
+        spans = self.model.spans(self.prompt)
+        return sorted({(span.kind, span.source): span.stop for span in spans}.values())
+
+    def border(self, start: int) -> int:
+        """Where the chunk of the prefill that begins at `start` ends: behind the next picture or sound, if it is near.
+
+        Prompts that begin alike are cut alike, so that what was computed for one serves the other to the last bit.
+        """
+        return self.positions.cut(min([start + PREFILL, *(end for end in self.media_ends if end > start)]))
+
     def prefill(self, end: int | None = None) -> None:
         """Run what the cache lacks, up to but without position `end`; by default the newest."""
         end = self.embeds.shape[1] - 1 if end is None else end
         while (start := self.cache.offset) < end:
-            stop = self.positions.cut(min(start + PREFILL, end))
+            stop = min(self.border(start), self.positions.cut(end))
             if end < stop == self.embeds.shape[1]:
                 raise PromptError("The prompt ends with a picture; say something after it.")
             self.decoder(self.embeds[:, start:stop], self.cache.layers, start, positions=self.positions)
@@ -223,13 +256,16 @@ class Session:
         Layers in `edits` make their attention weights by them; the others keep the fused attention. What the cache
         lacks before the newest position is run first; an entry that it has of the newest position is replaced.
         """
-        self._reach_newest()
         watched = self._edits_with_observers(edits)
+        if watched or self.hidden_observers:
+            self._reach_newest()
+        else:
+            self._reach_last_chunk()
         memory: list[Memory] = [
             Edited(layer, watched[i]) if i in watched else layer for i, layer in enumerate(self.cache.layers)
         ]
-        start = self.cache.offset
-        hidden = self.decoder(self.newest, memory, start, positions=self.positions, observers=self.hidden_observers)
+        start, observers = self.cache.offset, self.hidden_observers
+        hidden = self.decoder(self.embeds[:, start:], memory, start, positions=self.positions, observers=observers)
         return self.decoder.head(hidden[0, -1])
 
     def likely(self) -> int:
@@ -281,6 +317,13 @@ class Session:
         """The cache then holds every position but the newest."""
         self.prefill()
         self.cache.trim(self.cache.offset - (self.embeds.shape[1] - 1))
+
+    def _reach_last_chunk(self) -> None:
+        """The cache then lacks no more than one forward does: the newest position, and a part of a chunk before it."""
+        last = self.embeds.shape[1] - 1
+        self.cache.trim(max(0, self.cache.offset - last))
+        while (stop := self.border(self.cache.offset)) <= last:
+            self.prefill(stop)
 
     def scores(self, logits: mx.array) -> mx.array:
         """What a token is picked by, (V,), from logits (V,): blends first, then the processors."""

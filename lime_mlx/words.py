@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.lrp.relevance import Shares
+from lime_mlx.methods.base import Rejected
 from lime_mlx.prompt import Language, Noun, Span
 from lime_mlx.support.detector import Detector
 
@@ -37,7 +38,8 @@ class Token:
 
     shares: where it came from; relevance (T,) float32 of the positions before it; statistics: those of a content token
     that the detector reads. ends: it ended the answer and is no part of it. Each is None where it was not asked for.
-    ask: asks the model back about its prompt, where that is possible.
+    rejected: the words that the method did not take in its place. ask: asks the model back about its prompt, where that
+    is possible.
     """
 
     text: str
@@ -46,6 +48,7 @@ class Token:
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     statistics: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     ends: bool = False
+    rejected: tuple[Rejected, ...] = field(default=(), compare=False, repr=False)
     ask: Ask | None = field(default=None, compare=False, repr=False)
 
 
@@ -61,6 +64,7 @@ class Word:
     its tokens, at the positions that the first of them saw. statistics: of its first content token, or of
     that of the last word of its name, and the margin where the model was asked back. noun: the name of
     the thing that the word is a part of, where the words before it tell; all words of a name have one verdict.
+    rejected: the words that the method did not take in the place of its tokens.
     """
 
     text: str
@@ -73,6 +77,7 @@ class Word:
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     statistics: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
     noun: Noun | None = field(default=None, compare=False, repr=False)
+    rejected: tuple[Rejected, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -274,6 +279,7 @@ def _merged(group: Sequence[Token], sounds: Sequence[Span]) -> Word:
         shares=mean_shares(counting) or mean_shares(token.shares for token in tokens),
         relevance=relevance,
         statistics=statistics,
+        rejected=tuple(each for token in group for each in token.rejected),
     )
     if statistics is None:
         return word

@@ -85,6 +85,26 @@ def test_streaming_says_what_the_whole_answer_says(demo):
     assert "".join(pieces).strip() == generate(model, processor, prompt, method="choose", max_tokens=32).text
 
 
+def test_it_says_what_it_did_not_take(demo):
+    """Words carry what stood in their place and was flagged or named before; plain decoding rejects nothing."""
+    _, model, processor = demo
+    threshold, replaced = Detector.from_config(model.config).threshold, 0
+    for seed in SEEDS:
+        prompt = asked(demo, seed)
+        plain, chosen = (generate(model, processor, prompt, method=spec, max_tokens=32) for spec in ("none", "choose"))
+        assert not any(word.rejected for word in plain.words)
+        rejected = [each for word in chosen.words for each in word.rejected]
+        assert all(each.repeated or each.p_unsupported >= threshold for each in rejected)
+        # The answers part before the first flagged word of plain decoding, or at it; choose rejected that word.
+        flagged = next((index for index, word in enumerate(plain.words) if word.flagged), None)
+        if flagged is not None:
+            assert plain.words[flagged].name in {each.text for each in rejected}
+            replaced += 1
+        if replaced == 2:
+            break
+    assert replaced
+
+
 def test_reliance_is_that_of_the_token_that_was_chosen(demo):
     _, model, processor = demo
     prompt = asked(demo, SEEDS[0])

@@ -4,6 +4,7 @@
 """
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -217,6 +218,45 @@ def fenced(kind: str) -> str:
     return re.search(rf"^```{kind}\n(.*?)^```", read("CONTRIBUTING.md"), re.DOTALL | re.MULTILINE)[1]
 
 
+def field_tables() -> str:
+    """What docs/server.md says of the fields that the server ignores or refuses."""
+    from lime_mlx.server.fields import CHAT, RESPONSES
+
+    ignored, refused = CHAT.ignored | RESPONSES.ignored, dict(CHAT.refused)
+    for name, (values, reason) in RESPONSES.refused.items():
+        refused[name] = (
+            [*refused.get(name, ([], ""))[0], *(v for v in values if v not in refused.get(name, ([],))[0])],
+            reason,
+        )
+    lines = ["Ignored:", "", "| Field | Why it does not matter |", "|---|---|"]
+    lines += [f"| `{name}` | {reason} |" for name, reason in sorted(ignored.items())]
+    lines += ["", "Refused with 400, except for null and the values that ask for what happens anyway:", ""]
+    lines += ["| Field | Not refused | Why |", "|---|---|---|"]
+    for name, (values, reason) in sorted(refused.items()):
+        taken = ", ".join(f"`{json.dumps(value)}`" for value in values if value != 0.0 or isinstance(value, int))
+        lines.append(f"| `{name}` | {taken} | {reason} |")
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+def test_every_field_of_the_server_stands_in_the_docs():
+    text = read("docs/server.md")
+    begin, end = "<!-- fields -->\n", "<!-- end of fields -->"
+    assert text[text.index(begin) + len(begin) : text.index(end)] == field_tables(), "Run tests/test_docs.py --write"
+    pytest.importorskip("pydantic", reason="the server's packages are not installed: pip install 'lime-mlx[server]'")
+    from lime_mlx.server.schema import ChatRequest, ResponsesRequest
+
+    honoured = text[text.index("Honoured:") : text.index(begin)]
+    for name in {*ChatRequest.model_fields, *ResponsesRequest.model_fields}:
+        assert f"`{name}`" in honoured or f"`{name}." in honoured, name
+
+
+def write_fields() -> None:
+    page = ROOT / "docs/server.md"
+    text = page.read_text(encoding="utf-8")
+    begin, end = "<!-- fields -->\n", "<!-- end of fields -->"
+    page.write_text(text[: text.index(begin) + len(begin)] + field_tables() + text[text.index(end) :], encoding="utf-8")
+
+
 def write_fenced(kind: str, text: str) -> None:
     whole = TREE.read_text(encoding="utf-8")
     TREE.write_text(whole.replace(f"```{kind}\n{fenced(kind)}", f"```{kind}\n{text}"), encoding="utf-8")
@@ -252,3 +292,4 @@ if __name__ == "__main__":
     write_help()
     write_tree()
     write_fenced("floors", floors())
+    write_fields()

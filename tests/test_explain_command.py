@@ -1,8 +1,11 @@
 """lime-mlx explain: the table, the JSON, the diagnostics and the files."""
 
 import json
+import re
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from xml.etree import ElementTree
 
 import mlx.core as mx
@@ -88,7 +91,8 @@ def test_files_are_whole_and_say_the_words(kind, ending, media, tmp_path):
     elif ending == "pdf":
         assert content.startswith(b"%PDF") and b"%%EOF" in content[-32:]
     else:
-        assert found["text"] in content.decode() and b"http" not in content and content.count(b"<img") == 2
+        assert found["text"] in content.decode() and content.count(b"<img") == 1
+        assert b"http://" not in content and b"https://" not in content
 
 
 def test_an_svg_has_a_map_for_each_noun_and_every_word(media, tmp_path):
@@ -145,6 +149,9 @@ def test_the_diagnosis_of_a_word_is_the_mean_of_its_tokens(media):
     [
         (["--output", "x.gif"], "must end in one of .png, .svg, .pdf, .html"),
         (["--output", "nowhere/x.png"], "There is no folder nowhere"),
+        (["--contrast", " "], "--contrast ' ' is no word: name one"),
+        (["--output", "x.png", "--open"], "--open shows a page, and x.png is none"),
+        (["--output", "x.svg", "--method", "none", "--method", "lime"], "together on a page only: name a .html file"),
         (["--max-tokens", "0"], "--max-tokens is 0; it must be at least 1"),
         (["--method", "limes"], "Unknown method 'limes'"),
         (["--audio", "x.wav"], "a picture or a sound, not both"),
@@ -156,6 +163,59 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(arguments, problem, media,
     result = explain("--image", media["--image"], *arguments)
     assert result.exit_code == 1 and problem in result.stderr and result.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
+
+
+def views(page: Path) -> list[dict]:
+    return json.loads(re.search(r'class="lime-views">(.*?)</script>', page.read_text("utf-8"))[1])
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[Path]:
+    """The pages that were opened in a browser, of which none is."""
+    pages: list[Path] = []
+    monkeypatch.setattr("webbrowser.open", lambda uri: pages.append(Path(url2pathname(urlsplit(uri).path))) or True)
+    return pages
+
+
+def test_two_methods_stand_on_one_page(media, tmp_path, opened):
+    page, picture = tmp_path / "x.html", media["--image"]
+    both = ("--method", "none", "--method", "lime:steps=2")
+    result = explain(picture, *both, "--output", str(page), "--json", "--open", "--max-tokens", "8")
+    assert result.exit_code == 0 and opened == [page], result.output
+    answers = json.loads(result.stdout)["answers"]
+    assert [answer["method"] for answer in answers] == ["none", "lime:steps=2"]
+    assert [view["title"] for view in views(page)] == ["Method none", "Method lime:steps=2"]
+    assert [view["text"] for view in views(page)] == [answer["text"] for answer in answers]
+    table = explain(picture, *both, "--max-tokens", "4")
+    assert "none:\n" in table.stdout and "lime:steps=2:\n" in table.stdout
+
+
+def test_the_page_says_model_picture_and_command_without_passwords(media, tmp_path):
+    page = tmp_path / "x.html"
+    prompt = "Is https://me:secret@example.com in it?"
+    assert explain(media["--image"], "--output", str(page), "-p", prompt, "--max-tokens", "4").exit_code == 0
+    text = page.read_text("utf-8")
+    assert "<dd>scene.png</dd>" in text and "<dd>demo</dd>" in text
+    assert "lime-mlx explain" in text and "--max-tokens 4" in text
+    command = re.search(r"<dd>(lime-mlx explain.*?)</dd>", text)[1]
+    assert "secret" not in command and "https://example.com" in command
+
+
+def test_open_shows_a_page_without_output(media, opened):
+    result = explain(media["--image"], "--open", "--max-tokens", "4")
+    (page,) = opened
+    assert result.exit_code == 0 and f"Opened {page}" in result.stderr and views(page)[0]["text"]
+    result = CliRunner().invoke(main, ["generate", media["--image"], "--open", "--max-tokens", "4"])
+    assert result.exit_code == 0 and len(opened) == 2
+    (view,) = views(opened[1])
+    assert view["words"][0]["maps"][0]["rows"] > 1 and view["media"][0]["name"] == "scene.png"
+    text = CliRunner().invoke(main, ["generate", "-p", "Hello", "--open"])
+    assert text.exit_code == 1 and "give one" in text.stderr
+
+
+def test_a_contrast_is_a_column(media):
+    table = explain(media["--image"], "--contrast", "cat").stdout
+    assert "logit against cat" in " ".join(table.replace("┃", " ").replace("│", " ").split())
 
 
 def test_without_a_picture_or_matplotlib_it_says_what_to_do(media, tmp_path, monkeypatch):
@@ -197,7 +257,8 @@ def test_a_picture_without_a_known_grid_is_drawn_as_shares_alone(tmp_path):
         pictures=[Image.new("RGB", (8, 8))],
     )
     page = explanation.save(tmp_path / "x.html").read_text()
-    assert "<script>" not in page and "&lt;script&gt;" in page and page.count("<img") == 1
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "\\u003cscript\\u003ealert" in page
+    assert "<b>" not in page and "\\u003cb\\u003e" in page
     with pytest.raises(PromptError, match="no map of picture 0"):
         explanation.map("dog")
     with pytest.raises(PromptError, match="has no word 'cat'; its words are dog, <b>"):

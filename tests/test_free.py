@@ -5,7 +5,7 @@ import pytest
 
 import lime_mlx
 from lime_mlx.cli.scores import text_tables
-from lime_mlx.evaluate.asking import common_length
+from lime_mlx.evaluate.asking import sessions
 from lime_mlx.evaluate.runner import RunConfig, run
 from lime_mlx.evaluate.scorers.free import fault, loops
 from lime_mlx.evaluate.scorers.metrics import MORE, Metric
@@ -161,7 +161,7 @@ def test_answers_with_a_history_are_those_of_the_whole_chat(finished):
     assert told and len(records) == len(items)
     for record in told:
         item = items[record["id"]]
-        assert [[*turn] for turn in item.history] == record["history"]
+        assert [[turn.user, turn.assistant] for turn in item.history] == record["history"]
         prompt = processor.prompt(item.text, **task.opened(None, item.medium), history=item.history)
         stop = frozenset(processor.eos_token_ids)
         answer = steps(Session.open(model, prompt), parse_method("none"), item.max_tokens, stop=stop)
@@ -175,7 +175,8 @@ def test_a_history_leaves_the_picture_in_the_common_prefix():
     media = task.opened(None, "100000")
     prompts = [processor.prompt(item.text, **media, history=item.history) for item in items]
     assert any(item.history for item in items)
-    assert common_length(model, prompts) > np.flatnonzero(model.modality(prompts[0]))[-1]
+    reused = [open_session().reused for open_session in sessions(model, prompts)]
+    assert reused == [0] + [np.flatnonzero(model.modality(prompts[0]))[-1] + 1] * (len(items) - 1)
 
 
 def test_the_figures_of_a_run(finished):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lime_mlx.checkpoint.load import build, load
 from lime_mlx.errors import PromptError
-from lime_mlx.maps import picture_map
+from lime_mlx.maps import coarse, picture_map, where
 from lime_mlx.models.base import Model
 from lime_mlx.prompt import Grid, Part, Prompt, Span, divided
 
@@ -208,3 +208,32 @@ def test_nothing_to_change():
     with pytest.raises(PromptError, match="no picture to change"):
         model.changed(prompt, "image", np.negative)
     assert Model.blanks == {"image": 0.0, "audio": -1.5}
+
+
+def test_a_coarse_map_sums_to_the_same():
+    fine = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32)
+    smaller = coarse(fine, 8)
+    assert smaller.shape == (8, 7) and smaller.dtype == np.float32
+    assert smaller.sum() == pytest.approx(fine.sum(), abs=1e-4)
+    np.testing.assert_allclose(coarse(fine, 50), fine, rtol=1e-6)
+    np.testing.assert_allclose(coarse(np.ones((4, 6)), 2), np.ones((2, 2)) * [[6.0]])
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ([(0, 0)], "mostly upper left"),
+        ([(2, 2)], "mostly lower right"),
+        ([(0, 1)], "mostly upper centre"),
+        ([(1, 1)], "mostly in the middle"),
+        ([(0, 0), (0, 1), (0, 2)], "mostly in the upper third"),
+        ([(0, 2), (1, 2), (2, 2)], "mostly in the right third"),
+        ([(row, column) for row in range(3) for column in range(3)], "spread over the picture"),
+        ([], "nowhere"),
+    ],
+)
+def test_a_map_in_words(cells, words):
+    relevance = np.full((6, 9), -0.5)
+    for row, column in cells:
+        relevance[2 * row : 2 * row + 2, 3 * column : 3 * column + 3] = 1
+    assert where(relevance) == words

@@ -2,17 +2,17 @@
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import mlx.core as mx
-import numpy as np
 
 from lime_mlx.checkpoint.load import load
 from lime_mlx.errors import LimeError
 from lime_mlx.generation import Step, steps
 from lime_mlx.methods import Method
 from lime_mlx.models.base import Model
+from lime_mlx.prefixes import Prefixes
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import NOUNS, Prompt
 from lime_mlx.session import Session
@@ -101,7 +101,7 @@ def _question(item: Item) -> Record:
         "truth": item.truth,
     }
     if item.history:
-        record["history"] = [[*turn] for turn in item.history]
+        record["history"] = [[turn.user, turn.assistant] for turn in item.history]
     return record
 
 
@@ -143,31 +143,13 @@ def answer(
     return {**fields, **costs}
 
 
-def sessions(model: Model, prompts: Sequence[Prompt], shared: bool = True) -> Iterator[SessionFactory]:
+def sessions(model: Model, prompts: Sequence[Prompt], shared: bool = True) -> list[SessionFactory]:
     """For each prompt, what opens a session at its end, as often as it is called.
 
-    shared: prefill the common part of the prompts only once.
+    shared: what the prompts have in common is computed only once.
     """
-    common = common_length(model, prompts) if shared else 0
-    if not common:
-        yield from (partial(Session.open, model, prompt) for prompt in prompts)
-        return
-    opening = Session.open(model, prompts[0])
-    opening.prefill(common)
-    yield from (partial(opening.branch, prompt) for prompt in prompts)
-
-
-def common_length(model: Model, prompts: Sequence[Prompt]) -> int:
-    """How many tokens all prompts begin with; 0 where their pictures or sounds are not among these.
-
-    The newest position of a prompt is never among them, because methods work on it.
-    """
-    shortest = min(len(prompt) for prompt in prompts) - 1
-    rows = np.stack([prompt.input_ids[:shortest] for prompt in prompts])
-    alike = (rows == rows[0]).all(axis=0)
-    common = shortest if alike.all() else int(alike.argmin())
-    media = np.flatnonzero(model.modality(prompts[0]))
-    return common if media.size and media[-1] < common else 0
+    open_session = Prefixes(model).open if shared else partial(Session.open, model)
+    return [partial(open_session, prompt) for prompt in prompts]
 
 
 def reason(error: Exception) -> str:

@@ -165,5 +165,8 @@ def check_ids(spec: str, items: Sequence[Item]) -> None:
 
 def digest(items: Sequence[Item]) -> str:
     """What tells the questions of a task from others; a history counts where there is one."""
-    told = [{key: value for key, value in asdict(item).items() if key != "history" or value} for item in items]
+    told = []
+    for item in items:
+        history = {"history": [turn[:2] for turn in item.history]} if item.history else {}
+        told.append({key: value for key, value in asdict(item).items() if key != "history"} | history)
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ..errors import MediaError
+from .addresses import Private
 from .fetch import read_source, source_name
 from .formats import kind_of, silent_stderr, why_not
 
@@ -61,6 +62,7 @@ def open_audio(
     max_seconds: float = MAX_SECONDS,
     stdin: BinaryIO | None = None,
     notice: Callable[[str], None] | None = None,
+    private: Private = "typed",
 ) -> Sound:
     """Open a sound as mono at `rate` (Hz), the mean of its channels.
 
@@ -72,6 +74,7 @@ def open_audio(
         stdin: the stream that `-` reads; the process's standard input when left out.
         notice: called with one sentence for each thing that the user should know: several channels, a file that is
             cut short or damaged (what is whole of it is used), a header that lies, silence, clipping.
+        private: whether a URL may lead to this machine and its networks, see `addresses`.
 
     Returns:
         A new `Sound`. Samples over full scale are clipped to -1..1.
@@ -87,7 +90,7 @@ def open_audio(
         stream = _from_array(source)
         samples = _read(stream, rate, max_seconds)
     else:
-        data, content_type = read_source(source, stdin=stdin)
+        data, content_type = read_source(source, stdin=stdin, private=private)
         with silent_stderr(), _opened(data, content_type, source_name(source)) as (file, stream):
             samples = _read(stream, rate, max_seconds, file.frames)
     if notice is not None:

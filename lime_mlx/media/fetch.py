@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from ..errors import MediaError
+from .addresses import Private, Reach
 
 # A path, an http(s) URL, "-" for standard input, or the bytes themselves.
 Source = str | os.PathLike[str] | bytes
@@ -36,17 +37,19 @@ def fetch(
     max_bytes: int = MAX_DOWNLOAD_BYTES,
     timeout: float = TIMEOUT,
     max_redirects: int = MAX_REDIRECTS,
+    private: Private = "typed",
 ) -> bytes:
     """Download an http(s) URL.
 
-    `timeout` is in seconds and holds for the whole download, redirects included.
+    `timeout` is in seconds and holds for the whole download, redirects included. `private` says whether addresses of
+    this machine and its networks are read, see `addresses`; the address that was judged is the one connected to.
 
     Raises:
-        MediaError: the URL is not http(s), cannot be reached, answers with an error status, redirects in a
-            loop, more than `max_redirects` times or to another scheme, is larger than `max_bytes`, takes
-            longer than `timeout`, or ends before the length that the server announced.
+        MediaError: the URL is not http(s), leads to an address that `private` forbids, cannot be reached, answers
+            with an error status, redirects in a loop, more than `max_redirects` times or to another scheme, is larger
+            than `max_bytes`, takes longer than `timeout`, or ends before the length that the server announced.
     """
-    return download(url, max_bytes=max_bytes, timeout=timeout, max_redirects=max_redirects)[0]
+    return download(url, max_bytes=max_bytes, timeout=timeout, max_redirects=max_redirects, private=private)[0]
 
 
 def download(
@@ -55,6 +58,7 @@ def download(
     max_bytes: int = MAX_DOWNLOAD_BYTES,
     timeout: float = TIMEOUT,
     max_redirects: int = MAX_REDIRECTS,
+    private: Private = "typed",
 ) -> tuple[bytes, str]:
     """`fetch`, with the content type that the server gave ("" when it gave none)."""
     deadline = time.monotonic() + timeout
@@ -62,7 +66,7 @@ def download(
 
     def work() -> None:
         try:
-            result.set_result(_follow(url, max_bytes, deadline, max_redirects))
+            result.set_result(_follow(url, max_bytes, deadline, max_redirects, private))
         except MediaError as error:
             result.set_exception(error)
 
@@ -75,8 +79,10 @@ def download(
     return result.result(timeout=0)
 
 
-def read_source(source: Source, *, stdin: BinaryIO | None = None) -> tuple[bytes, str]:
+def read_source(source: Source, *, stdin: BinaryIO | None = None, private: Private = "typed") -> tuple[bytes, str]:
     """The bytes of a path, an http(s) URL, `-` (standard input) or bytes, and the content type of a URL ("").
+
+    `private` is as for `fetch`.
 
     Raises:
         MediaError: the source is missing, a directory, not readable, empty or too large, or `fetch` failed.
@@ -87,7 +93,7 @@ def read_source(source: Source, *, stdin: BinaryIO | None = None) -> tuple[bytes
     elif source == "-":
         data = _read_stdin(stdin)
     elif isinstance(source, str) and is_url(source):
-        data, content_type = download(source)
+        data, content_type = download(source, private=private)
     else:
         data = _read_file(source)
     if not data:
@@ -160,15 +166,77 @@ class _KeepRedirects(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
+class _Request(urllib.request.Request):
+    """A request that remembers, when it is sent through a proxy, which host it is for."""
+
+    behind_proxy: str | None = None
+
+    def set_proxy(self, host: str, type: str) -> None:
+        self.behind_proxy = self.host
+        super().set_proxy(host, type)
+
+
+class _Direct(http.client.HTTPConnection):
+    """A connection to the very address that was judged."""
+
+    reach = Reach()
+
+    def connect(self) -> None:
+        self.sock = self.reach.connect(self.host, self.port, self.timeout)
+
+
+class _DirectSecure(http.client.HTTPSConnection, _Direct):
+    """The same under TLS, which HTTPSConnection puts around the socket that `_Direct` opens."""
+
+
+class _Judging(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Judges where each request goes. A proxy of the environment resolves names itself; `never` goes around it."""
+
+    def __init__(self, reach: Reach) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self._open(req, http.client.HTTPConnection, _Direct)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self._open(req, http.client.HTTPSConnection, _DirectSecure)
+
+    def _open(
+        self, req: urllib.request.Request, proxied: type[http.client.HTTPConnection], direct: type[_Direct]
+    ) -> http.client.HTTPResponse:
+        if isinstance(req, _Request) and req.behind_proxy is not None:
+            self.reach.judge_proxied(urlsplit(f"//{req.behind_proxy}").hostname or "")
+            return self.do_open(proxied, req)
+
+        def connection(host: str, **options: Any) -> _Direct:
+            made = direct(host, **options)
+            made.reach = self.reach
+            return made
+
+        return self.do_open(connection, req)
+
+
+def _opener(reach: Reach) -> urllib.request.OpenerDirector:
+    handlers: list[urllib.request.BaseHandler] = [_KeepRedirects(), _Judging(reach)]
+    if reach.private == "never":
+        handlers.append(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(*handlers)
+
+
 def open_url(
-    url: str, deadline: float, max_redirects: int = MAX_REDIRECTS, headers: Mapping[str, str] | None = None
+    url: str,
+    deadline: float,
+    max_redirects: int = MAX_REDIRECTS,
+    headers: Mapping[str, str] | None = None,
+    private: Private = "typed",
 ) -> http.client.HTTPResponse:
     """The answer to a request with `headers`, redirects followed; who asks closes it.
 
     deadline: by `time.monotonic`; what is left of it is also the longest silence while the answer is read.
     Raises `MediaError` as `fetch` does; its cause is the error of the network.
     """
-    opener = urllib.request.build_opener(_KeepRedirects)
+    opener = _opener(Reach(private))
     visited: list[str] = []
     target = url
     while len(visited) <= max_redirects:
@@ -193,18 +261,18 @@ def network_errors(url: str) -> Iterator[None]:
         raise _error(url, _reason(error)) from error
 
 
-def _follow(url: str, max_bytes: int, deadline: float, max_redirects: int) -> tuple[bytes, str]:
-    with open_url(url, deadline, max_redirects) as response, network_errors(url):
+def _follow(url: str, max_bytes: int, deadline: float, max_redirects: int, private: Private) -> tuple[bytes, str]:
+    with open_url(url, deadline, max_redirects, private=private) as response, network_errors(url):
         return _body(response, url, max_bytes, deadline), response.headers.get("Content-Type", "")
 
 
-def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
+def _request(url: str, headers: Mapping[str, str]) -> _Request:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         raise _error(url, "only http and https URLs are read; download it and give its path")
     safe = "%/:=&?~#+!$,;'@()*[]"
     parts = parts._replace(path=quote(parts.path, safe), query=quote(parts.query, safe), fragment="")
-    return urllib.request.Request(urlunsplit(parts), headers={"User-Agent": _user_agent(), **headers})
+    return _Request(urlunsplit(parts), headers={"User-Agent": _user_agent(), **headers})
 
 
 def _body(response: http.client.HTTPResponse, url: str, max_bytes: int, deadline: float) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import MediaError
+from .addresses import Private
 from .fetch import Source, one_line, read_source, source_name
 from .formats import HEIC_BRANDS, kind_of, silent_stderr, why_not
 
@@ -61,6 +62,7 @@ def open_image(
     max_pixels: int = MAX_PIXELS,
     stdin: BinaryIO | None = None,
     notice: Callable[[str], None] | None = None,
+    private: Private = "typed",
 ) -> Image.Image:
     """Open a picture as 8-bit RGB, upright, its transparent parts on white.
 
@@ -70,6 +72,7 @@ def open_image(
         max_pixels: larger pictures are refused by their header, before they are decoded.
         stdin: the stream that `-` reads; the process's standard input when left out.
         notice: called with one sentence when only the first frame or page of several is used.
+        private: whether a URL may lead to this machine and its networks, see `addresses`.
 
     Returns:
         A new PIL image of mode "RGB". 16-bit grey is scaled to 8 bit.
@@ -83,7 +86,7 @@ def open_image(
         name = "the given picture"
     else:
         name = source_name(source)
-        data, content_type = read_source(source, stdin=stdin)
+        data, content_type = read_source(source, stdin=stdin, private=private)
     try:
         with _strict_pillow(max_pixels):
             image = _identify(source, data, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, TypeVar, cast
+from typing import Annotated, ClassVar, NamedTuple, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -22,12 +22,24 @@ from lime_mlx.session import Session
 T = TypeVar("T")
 
 
+class Rejected(NamedTuple):
+    """A word that could have come next, and that a method did not take.
+
+    p_unsupported: the probability, 0 to 1, that it has no support; repeated: the sentence named it before.
+    """
+
+    text: str
+    p_unsupported: float = 0.0
+    repeated: bool = False
+
+
 @dataclass
 class Forward:
     """What a method gives for one token.
 
     logits (V,) float32; relevance (T,) float32 where it was computed; trace: what the method recorded, empty where it
-    optimised nothing; token: the one that the method picked, None where it is picked by the logits.
+    optimised nothing; token: the one that the method picked, None where it is picked by the logits. rejected: the words
+    that it did not take in its place.
     """
 
     logits: mx.array
@@ -35,6 +47,7 @@ class Forward:
     trace: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     optimised: bool = False
     token: int | None = None
+    rejected: tuple[Rejected, ...] = ()
 
 
 class Prepared(ABC):
@@ -121,10 +134,10 @@ class PlainDecoding(Prepared):
         return {}
 
     def step(self, session: Session) -> Forward:
+        if not (session.want_relevance or session.judging):
+            return Forward(session.extend(self.edits(session)))
         session.prefill()
         edits = self.edits(session)
-        if not (session.want_relevance or session.judging):
-            return Forward(session.extend(edits))
         result = session.relevance(edits=edits)
         mx.eval(result.logits, result.target, result.entries)
         # Before the cache grows: what is not computed yet would keep the old buffers.

@@ -26,13 +26,15 @@ CERTAIN = 1e-6
 class Candidate:
     """A token that could come next. p_unsupported is 0 and repeated is False for one that is not judged.
 
-    logp: natural logarithm of its probability. repeated: the sentence named the thing before.
+    logp: natural logarithm of its probability. repeated: the sentence named the thing before. name: the one that it
+    begins, where that was worked out.
     """
 
     token: int
     logp: float
     p_unsupported: float = 0.0
     repeated: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Judge:
                 candidate.logp,
                 self._p_unsupported(statistics[index]) if names.get(index, "named") else 0.0,
                 names.get(index, "").casefold() in said,
+                names.get(index, ""),
             )
             for index, candidate in enumerate(candidates)
         ]

@@ -11,6 +11,7 @@ The question without the answer so far is that of Self-Validation (arXiv 2601.22
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 from warnings import warn
@@ -28,7 +29,7 @@ from lime_mlx.support.detector import Detector
 from lime_mlx.support.grammars import GRAMMARS
 from lime_mlx.support.statistics import log_softmax
 
-from .base import Forward, Prepared, Wrapper
+from .base import Forward, Prepared, Rejected, Wrapper
 from .candidates import SENTENCE_ENDS, Candidate, Judge, relevance_of, support_penalty
 from .yes_no import YesNo
 
@@ -136,6 +137,7 @@ class PreparedChoose(Prepared):
             return self.inner.step(session)
         self._check(session)
         turns = self._turns(session)
+        rejected: list[Rejected] = []
         while True:
             may_name = self.judge.may_name(session)
             forward = self._forward(session, may_name)
@@ -150,15 +152,24 @@ class PreparedChoose(Prepared):
             place = self.judge.place(session, picked) if may_name else None
             if place is not None:
                 known = forward.relevance if picked == likeliest else None
-                best = self._best(session, forward, scores, picked, place, known)
+                best, wrong = self._best(session, forward, scores, picked, place, known)
+                rejected += _rejected(session, wrong)
+            last = _rejected(session, [best] if self._wrong(best) else [])
             if self._wrong(best) and self._go_back(session, turns):
+                rejected += last
                 continue
             self._remember(session, turns, scores, best.token)
             relevance = None
             if session.want_relevance:
                 kept = forward.relevance if best.token == likeliest else None
                 relevance = relevance_of(session, self.inner, [best.token])[0] if kept is None else kept
-            return replace(forward, relevance=relevance, token=best.token, optimised=best.token != picked)
+            return replace(
+                forward,
+                relevance=relevance,
+                token=best.token,
+                optimised=best.token != picked,
+                rejected=tuple(dict.fromkeys(rejected)),
+            )
 
     def _turns(self, session: Session) -> Turns:
         turns = session.state.setdefault(self.options.name, Turns())
@@ -197,13 +208,13 @@ class PreparedChoose(Prepared):
         picked: int,
         place: Place,
         relevance: NDArray[np.float32] | None,
-    ) -> Candidate:
-        """The picked token, or where that is flagged or named again, the best of the candidates."""
+    ) -> tuple[Candidate, list[Candidate]]:
+        """The picked token, or where that is flagged or named again, the best of the candidates; and the wrong ones."""
         logp = log_softmax(np.array(scores))
         first = Candidate(picked, float(logp[picked]))
         (first,) = self.judge.judged(session, self.inner, forward, [first], place, relevance)
         if not self._wrong(first):
-            return first
+            return first, []
         best = np.argsort(-logp)[: self.options.k]
         rest = [Candidate(int(token), float(logp[token])) for token in best if token != picked]
         rest = [candidate for candidate in rest if candidate.logp >= math.log(LEAST)]
@@ -212,7 +223,8 @@ class PreparedChoose(Prepared):
         # A word of the question is no better word: beside those that are judged stand tokens that name nothing.
         content = session.content
         others = [candidate for candidate in rest if content is not None and not content[candidate.token]]
-        return max([first, *judged, *others], key=self._score)
+        taken = max([first, *judged, *others], key=self._score)
+        return taken, [each for each in (first, *judged) if each is not taken and self._wrong(each)]
 
     def _may_replace(self, session: Session, token: int) -> bool:
         return self.judge.place(session, token) is not None and self.judge.agrees(session, token)
@@ -247,6 +259,17 @@ class PreparedChoose(Prepared):
             turns.scores = {}
         elif turns.backs < self.options.back:
             turns.scores[len(session.generated)] = scores
+
+
+def _rejected(session: Session, candidates: Sequence[Candidate]) -> list[Rejected]:
+    """Candidates that are not taken, as words."""
+    language = session.prompt.language
+    if language is None:
+        return []
+    return [
+        Rejected(each.name or language.text([each.token]).strip(), each.p_unsupported, each.repeated)
+        for each in candidates
+    ]
 
 
 def _possible(session: Session, scores: mx.array, banned: set[int], before: list[int]) -> mx.array:

@@ -132,7 +132,7 @@ class BestOfN(Prepared):
 def named_first(session: Session, language: Language, request: str, names: Sequence[Sequence[int]]) -> list[float]:
     """The probability that the answer to a request about the same media begins with each of the names' tokens."""
     prompt, shared = language.sibling(request)
-    asked = session if shared else Session.open(session.model, prompt)
+    asked = session if shared else session.beside(prompt)
     shared = shared or len(prompt) - 1
     asked.prefill(max(shared, asked.cache.offset))
     tail = prompt.input_ids[shared:].tolist()

@@ -17,12 +17,17 @@ from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN, Rules
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.processor import AnyMedium, Settings
-from lime_mlx.prompt import MODALITIES, NOUNS, Part, Prompt, Span, divided, modality_mask, runs
+from lime_mlx.prompt import MODALITIES, NOUNS, Part, Prompt, Source, Span, divided, modality_mask, runs
 
 from .decoder import Decoder
 from .layers import Module, Tower
 
 T = TypeVar("T")
+# For each kind of media, what the towers give: the features (positions, D) that stand for the pictures or sounds, and
+# behind them those that are added to the output of the decoder's first layers, if there are any.
+Features = Mapping[str, Sequence[mx.array]]
+# A kind ("image", "audio") and one picture or sound to its features, as in `Features`.
+Encode = Callable[[str, Source], Sequence[mx.array]]
 Renames = Sequence[tuple[str, str]]
 # Of families whose modules transformers calls vision_tower and multi_modal_projector.
 PROJECTED: Renames = (
@@ -154,28 +159,36 @@ class Model(Module):
         """What the media arrays tell of the parts that the placeholders of a kind stand for; nothing is no error."""
         return ()
 
-    def embed(self, prompt: Prompt, features: Mapping[str, mx.array] | None = None) -> mx.array:
+    def encode(self, kind: str, prompt: Prompt) -> Sequence[mx.array]:
+        """The features of the pictures ("image") or sounds ("audio") of a prompt, as in `Features`."""
+        computed = {"image": self.pictures, "audio": self.sounds}[kind]
+        return [computed(prompt)]
+
+    def kinds(self, prompt: Prompt) -> list[str]:
+        """The kinds of the pictures and sounds that a prompt has, of those that the family takes."""
+        return [kind for kind in self._placeholders if prompt.media.get(LEVELS[kind]) is not None]
+
+    def embed(self, prompt: Prompt, features: Features | None = None) -> mx.array:
         """Merged input embeddings (1, T, D): text, with the features of the media at their positions.
 
         features: those of a kind that are already computed. Raises `PromptError` where prompt and media do not fit.
         """
         if prompt.media and not self._placeholders:
             raise PromptError("This model reads text only; leave the picture or sound out, or choose another model.")
-        embeds, features = self.language_model.embed(self.ids(prompt)), features or {}
+        embeds, features, kinds = self.language_model.embed(self.ids(prompt)), features or {}, self.kinds(prompt)
         for kind, token in self._placeholders.items():
             positions = np.flatnonzero(prompt.input_ids == token)
-            if prompt.media.get(LEVELS[kind]) is not None:
-                computed = {"image": self.pictures, "audio": self.sounds}[kind]
-                stands = features[kind] if kind in features else computed(prompt)
+            if kind in kinds:
+                stands, *_ = features[kind] if kind in features else self.encode(kind, prompt)
                 embeds = merge(embeds, stands, positions, kind)
             elif positions.size:
                 noun = NOUNS[kind][0]
                 raise PromptError(f"The prompt has a place for a {noun}, but no {noun} was given.")
         return embeds
 
-    def inputs(self, prompt: Prompt) -> Inputs:
-        """Merged input embeddings, and their positions."""
-        return Inputs(self.embed(prompt))
+    def inputs(self, prompt: Prompt, features: Features | None = None) -> Inputs:
+        """Merged input embeddings, and their positions. features: as for `embed`."""
+        return Inputs(self.embed(prompt, features))
 
     def spans(self, prompt: Prompt) -> tuple[Span, ...]:
         """Which positions came from which picture or sound, part by part, and how they lie on it where that is known.
@@ -220,7 +233,8 @@ class Model(Module):
         levels = prompt.media.get(LEVELS[kind])
         if levels is None:
             raise PromptError(f"The prompt has no {NOUNS[kind][0]} to change.")
-        return replace(prompt, media={**prompt.media, LEVELS[kind]: change(np.asarray(levels, dtype=np.float32))})
+        media = {**prompt.media, LEVELS[kind]: change(np.asarray(levels, dtype=np.float32))}
+        return replace(prompt, media=media, sources={})
 
     def blank(self, prompt: Prompt) -> Prompt:
         """The prompt with even pictures and silence of the same size."""
@@ -245,6 +259,23 @@ class Model(Module):
         """Logits (T, V) in float32 at all positions."""
         decoder, (embeds, positions) = self.language_model, self.inputs(prompt)
         return decoder.head(decoder(embeds, rules=rules, positions=positions), rules)[0]
+
+
+def encoded(
+    prompt: Prompt, model: Model, encode: Callable[[str, Source], Sequence[mx.array]] | None = None
+) -> Features:
+    """The features of the pictures and sounds of a prompt, which are encoded one by one.
+
+    So those of one are the same to the last bit, whichever others stand beside it. encode: in place of the model's own.
+    """
+    features: dict[str, Sequence[mx.array]] = {}
+    for kind in model.kinds(prompt):
+        if encode is None:
+            parts = [model.encode(kind, Prompt(prompt.input_ids, source.arrays)) for source in prompt.each(kind)]
+        else:
+            parts = [encode(kind, source) for source in prompt.each(kind)]
+        features[kind] = [mx.concatenate(list(arrays)) for arrays in zip(*parts, strict=True)]
+    return features
 
 
 def bundled_template(name: str) -> str:

@@ -17,7 +17,7 @@ from lime_mlx.positions import Positions
 from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
 from lime_mlx.prompt import WHOLE, Box, Grid, Part, Prompt, runs
 
-from .base import PROJECTED, Inputs, Model, Renames, check_pixels, media_array, shape_of
+from .base import PROJECTED, Features, Inputs, Model, Renames, check_pixels, media_array, shape_of
 from .config import DecoderConfig, check_type, token_id
 from .decoder import Decoder
 from .layers import Module, RMSNorm
@@ -109,11 +109,11 @@ class Gemma3(Model):
         pixels = media_array(prompt.media["pixel_values"], self.vision_tower.vision_model.dtype)
         return self.features(pixels).flatten(0, 1)
 
-    def inputs(self, prompt: Prompt) -> Inputs:
+    def inputs(self, prompt: Prompt, features: Features | None = None) -> Inputs:
         blocks = np.zeros(len(prompt), dtype=np.int32)
         for number, span in enumerate(runs(prompt.input_ids, self.image_token, "image"), start=1):
             blocks[span.start : span.stop] = number
-        return Inputs(self.embed(prompt), Positions(blocks=blocks))
+        return Inputs(self.embed(prompt, features), Positions(blocks=blocks))
 
 
 def vision_config(config: Json) -> SiglipConfig:

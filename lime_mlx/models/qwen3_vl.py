@@ -106,6 +106,7 @@ class Qwen3Tower(QwenTower):
 
 
 class Qwen3VL(QwenVL):
+    chat_template = "qwen3_vl"
     tower = Qwen3Tower
     sections = (24, 20, 20)
     interleaved = True

@@ -15,7 +15,7 @@ from lime_mlx.positions import Positions
 from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
 from lime_mlx.prompt import Grid, Part, Prompt
 
-from .base import Inputs, Model, Renames, media_array, merge
+from .base import Features, Inputs, Model, Renames, media_array, merge
 from .config import DecoderConfig, token_id
 from .decoder import Decoder
 from .towers.qwen_vision import QwenTower, VisionConfig
@@ -36,7 +36,7 @@ class QwenVL(Model):
         (r"^lm_head\.", "language_model.lm_head."),
     )
     framed = True
-    chat_template = "qwen_vl"
+    chat_template = "qwen2_vl"
 
     tower: ClassVar[type[QwenTower]]
     step: int | None = None
@@ -105,38 +105,45 @@ class QwenVL(Model):
             for source, (time, rows, columns) in enumerate(shapes)
         ]
 
-    def embed(self, prompt: Prompt, features: Mapping[str, mx.array] | None = None) -> mx.array:
+    def embed(self, prompt: Prompt, features: Features | None = None) -> mx.array:
         if any(prompt.media.get(key) is not None for key in VIDEO):
             raise PromptError("Videos are not supported; give pictures instead.")
         return super().embed(prompt, features)
 
-    def inputs(self, prompt: Prompt) -> Inputs:
+    def inputs(self, prompt: Prompt, features: Features | None = None) -> Inputs:
         if prompt.media.get("pixel_values") is None:
-            return Inputs(self.embed(prompt))
-        ids, (pixels, grids) = prompt.input_ids, self.patches(prompt.media)
-        features, *later = self.vision_tower(pixels, grids)
-        embeds, positions = self.embed(prompt, {"image": features}), np.flatnonzero(ids == self.image_token)
-        added = [merge(mx.zeros_like(embeds), feature, positions, "image") for feature in later]
+            return Inputs(self.embed(prompt, features))
+        ids, grids = prompt.input_ids, self.grids(prompt.media)
+        features = dict(features or {})
+        if "image" not in features:
+            features["image"] = self.encode("image", prompt)
+        embeds, positions = self.embed(prompt, features), np.flatnonzero(ids == self.image_token)
+        added = [merge(mx.zeros_like(embeds), feature, positions, "image") for feature in features["image"][1:]]
         tokens = grids // (1, self.vision_tower.config.spatial_merge_size, self.vision_tower.config.spatial_merge_size)
         return Inputs(embeds, Positions(coordinates(ids, self.image_token, tokens, self.step), features=added))
 
-    def pictures(self, prompt: Prompt) -> mx.array:
-        return self.vision_tower(*self.patches(prompt.media))[0]
+    def encode(self, kind: str, prompt: Prompt) -> Sequence[mx.array]:
+        return self.vision_tower(*self.patches(prompt.media)) if kind == "image" else super().encode(kind, prompt)
 
     def patches(self, media: Mapping[str, object]) -> tuple[mx.array, NDArray[np.intp]]:
         """Patches and grids of a prompt. Raises `PromptError` when they do not fit each other or the tower."""
-        config, grids = self.vision_tower.config, np.asarray(media.get("image_grid_thw", ()))
-        rows = grids.ndim == 2 and grids.shape[1] == 3 and grids.dtype.kind in "iu" and (grids > 0).all()
-        if not rows or (grids[:, 1:] % config.spatial_merge_size).any():
-            raise PromptError(
-                "image_grid_thw must have time, rows and columns of every picture, "
-                f"rows and columns being multiples of {config.spatial_merge_size}, got {grids.tolist()}."
-            )
+        config, grids = self.vision_tower.config, self.grids(media)
         pixels = media_array(media["pixel_values"], self.vision_tower.dtype)
         wanted = int(grids.prod(axis=1).sum()), config.in_channels * int(np.prod(config.kernel))
         if pixels.shape != wanted:
             raise PromptError(f"pixel_values must have shape {wanted} by image_grid_thw, got {pixels.shape}.")
         return pixels, grids
+
+    def grids(self, media: Mapping[str, object]) -> NDArray[np.intp]:
+        """Time, rows and columns of every picture, in patches. Raises `PromptError` where they do not fit the tower."""
+        merges, grids = self.vision_tower.config.spatial_merge_size, np.asarray(media.get("image_grid_thw", ()))
+        rows = grids.ndim == 2 and grids.shape[1] == 3 and grids.dtype.kind in "iu" and (grids > 0).all()
+        if not rows or (grids[:, 1:] % merges).any():
+            raise PromptError(
+                "image_grid_thw must have time, rows and columns of every picture, "
+                f"rows and columns being multiples of {merges}, got {grids.tolist()}."
+            )
+        return grids
 
 
 def coordinates(

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.errors import LimeError
 from lime_mlx.files import write_bytes
 from lime_mlx.methods.dleaf import Focus
+from lime_mlx.render.page import is_page
 from lime_mlx.render.svg import LIGHT, drawing
 from lime_mlx.words import Word
 
@@ -57,8 +57,9 @@ def check(path: Path) -> None:
         raise LimeError(f"{path} cannot be written: its name must end in one of {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
         raise LimeError(f"There is no folder {path.parent} for {path.name}; make it, or name another file.")
-    with drawing():
-        pass
+    if not is_page(path):
+        with drawing():
+            pass
 
 
 def picture(image: Image.Image, words: Sequence[WordMap], medium: str = "picture") -> Panel:
@@ -153,17 +154,15 @@ def diagnosis(words: Sequence[str], focuses: Sequence[Focus]) -> Panel:
     return Panel(width, max(2.6, 0.24 * len(liae) + 1.4), draw)
 
 
-def save(path: Path, panels: Sequence[Panel], text: str, notes: Sequence[str] = ()) -> None:
-    """Draw the panels, inside `drawing`, into one file at once: an image, or a page that needs no network."""
-    form = path.suffix.lower()[1:]
-    if form != "html":
-        write_bytes(path, _rendered(panels, form))
-        return
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
-    images = [base64.b64encode(_rendered([panel], "png")).decode() for panel in panels]
-    write_bytes(path, environment.get_template("answer.html").render(text=text, images=images, notes=notes).encode())
+def save(path: Path, panels: Sequence[Panel]) -> None:
+    """Draw the panels, inside `drawing`, into one file at once."""
+    write_bytes(path, _rendered(panels, path.suffix.lower()[1:]))
+
+
+def uri(panel: Panel) -> str:
+    """A panel as a PNG in a data URI."""
+    with drawing():
+        return f"data:image/png;base64,{base64.b64encode(_rendered([panel], 'png')).decode()}"
 
 
 def _rendered(panels: Sequence[Panel], form: str) -> bytes:

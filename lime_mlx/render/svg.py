@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from xml.etree import ElementTree
 
@@ -32,8 +31,6 @@ COLOURS = {
     "series5": ("#96730a", "#dfb93f"),
     "series6": ("#5b4fc4", "#a79df5"),
 }
-# style.css and the page of an answer.
-TEMPLATES = Path(__file__).parent
 LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 SERIES = [LIGHT[name] for name in COLOURS if name.startswith("series")]
 STYLE: Mapping[str, Any] = {

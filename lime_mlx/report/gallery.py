@@ -1,19 +1,14 @@
 """The questions on which cells disagree most, with their pictures and sounds as data URIs."""
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-
 from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.store import Cell
-from lime_mlx.media.audio import Sound
+from lime_mlx.render.media import peaks, picture_uri, sound_uri
 
 from .results import CAPTIONS, QUESTIONS, Names, TaskResult
 
@@ -157,37 +152,10 @@ def _with_medium(exhibit: Exhibit, result: TaskResult, data: Path | None) -> Exh
     try:
         media = result.benchmark.opened(data, exhibit.medium)
         for image in media.get("images", ()):
-            exhibit.picture = picture(image)
+            exhibit.picture = picture_uri(image, PIXELS, QUALITY)[0]
         for opened in media.get("audio", ()):
-            exhibit.wave, exhibit.sound = peaks(opened), sound(opened)
+            exhibit.wave = peaks(opened.samples[: SECONDS * opened.rate], PEAKS)
+            exhibit.sound = sound_uri(opened, SECONDS)
     except Exception as error:  # the answers are worth showing without it
         exhibit.problem = " ".join(str(error).split()) or type(error).__name__
     return exhibit
-
-
-def picture(image: Image.Image) -> str:
-    """A small JPEG as a data URI."""
-    small, file = image.copy(), BytesIO()
-    small.thumbnail((PIXELS, PIXELS))
-    small.save(file, "JPEG", quality=QUALITY)
-    return _uri("image/jpeg", file)
-
-
-def sound(opened: Sound) -> str:
-    """The first seconds as MP3, as a data URI."""
-    import soundfile
-
-    file = BytesIO()
-    soundfile.write(file, opened.samples[: SECONDS * opened.rate], opened.rate, format="MP3")
-    return _uri("audio/mpeg", file)
-
-
-def peaks(opened: Sound) -> list[float]:
-    """The loudest sample of each of `PEAKS` equal parts of the same seconds, relative to the loudest of all."""
-    parts = np.array_split(np.abs(opened.samples[: SECONDS * opened.rate]), PEAKS)
-    heights = np.array([part.max() if part.size else 0.0 for part in parts])
-    return [round(float(height), 3) for height in heights / (heights.max() or 1)]
-
-
-def _uri(kind: str, file: BytesIO) -> str:
-    return f"data:{kind};base64,{b64encode(file.getvalue()).decode()}"

@@ -12,7 +12,8 @@ from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
 from lime_mlx.evaluate.store import Settings, Store
 from lime_mlx.files import write
-from lime_mlx.render.svg import COLOURS, TEMPLATES, drawing
+from lime_mlx.render.shared import style
+from lime_mlx.render.svg import drawing
 
 from .charts import CellStyles, Section, sections
 from .conclusions import Group, Table, groups, lowest, score_tables
@@ -52,7 +53,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         by_task = results(store, scorer)
         parts = [_part(result, settings, names, scorer, f"t{number}") for number, result in enumerate(by_task)]
     environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -64,7 +65,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         remarks=remarks(by_task, settings, names),
         settings=settings,
         names=names,
-        colours=COLOURS,
+        style=style(),
         commands=_commands(store.folder, settings, scorer),
         versions=_versions(),
     )

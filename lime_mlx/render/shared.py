@@ -1,0 +1,49 @@
+"""The one style and the one script of all pages, and JSON that is safe inside them."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from lime_mlx.render.svg import COLOURS
+
+FOLDER = Path(__file__).parent
+# What HTML could take for markup, and what JavaScript could take for the end of a line.
+UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+
+def colours(selector: str = ":root") -> str:
+    """The colours of the pages as CSS variables, in light and in dark."""
+    light, dark = ("".join(f"--{name}: {pair[side]}; " for name, pair in COLOURS.items()) for side in (0, 1))
+    return f"{selector} {{ {light}}}\n@media screen and (prefers-color-scheme: dark) {{ {selector} {{ {dark}}} }}\n"
+
+
+@cache
+def style() -> str:
+    """The style of a page, with the colours and that of the answers on it."""
+    return colours() + (FOLDER / "style.css").read_text("utf-8") + answer_style()
+
+
+@cache
+def answer_style() -> str:
+    """The style of an answer, without the colours."""
+    return (FOLDER / "answer.css").read_text("utf-8")
+
+
+@cache
+def script() -> str:
+    """The script that shows answers: see `answer.js`."""
+    return "".join((FOLDER / name).read_text("utf-8") for name in ("media.js", "answer.js"))
+
+
+def source_hash(text: str) -> str:
+    """How a Content-Security-Policy names an inline script or style of this text: 'sha256-...', with the quotes."""
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def safe_json(value: object) -> str:
+    """JSON that can stand inside a script element whatever texts it holds. Raises `ValueError` for NaN."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE)
