@@ -74,7 +74,8 @@ class DataFolder:
     def state(self) -> Iterator[tuple[str, str, str]]:
         """Each task, its files and its pictures or sounds that are in the folder, judged by name and size."""
         pope = {f"pope:set={name}": files for name, files in self.sources.pope.items()}
-        for task, files in {**pope, CHAIR: self.sources.chair, AMBER: self.sources.amber}.items():
+        tagged = {CHAIR: self.sources.chair, AMBER: self.sources.amber}
+        for task, files in {**pope, **{task: (*files, *self.sources.tagger) for task, files in tagged.items()}}.items():
             complete = [_has_size(self.folder / file.path, file) for file in files]
             if task == CHAIR:
                 complete += [path.is_file() for path in object_tables(self.folder / CHAIR).values()]
@@ -106,6 +107,7 @@ class DataFolder:
         """For the pictures of POPE's COCO files; one split names all of these."""
         questions = [file for file in self.sources.pope["coco"] if "random" in file.path]
         self._files([*self.sources.chair, *questions])
+        self._tagger()
         self._objects()
         self._pictures(self._question_pictures("coco", "random", limit, seed))
 
@@ -143,6 +145,7 @@ class DataFolder:
 
     def _amber(self) -> None:
         self._files(self.sources.amber)
+        self._tagger()
         self._pictures(self._amber_pictures(), sources.AMBER)
 
     def _amber_pictures(self) -> list[str]:
@@ -191,6 +194,12 @@ class DataFolder:
             else:
                 lacking.append(path.name)
         self._require(lacking, len(files), "files")
+
+    def _tagger(self) -> None:
+        """Get the weights of the tagger; a folder of the user may lack them, then parts of speech are guessed."""
+        self._files(
+            [file for file in self.sources.tagger if self.source is None or Path(file.path).name in self._index]
+        )
 
     def _fetch(self, file: File, path: Path) -> None:
         url = f"{getattr(self.sources, file.host)}/{file.address}"

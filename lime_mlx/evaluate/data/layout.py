@@ -17,6 +17,8 @@ POPE_SETS = ("coco", "aokvqa", "gqa")
 POPE_SPLITS = ("random", "popular", "adversarial")
 MME_PARTS = ("existence", "count", "position", "color")
 IMAGES, SYNONYMS = "images", "synonyms.txt"
+# The weights of the tagger that CHAIR and AMBER share.
+TAGGER = "tagger/averaged_perceptron_tagger_eng.zip"
 # The objects of the pictures of COCO by CHAIR mode. The first table is whole; the others hold what differs from it.
 OBJECT_TABLES: Mapping[str, str] = {
     "pattern": "coco2014_gt_objects.pattern.json",
@@ -57,6 +59,12 @@ def picture_path(data: Path | None, task: str, name: str) -> Path:
     folder = data or home()
     paths = [folder / IMAGES / name, folder / task / IMAGES / name, folder / task / name, folder / name]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def tagger_path(data: Path | None) -> Path | None:
+    """The weights of the tagger in a folder of data; None where they are not there."""
+    path = (data or home()) / TAGGER
+    return path if path.is_file() else None
 
 
 def object_tables(chair: Path) -> dict[str, Path]:

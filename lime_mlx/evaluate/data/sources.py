@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lime_mlx.evaluate.data.layout import TAGGER
+
 
 class File(NamedTuple):
     """A published file.
@@ -76,6 +78,14 @@ query/query_discriminative-attribute.json 922022 35c0fe71290789c5eb198e9a3f57325
 query/query_discriminative-relation.json 233144 36e08860653a1562acb657c250604c3d4e26f8a5f99a376fd53c67f9242be20f
 """,
 )
+# Size and digest are those of NLTK's own index of packages.
+_TAGGER = File(
+    TAGGER,
+    "github",
+    "nltk/nltk_data/550b6625bcef1f2abff2ff770a5a0d272c9c6b2a/packages/taggers/averaged_perceptron_tagger_eng.zip",
+    1539115,
+    "6025f530624335c67d6547d44757b357b4e79bae030a0383e9887a92c1718f0b",
+)
 # The digest is the one in the catalogue of TensorFlow Datasets.
 _ANNOTATIONS = File(
     "chair/annotations_trainval2014.zip",
@@ -90,6 +100,7 @@ _ANNOTATIONS = File(
 class Sources:
     """The addresses of the servers, the files of POPE by set, those of CHAIR and AMBER, and AMBER's number of pictures.
 
+    tagger: the weights that CHAIR and AMBER share; a user's own folder need not have them.
     coco: the S3 path, because the certificate of images.cocodataset.org is that of S3.
     """
 
@@ -100,14 +111,15 @@ class Sources:
     annotations: File = _ANNOTATIONS
     amber: tuple[File, ...] = _AMBER
     amber_pictures: int = 1004
+    tagger: tuple[File, ...] = (_TAGGER,)
 
 
 LICENCES = {
     "pope:set=coco": "MIT; labels and pictures of COCO",
     "pope:set=aokvqa": "Apache-2.0 (VCD); pictures of COCO",
     "pope:set=gqa": "Apache-2.0 (VCD); pictures of GQA",
-    "chair": "BSD-2-Clause; annotations of COCO, CC BY 4.0, and its pictures",
-    "amber": "Apache-2.0",
+    "chair": "BSD-2-Clause; annotations of COCO, CC BY 4.0, and its pictures; tagger MIT",
+    "amber": "Apache-2.0; tagger MIT",
     "mme": "given out by its authors",
     "audio": "none is stated",
 }
