@@ -11,7 +11,14 @@ import re
 from collections.abc import Container, Sequence
 
 _ABBREVIATIONS = frozenset("mr mrs ms dr st vs etc e.g i.e a.m p.m u.s u.k no. jr sr inc co ltd mt ft ave prof".split())
+# The marks of Markdown, and strokes between words: of the same length as the blanks that take their place.
+_MARKS = str.maketrans(dict.fromkeys("*_~`|#>\\/\u2022\u2013\u2014", " "))
 _CONTRACTIONS = re.compile(r"\b(can)(not)\b|\b(gim|lem)(me)\b|\b(gon|wan)(na)\b|\b(got)(ta)\b")
+
+
+def unmarked(text: str) -> str:
+    """The text, as long as before, with blanks for the marks of Markdown: emphasis, headings, lists, tables, code."""
+    return text.translate(_MARKS)
 
 
 def tokens(text: str) -> list[str]:
@@ -105,7 +112,7 @@ IRREGULAR = dict(
     men:man women:woman people:person children:child feet:foot teeth:tooth geese:goose mice:mouse oxen:ox knives:knife
     calves:calf halves:half leaves:leaf wolves:wolf shelves:shelf lives:life wives:wife loaves:loaf scarves:scarf
     hooves:hoof thieves:thief busses:bus kine:cow grandchildren:grandchild policemen:policeman gentlemen:gentleman
-    servicemen:serviceman pocketknives:pocketknife
+    servicemen:serviceman pocketknives:pocketknife taxies:taxi
     """.split()
 )
 NOUN, VERB, ADJECTIVE, ADVERB = "noun", "verb", "adjective", "adverb"
@@ -115,7 +122,7 @@ _WORDNET_IRREGULAR = {
         **IRREGULAR,
         **{"men": "men", "people": "people", "kine": "kine"},
         **{"vases": "vas", "serves": "serf", "fries": "fry", "buffaloes": "buffalo", "flamingoes": "flamingo"},
-        **{"taxies": "taxi", "potatoes": "potato", "tomatoes": "tomato", "earrings": "earring", "slippers": "slipper"},
+        **{"potatoes": "potato", "tomatoes": "tomato", "earrings": "earring", "slippers": "slipper"},
         **{"sunglasses": "sunglass", "chopsticks": "chopstick", "camerae": "camera"},
     },
     VERB: {
@@ -159,10 +166,14 @@ def _stems(token: str, rules: Sequence[tuple[str, str]], words: Container[str]) 
     return [form for form in forms if form in words]
 
 
+# Behind these, -es makes a plural of the whole word; elsewhere the e is the word's: manes are no men, cares no cars.
+_HISSING = ("s", "x", "z", "ch", "sh", "o")
+
+
 def plain(token: str, words: Container[str]) -> str:
     """The word itself where it is among `words`, else the singular that is, else the token."""
     if token in words and token not in IRREGULAR:
         return token
-    rules = (("ies", "y"), ("ves", "fe"), ("ves", "f"), ("ses", "s"), ("es", ""), ("s", ""))
+    rules = (("ies", "y"), ("ves", "fe"), ("ves", "f"), *((f"{end}es", end) for end in _HISSING), ("s", ""))
     forms = [IRREGULAR[token]] if token in IRREGULAR else _stems(token, rules, words)
     return forms[-1] if forms and forms[-1] in words else token

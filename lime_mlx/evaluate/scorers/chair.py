@@ -116,7 +116,7 @@ class ObjectFinder:
 
     def find(self, text: str) -> CaptionObjects:
         """The objects that a text names, every mention counted."""
-        tokens = baseforms.tokens(text.lower())
+        tokens = self._tokens(text)
         bases = self._lemmas(tokens) if self.mode == "wordnet" else [self._base(token) for token in tokens]
         words, positions = self._joined(bases)
         length = len(words)
@@ -131,6 +131,10 @@ class ObjectFinder:
             if word in self.classes
         )
         return CaptionObjects(length, mentions)
+
+    def _tokens(self, text: str) -> list[str]:
+        """The tokens of a text; ours are without marks of Markdown, of which the other modes know only the star."""
+        return baseforms.tokens(baseforms.unmarked(text.lower()) if self.mode == "ours" else text.lower())
 
     def _joined(self, bases: Sequence[str]) -> tuple[list[str], list[int]]:
         """The words, where those of a listed name are one word, and the position of the first token of each."""
@@ -153,7 +157,7 @@ class ObjectFinder:
         words = [word.lower() for word in words]
         text, ends = "".join(words), list(accumulate(map(len, words)))
         indices, start = [], 0
-        for token in baseforms.tokens(text):
+        for token in self._tokens(text):
             position = text.find(token, start)
             indices.append(bisect_right(ends, max(position, start)))
             # The tokeniser changes quotation marks, so these are not in the text.
