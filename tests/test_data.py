@@ -474,7 +474,10 @@ def test_the_pins_are_those_of_the_files():
     sources = Sources()
     files = [*sources.pope["coco"], *sources.pope["aokvqa"], *sources.chair, *sources.amber]
     assert [file.path for file in files if not filling._is_official(SHARED / file.path, file)] == []
-    assert len({file.sha256 for files in sources.pope.values() for file in files}) == 9
+    files = [*sources.pope["repope"], *sources.others["dash-b"], *sources.others["hallusion-bench"]]
+    places = [SHARED / Path(file.path).parent.name.replace("-", "_") / Path(file.path).name for file in files]
+    assert all(filling._is_official(place, file) for place, file in zip(places, files, strict=True))
+    assert len({file.sha256 for files in sources.pope.values() for file in files}) == 12
 
 
 def test_from_a_folder(benchmark, published, tmp_path):

@@ -62,7 +62,7 @@ class TaskResult:
         errors: dict[str, dict[Cell, dict[str, Errors]]] = {}
         for figure in self.figures:
             metric = figure.metric
-            if metric.name in ("accuracy", RIGHT):
+            if metric.name in ("accuracy", "aAcc", RIGHT):
                 kind, wrong = QUESTIONS, metric.bottom - metric.top
             elif metric.name in HALLUCINATION:
                 kind, wrong = CAPTIONS, metric.top

@@ -111,6 +111,18 @@ def mme(text: str) -> str:
     return YES if YES in start else NO if NO in start else UNKNOWN
 
 
+def anywhere(text: str) -> str:
+    """DASH-B's and RePOPE's eval_utils.py: yes anywhere in an answer in any case, else no anywhere, also in not."""
+    return YES if contains(text, YES) else NO if contains(text, NO) else UNKNOWN
+
+
+def first_word(text: str, choices: Sequence[str]) -> str:
+    """NaturalBench's evaluation.py: the choice that comes first as a word, in any case; "unknown" without one."""
+    places = {choice: re.search(rf"\b{re.escape(choice)}\b", text, re.IGNORECASE) for choice in choices}
+    starts = {choice: match.start() for choice, match in places.items() if match}
+    return min(starts, key=starts.__getitem__, default=UNKNOWN)
+
+
 PARSERS: dict[str, Callable[[str], str]] = {
     "ours": ours,
     "pope": pope,
@@ -118,6 +130,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "mme": mme,
     "interspeech2024": interspeech2024,
     "icassp2025": icassp2025,
+    "anywhere": anywhere,
 }
 
 
