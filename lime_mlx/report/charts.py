@@ -147,7 +147,12 @@ def scores(result: TaskResult, styles: CellStyles, split: str, name: str) -> Mar
     _label_rows(axes, rows, styles)
     axes.set_xlim(*_limits(result))
     axes.set_xlabel("%")
-    return inline(canvas, name, f"Accuracy and F1 with 95 % intervals, {split}")
+    said = "; ".join(
+        f"{styles.name(cell)} {metric} {100 * figure.value:.1f} %"
+        for (cell, metric), figure in figures.items()
+        if metric in [score for score, *_ in SCORES]
+    )
+    return inline(canvas, name, f"Accuracy and F1 with 95 % intervals, {split}: {said}")
 
 
 def _by_name(result: TaskResult, split: str) -> ByName:
@@ -247,7 +252,8 @@ def scatter(points: Sequence[Point], styles: CellStyles, name: str, title: str, 
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if axes.get_ylim()[0] < 2 else None)
     axes.set_xlabel(across)
     _beside(axes, points, labels, styles, 0.15 / inside)
-    return inline(figure, name, title)
+    said = "; ".join(f"{styles.name(point.cell)} {point.y.value:.1f} % at {point.x.value:.3g}" for point in points)
+    return inline(figure, name, f"{title}: {said}")
 
 
 def _logarithmic(axes: "Axes", values: Sequence[float]) -> None:
