@@ -146,7 +146,7 @@ def _question(result: TaskResult, name: str, names: Names, with_model: bool, mat
 def _named(
     result: TaskResult, record: Record, words: list[tuple[str, str]], material: Material
 ) -> list[tuple[str, str]]:
-    """The words of a caption; what names objects is marked by whether they are there, and only others as different."""
+    """The words of a caption; what names objects is marked by whether they are there, and nothing else."""
     try:
         objects = result.benchmark.objects([f" {word}" for word, _ in words], material)
         item = Item(record["id"], record["medium"], record["prompt"], 0, truth=record["truth"])
@@ -157,7 +157,7 @@ def _named(
     for index, name in objects:
         marks[index] = INVENTED if name not in there else AGAIN if name in named else ""
         named.add(name)
-    return [(word, marks.get(index, mark)) for index, (word, mark) in enumerate(words)]
+    return [(word, marks.get(index, "")) for index, (word, _) in enumerate(words)]
 
 
 def _judgement(result: TaskResult, cell: Cell, name: str) -> tuple[str, bool]:

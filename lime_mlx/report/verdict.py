@@ -28,8 +28,8 @@ WORDS = {
     "harmonic mean": ("tells better what is there from what is not", "tells worse what is there from what is not"),
 }
 VALUES = ("CHAIR_S", "Hal", "CHAIR_I", "CHAIR", "accuracy", "aAcc", "right", "harmonic mean")
-# Behind one of these the second says nothing new.
-IMPLIED = {"CHAIR_I": "CHAIR_S", "CHAIR": "Hal", "F1": "accuracy"}
+# In one split, the first says nothing new behind the second.
+IMPLIED = {"CHAIR_I": "CHAIR_S", "CHAIR": "Hal", "F1": "accuracy", "recall": "accuracy"}
 GLOSSARY = (
     "CHAIR_S is the share of captions with an object that is not there, CHAIR_I the share of all named objects that "
     + "are not there; recall is the share of what is there that is named, or answered with yes.",
@@ -57,13 +57,13 @@ def kind_of(figures: Compared) -> str:
 def in_words(result: TaskResult, against: Cell, figures: Compared) -> str:
     """One sentence on all differences that are more than chance, the main ones first; "" where there are none."""
     shown = [pair for pair in figures if pair[1].outcome in (BETTER, WORSE)]
-    names = {figure.metric.name for figure, _ in shown}
+    names = {(figure.metric.name, figure.metric.split) for figure, _ in shown}
     order = [name for group in MAIN for name in group]
     shown.sort(key=lambda pair: order.index(pair[0].metric.name) if pair[0].metric.name in order else len(order))
     parts = [
         _part(result, against, figure, comparison.outcome == WORSE)
         for figure, comparison in shown
-        if IMPLIED.get(figure.metric.name) not in names
+        if (IMPLIED.get(figure.metric.name), figure.metric.split) not in names
     ]
     text = "; ".join(dict.fromkeys(parts))
     return f"{text[:1].upper()}{text[1:]}." if text else ""
