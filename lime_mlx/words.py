@@ -15,9 +15,12 @@ from lime_mlx.methods.base import Rejected
 from lime_mlx.prompt import Language, Noun, Span
 from lime_mlx.support.detector import Detector
 
-PUNCTUATION = ".,;:!?()\"'"
+# The marks of Markdown around a word: emphasis, code, headings, quotes, cells of tables, links.
+MARKS = "*_~`|#>[]"
+BREAKS = ".,;:!?()\"'"
+PUNCTUATION = BREAKS + MARKS
 # A noun with its article, and a list of such: "a dog, a cat and a ball".
-ITEM = r"(?:(?:an?|the|some|no) )?[\w-]+"
+ITEM = r"(?:(?:an?|the|some|no) )?[*_~`]*[\w-]+[*_~`]*"
 LISTED = re.compile(rf"{ITEM}(?:, {ITEM})*(?:,? and {ITEM})")
 BETWEEN = re.compile(r",? and |, ")
 Interval = tuple[float, float]
@@ -81,7 +84,7 @@ class Word:
 
     @property
     def name(self) -> str:
-        """The word without white space and punctuation."""
+        """The word without white space, punctuation and the marks of Markdown."""
         return self.text.strip().strip(PUNCTUATION)
 
     @property
@@ -196,7 +199,7 @@ def without_item(text: str, name: str) -> str | None:
     """The text without a noun of a list such as "a dog, a cat and a ball"; None where no list would be left."""
     for listed in LISTED.finditer(text):
         items = BETWEEN.split(listed.group())
-        kept = [item for item in items if item.split()[-1] != name]
+        kept = [item for item in items if item.split()[-1].strip(MARKS) != name]
         if kept and len(kept) < len(items):
             shorter = " and ".join(filter(None, (", ".join(kept[:-1]), kept[-1])))
             return text[: listed.start()] + shorter + text[listed.end() :]
@@ -219,7 +222,7 @@ def _counts(token: Token) -> bool:
 
 
 def _starts(text: str) -> bool:
-    return text[0].isspace() or "\u3040" <= text[0] <= "\u9fff"
+    return text[0].isspace() or text[0] == "|" or "\u3040" <= text[0] <= "\u9fff"
 
 
 def _text(tokens: Sequence[Token]) -> str:
@@ -230,7 +233,7 @@ def _rows(words: Iterable[Word]) -> Iterator[tuple[str, list[Word]]]:
     """Words in a row that can name something together, other words one by one; each with the text before."""
     before, row = "", list[Word]()
     for word in words:
-        if row and not (row[-1].names_something and word.names_something and row[-1].text[-1:] not in PUNCTUATION):
+        if row and not (row[-1].names_something and word.names_something and not _breaks(row[-1].text)):
             yield before, row
             before, row = before + "".join(each.text for each in row), []
         row.append(word)
@@ -241,9 +244,15 @@ def _rows(words: Iterable[Word]) -> Iterator[tuple[str, list[Word]]]:
         yield before, row
 
 
+def _breaks(text: str) -> bool:
+    """Whether a name ends with this word, because of the punctuation or the bar of a table behind it."""
+    return text.rstrip(MARKS.replace("|", ""))[-1:] in (*BREAKS, "|")
+
+
 def _named(before: str, words: list[Word], language: Language) -> Iterator[list[Word]]:
     """Words behind the text `before`, those with a common name together."""
     while words:
+        words = [_unmarked(words[0], language), *words[1:]]
         text = " ".join(word.name for word in words)
         name = language.noun_phrase(text) if words[0].names_something else ""
         place = language.noun_place(f"{before} {text.partition(name)[0]}") if name else None
@@ -251,6 +260,13 @@ def _named(before: str, words: list[Word], language: Language) -> Iterator[list[
         statistics = words[count - 1].statistics
         yield [replace(word, noun=noun, statistics=statistics) for word in words[:count]]
         before, words = before + "".join(word.text for word in words[:count]), words[count:]
+
+
+def _unmarked(word: Word, language: Language) -> Word:
+    """A word without statistics where only a mark before it hid that it is of a closed class: **the."""
+    if word.text.strip()[:1] in (*MARKS,) and not language.noun_phrase(word.name):
+        return replace(word, statistics=None)
+    return word
 
 
 def _asked(words: list[Word], detector: Detector, ask: Ask | None) -> list[Word]:
@@ -271,7 +287,7 @@ def with_margin(word: Word, margin: float | None) -> Word:
 def _merged(group: Sequence[Token], sounds: Sequence[Span]) -> Word:
     tokens = [token for token in group if not token.ends]
     counting = [token.shares for token in tokens if _counts(token)]
-    relevance = _summed(tokens)
+    relevance = _summed([token for token in tokens if token.text.strip(f"{MARKS} \n\t") or not token.text] or tokens)
     statistics = next((token.statistics for token in tokens if token.statistics is not None), None)
     word = Word(
         text=_text(group),

@@ -159,7 +159,11 @@ def official() -> tuple[dict[str, bytes], dict[int, bytes], Sources]:
     chair, amber = ((pin(path, "github", files[path]),) for path in ("chair/synonyms.txt", "amber/relation.json"))
     zipped = pin("chair/annotations_trainval2014.zip", "coco", annotations)
     pictures = {number: jpeg(number) for number in range(COUNT)}
-    return {**files, zipped.path: annotations}, pictures, Sources("", "", {"coco": pope}, chair, zipped, amber)
+    return (
+        {**files, zipped.path: annotations},
+        pictures,
+        Sources("", "", {"coco": pope}, chair, zipped, amber, tagger=()),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -470,7 +474,10 @@ def test_the_pins_are_those_of_the_files():
     sources = Sources()
     files = [*sources.pope["coco"], *sources.pope["aokvqa"], *sources.chair, *sources.amber]
     assert [file.path for file in files if not filling._is_official(SHARED / file.path, file)] == []
-    assert len({file.sha256 for files in sources.pope.values() for file in files}) == 9
+    files = [*sources.pope["repope"], *sources.others["dash-b"], *sources.others["hallusion-bench"]]
+    places = [SHARED / Path(file.path).parent.name.replace("-", "_") / Path(file.path).name for file in files]
+    assert all(filling._is_official(place, file) for place, file in zip(places, files, strict=True))
+    assert len({file.sha256 for files in sources.pope.values() for file in files}) == 12
 
 
 def test_from_a_folder(benchmark, published, tmp_path):
@@ -516,6 +523,22 @@ def test_amber_by_hand(benchmark, tmp_path):
     DataFolder(tmp_path / "data", tmp_path / "zip", sources).get("amber")
     DataFolder(tmp_path / "data", None, sources, quick()).get("amber")
     assert len(list((tmp_path / "data" / "images").iterdir())) == 2
+
+
+def test_the_tagger_is_fetched_and_may_be_missing_in_a_folder(benchmark, tmp_path):
+    site, sources = benchmark
+    site.files["github/v1/tagger/averaged_perceptron_tagger_eng.zip"] = b"weights"
+    sources = replace(sources, tagger=(pin(layout.TAGGER, "github", b"weights"),))
+    DataFolder(tmp_path / "a", None, sources, quick()).get("chair")
+    assert layout.tagger_path(tmp_path / "a").read_bytes() == b"weights"
+    states = {task: files for task, files, _ in DataFolder(tmp_path / "a", None, sources).state()}
+    assert (states["chair"], states["amber"]) == ("5 of 5", "1 of 2")
+    layout.tagger_path(tmp_path / "a").rename(tmp_path / "a" / layout.TAGGER.rpartition("/")[2])
+    DataFolder(tmp_path / "b", tmp_path / "a", sources).get("chair")
+    assert layout.tagger_path(tmp_path / "b").read_bytes() == b"weights"
+    (tmp_path / "a" / layout.TAGGER.rpartition("/")[2]).unlink()
+    DataFolder(tmp_path / "c", tmp_path / "a", sources).get("chair")
+    assert layout.tagger_path(tmp_path / "c") is None
 
 
 HEADER = "entry_id\taudio_index\tprompt_text\tobject\tattribute\tlabel\tsampling\n"

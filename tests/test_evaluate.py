@@ -7,7 +7,7 @@ from official import amber_generative, counts, values
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate import statistics
-from lime_mlx.evaluate.scorers import amber, answers, chair
+from lime_mlx.evaluate.scorers import amber, answers, baseforms, chair
 from lime_mlx.evaluate.tasks import audio, parse_task, pope
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -66,6 +66,13 @@ def test_official_pope_scores_are_equal():
         ("There is no dog in the image.", "no"), ("There is a dog.", "yes"), ("I cannot tell.", "unknown"),
         ("The image does not show a dog.", "no"), ("Nobody knows", "unknown"), ("yes or no", "unknown"),
         ("I think the answer is: No", "no"), ("A cat sits on a mat.", "unknown"),
+        ("I cannot see any elephants in the image.", "no"), ("I can't clearly see a dog.", "no"),
+        ("I am unable to find a cat in the picture.", "no"), ("I can't hear the sound of a dog.", "no"),
+        ("I couldn't identify any birds.", "no"), ("Unable to detect a dog.", "no"),
+        ("I cannot see the image.", "unknown"), ("I'm sorry, I can't see any picture.", "unknown"),
+        ("I cannot see whether there is a dog.", "unknown"), ("I can't see well enough.", "unknown"),
+        ("I cannot help with that.", "unknown"), ("It is hard to see a dog.", "unknown"), ("I can see a dog.", "yes"),
+        ("**Answer:** No", "no"), ("- **Yes**, there is", "yes"), ("### No\n\nThere is none.", "no"),
     ],
 )  # fmt: skip
 def test_our_reading_of_free_answers(text, verdict):
@@ -107,6 +114,20 @@ def test_our_chair_knows_what_the_references_miss():
     text = "Two men hold wine glasses by a bus. An iPhone lies on a dining table."
     assert read["ours"](text).names == {"person", "wine glass", "bus", "cell phone", "dining table"}
     assert "bus" not in read["pattern"](text).names and "person" not in read["wordnet"](text).names
+
+
+@needs_data
+@pytest.mark.parametrize("text", ["Blue skies.", "Long manes.", "Weather vanes.", "She cares.", "He copes.", "Doges."])
+def test_our_chair_makes_no_objects_of_other_words(text):
+    assert chair.ObjectFinder.read(DATA / "chair/synonyms.txt").find(text).names == set()
+
+
+def test_plurals_in_es_stand_behind_hissing_letters():
+    words = ["ski", "man", "van", "car", "cop", "dog", "bed", "bus", "box", "bench", "dish", "taxi", "potato"]
+    cases = "skies manes vanes cares copes doges bedes buses boxes benches dishes taxies taxis potatoes dogs"
+    found = [baseforms.plain(word, words) for word in cases.split()]
+    assert found[:7] == cases.split()[:7]
+    assert found[7:] == ["bus", "box", "bench", "dish", "taxi", "taxi", "potato", "dog"]
 
 
 def test_a_question_file_says_which_line_is_wrong(tmp_path):

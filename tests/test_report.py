@@ -182,15 +182,17 @@ def test_better_worse_and_not_enough_questions(tmp_path):
     )
     text = plain(made(folder))
     said = {name: re.search(rf" {name} ([▲▼?=].*?are the same)", text)[1] for name in cells if name != "none"}
-    assert said["lime"].startswith("▲ better") and "Better: CHAIR_S −100.0 points" in said["lime"]
-    assert said["dleaf"].startswith("▼ worse Worse: CHAIR_I +66.7 points") and "recall −100.0 points" in said["dleaf"]
+    assert said["lime"].startswith("▲ better Fewer captions with invented objects: 100 → 0 %.")
+    assert "Better: CHAIR_S −100.0 points" in said["lime"]
+    assert said["dleaf"].startswith("▼ worse More of the named objects are invented: 33 → 100 %; names less of what")
+    assert "Worse: CHAIR_I +66.7 points" in said["dleaf"] and "recall −100.0 points" in said["dleaf"]
     assert said["m3id"].startswith("? not enough questions") and "40 asked" in said["m3id"]
     assert said["aad"].startswith("= no difference") and "40 of 40 answers" in said["aad"]
     needed = {
         f.comparison.needed for f in summarise(Store(folder)) if f.cell.method == "m3id" and f.comparison is not None
     }
     assert int(re.search(r"about ([\d,]+) questions", said["m3id"])[1].replace(",", "")) in needed
-    assert "Lowest CHAIR_I seen: lime, 0.0 % (0.0 to 0.0); more than chance against none." in text
+    assert "Fewest invented objects (CHAIR_I): lime, 0.0 % (0.0 to 0.0); more than chance against none." in text
     assert text.count("▲ better") - text.count("▲ better and") == 1 + sum(
         f.comparison is not None and f.comparison.outcome == "better" for f in summarise(Store(folder))
     )
@@ -252,14 +254,15 @@ def test_missing_pictures_are_said_and_found_ones_shown(tmp_path):
 
 def test_words_that_differ_are_marked(tmp_path):
     assert marked(["A dog, a cat.", "a DOG a bird"]) == [
-        [("A", False), ("dog,", False), ("a", False), ("cat.", True)],
-        [("a", False), ("DOG", False), ("a", False), ("bird", True)],
+        [("A", ""), ("dog,", ""), ("a", ""), ("cat.", "differs")],
+        [("a", ""), ("DOG", ""), ("a", ""), ("bird", "differs")],
     ]
-    assert marked(["", "yes"]) == [[("(nothing)", True)], [("yes", True)]]
+    assert marked(["", "yes"]) == [[("(nothing)", "differs")], [("yes", "differs")]]
     texts = {"none": "a dog and a cat", "lime": "a dog and a ball"}
     cells = {Cell("demo", method, "scenes"): [caption(0, text)] for method, text in texts.items()}
     page = made(stored(tmp_path, cells))
-    assert "<mark>cat</mark>" in page and "<mark>ball</mark>" in page and "<mark>dog" not in page
+    assert '<del class="invented">cat</del>' in page and "ball</mark>" not in page and "dog</mark>" not in page
+    assert "with dog, ball" in page
     assert "1 of 2 objects made up" in page and "nothing made up" in page and "in it: dog, ball" in page
 
 

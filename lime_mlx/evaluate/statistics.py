@@ -25,18 +25,33 @@ class PairedDifference(NamedTuple):
     p: float
 
 
+def mean_ratio(top: Floats, bottom: Floats) -> Floats:
+    """top / bottom; for several in the last axis, where there is one, the harmonic mean of the k ratios.
+
+    top, bottom (..., k), or single numbers. A ratio of 0 makes the mean 0.
+    """
+    ratios = np.asarray(top, dtype=np.float64) / np.asarray(bottom, dtype=np.float64)
+    if ratios.ndim == 0:
+        return ratios
+    with np.errstate(divide="ignore"):
+        mean: Floats = ratios.shape[-1] / (1 / ratios).sum(axis=-1)
+    return ratios[..., 0] if ratios.shape[-1] == 1 else mean
+
+
 def interval(
     numerators: ArrayLike, denominators: ArrayLike, pictures: Sequence[Hashable], seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of sum(numerators) / sum(denominators), which draws whole pictures.
 
-    numerators, denominators (n,); pictures (n,): the picture of each entry. nan where nothing was counted.
+    numerators, denominators (n,), or (n, k) for `mean_ratio` of k ratios; pictures (n,): the picture of each entry. nan
+    where nothing was counted.
     """
     top, bottom = _by_picture(numerators, pictures), _by_picture(denominators, pictures)
-    if not bottom.any():
+    if not bottom.any(axis=0).all() or not len(bottom):
         return nan, nan
     above, below = (_drawn(len(top), SAMPLES, seed) @ column for column in (top, bottom))
-    low, high = np.percentile(above[below > 0] / below[below > 0], (2.5, 97.5))
+    defined = (below > 0).all(axis=-1)
+    low, high = np.percentile(mean_ratio(above[defined], below[defined]), (2.5, 97.5))
     return float(low), float(high)
 
 
@@ -47,15 +62,17 @@ def _drawn(count: int, samples: int, seed: int) -> Floats:
 
 
 def _by_picture(values: ArrayLike, pictures: Sequence[Hashable]) -> Floats:
-    """The sum of the values of each picture, in the order in which the pictures come."""
+    """The sums of the values of each picture, (pictures, k), in the order in which the pictures come."""
     numbers = np.asarray(values, dtype=np.float64)
+    numbers = numbers[:, None] if numbers.ndim == 1 else numbers
     if len(numbers) != len(pictures):
         raise ValueError(f"{len(numbers)} values for {len(pictures)} pictures")
     index: dict[Hashable, int] = {}
     rows = [index.setdefault(picture, len(index)) for picture in pictures]
     if not rows:
-        return np.zeros(0)
-    return np.asarray(np.bincount(rows, weights=numbers, minlength=len(index)), dtype=np.float64)
+        return np.zeros(numbers.shape)
+    sums = [np.bincount(rows, weights=column, minlength=len(index)) for column in numbers.T]
+    return np.stack(sums, axis=1).astype(np.float64)
 
 
 def mcnemar(first: Sequence[bool] | NDArray[np.bool_], second: Sequence[bool] | NDArray[np.bool_]) -> float:
@@ -82,33 +99,38 @@ def paired_bootstrap(
     columns = [np.asarray(column, dtype=np.float64) for column in (*first, *second)]
     names = range(len(columns[0])) if pictures is None else pictures
     data = np.stack([_by_picture(column, names) for column in columns])
-    if not data.shape[1] or not data[1].sum() or not data[3].sum():
+    if not data.shape[1] or not data[[1, 3]].sum(axis=1).all():
         return PairedDifference(nan, nan, nan, nan)
-    a, n, b, m = data @ _drawn(data.shape[1], samples, seed).T
-    defined = (n > 0) & (m > 0)
-    low, high = np.percentile(b[defined] / m[defined] - a[defined] / n[defined], (2.5, 97.5))
+    a, n, b, m = _drawn(data.shape[1], samples, seed) @ data
+    defined = ((n > 0) & (m > 0)).all(axis=-1)
+    differences = mean_ratio(b[defined], m[defined]) - mean_ratio(a[defined], n[defined])
+    low, high = np.percentile(differences, (2.5, 97.5))
     a, n, b, m = data.sum(axis=1)
-    return PairedDifference(float(b / m - a / n), float(low), float(high), randomisation_p(data, seed))
+    seen = float(mean_ratio(b, m) - mean_ratio(a, n))
+    return PairedDifference(seen, float(low), float(high), randomisation_p(data, seed))
 
 
 def randomisation_p(data: Floats, seed: int = 0) -> float:
-    """Two-sided p of a difference b/m - a/n; data (4, n): a, n, b, m of each picture (Fisher's randomisation test).
+    """Two-sided p of a difference b/m - a/n (Fisher's randomisation test).
+
+    data (4, n), or (4, n, k) for `mean_ratio` of k ratios: a, n, b, m of each picture.
 
     It is how often the difference is as large as the one seen when a coin decides for each picture which result belongs
     to which run: of all ways where few pictures differ, else of `SWAPS` random ones.
     """
+    data = data[..., None] if data.ndim == 2 else data
     total = data.sum(axis=1)
-    change = (data[2:] - data[:2])[:, (data[2:] != data[:2]).any(axis=0)]
+    change = (data[2:] - data[:2])[:, (data[2:] != data[:2]).any(axis=(0, 2))]
     count = change.shape[1]
     if count <= ALL_WAYS:
         coins = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
     else:
         coins = np.random.default_rng(seed).integers(2, size=(SWAPS, count), dtype=np.int8)
-    moved = coins.astype(np.float32) @ change.T.astype(np.float32)
+    moved = coins.astype(np.float32) @ change.astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
-        first, second = (total[:2] + moved).T, (total[2:] - moved).T
-        differences = np.abs(second[0] / second[1] - first[0] / first[1])
-    seen = abs(total[2] / total[3] - total[0] / total[1])
+        first, second = total[:2, None] + moved, total[2:, None] - moved
+        differences = np.abs(mean_ratio(second[0], second[1]) - mean_ratio(first[0], first[1]))
+        seen = abs(mean_ratio(total[2], total[3]) - mean_ratio(total[0], total[1]))
     extreme = int((~(differences < seen - 1e-6)).sum())  # nan counts against a difference
     return extreme / len(coins) if count <= ALL_WAYS else (extreme + 1) / (len(coins) + 1)
 

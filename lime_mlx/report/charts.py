@@ -27,6 +27,21 @@ TITLE, LABEL = 36, 25
 BINS = 24
 # The scores of one plot: name, how far its points are moved up, shape, whether they are filled.
 SCORES = (("accuracy", -0.17, "o", True), ("F1", 0.17, "D", False))
+# Hallucination, and beside it what a method may cost: repeats, and what is there but is named no more.
+HARM = (
+    ("CHAIR_S", -0.25, "o", True),
+    ("Hal", -0.25, "o", True),
+    ("spoilt", -0.25, "v", True),
+    ("repeats", 0.0, "s", False),
+    ("recall", 0.25, "D", False),
+    ("Cover", 0.25, "D", False),
+)
+HARM_NOTE = (
+    "Filled circles: captions with invented objects. Triangles: right answers of plain decoding that are spoilt. "
+    "Squares: things that are named again. Diamonds: what is there and is named, where more is better. Lines: 95 % "
+    "intervals."
+)
+Marks = Sequence[tuple[str, float, str, bool]]
 Floats = NDArray[np.float64]
 ByName = dict[tuple[Cell, str], Figure]
 
@@ -74,6 +89,10 @@ class CellStyles:
 def sections(result: TaskResult, styles: CellStyles, name: str) -> list[Section]:
     """All plots of a task. name: unique on the page."""
     listed = []
+    harmed = result.splits("CHAIR_S", "Hal") + [split for split in result.splits("spoilt") if split == "all"]
+    if harmed:
+        charts = [scores(result, styles, split, f"{name}-h{number}", HARM) for number, split in enumerate(harmed)]
+        listed.append(Section("Hallucination, repeats and harm", HARM_NOTE, charts))
     if splits := result.splits(*(score for score, *_ in SCORES)):
         charts = [scores(result, styles, split, f"{name}-s{number}") for number, split in enumerate(splits)]
         note = "Filled: accuracy. Open: F1. Lines: 95 % intervals by picture or sound."
@@ -132,22 +151,27 @@ def _gutter(rows: Sequence[Cell | str], styles: CellStyles) -> float:
     return 0.14 + LETTER * max(len(styles.names.methods[row.method]) for row in rows if not isinstance(row, str))
 
 
-def scores(result: TaskResult, styles: CellStyles, split: str, name: str) -> Markup:
-    """Accuracy and F1 of one split."""
+def scores(result: TaskResult, styles: CellStyles, split: str, name: str, marks: Marks = SCORES) -> Markup:
+    """Some figures of one split, by default accuracy and F1."""
     figures = _by_name(result, split)
-    cells = [cell for cell in styles.cells if any((cell, score) in figures for score, *_ in SCORES)]
+    cells = [cell for cell in styles.cells if any((cell, score) in figures for score, *_ in marks)]
     rows = styles.rows(cells)
     canvas, axes = _canvas(0.76 + ROW * len(rows) * 1.15, _gutter(rows, styles), 0.16)
-    drawn = [figure for (_, metric), figure in figures.items() if metric in [score for score, *_ in SCORES]]
-    _title(canvas, split, f"{max(figure.n for figure in drawn):,} questions")
+    drawn = [figure for (_, metric), figure in figures.items() if metric in [score for score, *_ in marks]]
+    _title(canvas, split, f"{max(figure.n for figure in drawn):,} {'questions' if marks is SCORES else 'answers'}")
     for y, row in enumerate(rows):
-        for score, shift, shape, filled in SCORES:
+        for score, shift, shape, filled in marks:
             if not isinstance(row, str) and (figure := figures.get((row, score))):
                 _interval(axes, figure, y + shift, shape, styles.colour(row), filled)
     _label_rows(axes, rows, styles)
-    axes.set_xlim(*_limits(result))
+    axes.set_xlim(*_limits(result, marks))
     axes.set_xlabel("%")
-    return inline(canvas, name, f"Accuracy and F1 with 95 % intervals, {split}")
+    said = "; ".join(
+        f"{styles.name(cell)} {metric} {100 * figure.value:.1f} %"
+        for (cell, metric), figure in figures.items()
+        if metric in [score for score, *_ in marks]
+    )
+    return inline(canvas, name, f"Figures with 95 % intervals, {split}: {said}")
 
 
 def _by_name(result: TaskResult, split: str) -> ByName:
@@ -160,9 +184,9 @@ def _interval(axes: "Axes", figure: Figure, y: float, shape: str, colour: str, f
     axes.plot(100 * figure.value, y, shape, ms=4.2, color=colour, mfc=face, mew=1.1, zorder=3)
 
 
-def _limits(result: TaskResult) -> tuple[float, float]:
+def _limits(result: TaskResult, marks: Marks) -> tuple[float, float]:
     """The ends of the axis of scores, the same for all splits."""
-    names = [score for score, *_ in SCORES]
+    names = [score for score, *_ in marks]
     figures = [figure for figure in result.figures if figure.metric.name in names]
     bounds = [bound for figure in figures for bound in (figure.low, figure.high) if not isnan(bound)]
     low, high = 100 * min(bounds), 100 * max(bounds)
@@ -247,7 +271,8 @@ def scatter(points: Sequence[Point], styles: CellStyles, name: str, title: str, 
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if axes.get_ylim()[0] < 2 else None)
     axes.set_xlabel(across)
     _beside(axes, points, labels, styles, 0.15 / inside)
-    return inline(figure, name, title)
+    said = "; ".join(f"{styles.name(point.cell)} {point.y.value:.1f} % at {point.x.value:.3g}" for point in points)
+    return inline(figure, name, f"{title}: {said}")
 
 
 def _logarithmic(axes: "Axes", values: Sequence[float]) -> None:

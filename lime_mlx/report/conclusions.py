@@ -9,8 +9,8 @@ from lime_mlx.evaluate.store import Cell
 from lime_mlx.evaluate.summary import BETTER, TOO_FEW, WORSE, Figure, PairedComparison, figure_tables
 
 from .results import CAPTIONS, HALLUCINATION, Names, TaskResult
+from .verdict import MIXED, SAME, UNSURE, in_words, kind_of
 
-MIXED, UNSURE, SAME = "mixed", "unsure", "same"
 # A larger number of questions says nothing.
 MANY = 1_000_000
 Compared = list[tuple[Figure, PairedComparison]]
@@ -20,12 +20,14 @@ Compared = list[tuple[Figure, PairedComparison]]
 class Conclusion:
     """What the figures say about one cell. kind: "better", "worse", "mixed", "unsure" or "same".
 
-    lines: what it rests on. costs: how many answers are the same as plain ones, and the time.
+    verdict: the same in words, "" where nothing is more than chance. lines: what it rests on. costs: how many answers
+    are the same as plain ones, and the time.
     """
 
     cell: Cell
     name: str
     kind: str
+    verdict: str
     lines: list[str]
     costs: str
 
@@ -95,7 +97,7 @@ def _conclusion(result: TaskResult, cell: Cell, name: str, against: Cell, figure
         parts.setdefault(comparison.outcome, []).append((figure, comparison))
     gained, lost = parts.get(BETTER, []), parts.get(WORSE, [])
     open_ = sorted(parts.get(TOO_FEW, []), key=lambda pair: (pair[1].p, pair[0].metric.goal))
-    kind = _kind(bool(gained), bool(lost), bool(open_))
+    kind = kind_of(figures)
     lines = [f"{word}: {_listed(part)}." for word, part in (("Better", gained), ("Worse", lost)) if part]
     if kind is UNSURE:
         lines.append(f"Not enough questions to tell. Clearest difference: {_open(*open_[0])}.")
@@ -103,15 +105,8 @@ def _conclusion(result: TaskResult, cell: Cell, name: str, against: Cell, figure
         lines.append(f"Not enough questions to tell for the rest; clearest: {_open(*open_[0])}.")
     elif kind is SAME:
         lines.append("No difference seen in any score.")
-    return Conclusion(cell, name, kind, lines, _costs(result, cell, against))
-
-
-def _kind(gained: bool, lost: bool, open_: bool) -> str:
-    if gained and lost:
-        return MIXED
-    if gained or lost:
-        return BETTER if gained else WORSE
-    return UNSURE if open_ else SAME
+    verdict = in_words(result, against, figures)
+    return Conclusion(cell, name, kind, verdict, lines, _costs(result, cell, against))
 
 
 def _listed(figures: Compared) -> str:
@@ -148,8 +143,11 @@ def _costs(result: TaskResult, cell: Cell, against: Cell) -> str:
     return "; ".join(parts) + "."
 
 
-def lowest(result: TaskResult, names: Names) -> str | None:
-    """The cell with the lowest rate of hallucination, and whether that is more than chance; None for a single cell."""
+def fewest(result: TaskResult, names: Names, listed: list[Group]) -> str | None:
+    """The cell with the lowest rate of hallucination, and whether that is more than chance; None for a single cell.
+
+    listed: the conclusions, because such a cell may be worse elsewhere.
+    """
     rates = result.hallucination
     if len(rates) < 2:
         return None
@@ -160,9 +158,16 @@ def lowest(result: TaskResult, names: Names) -> str | None:
     seen = f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})"
     if len(tied) > 1:
         first = ", ".join(names.of(other, with_model) for other in tied[:-1])
-        return f"Lowest {result.rate} seen: {seen}, of {first} and {names.of(tied[-1], with_model)} alike."
+        return f"{_rate(result)} {seen}, of {first} and {names.of(tied[-1], with_model)} alike."
     chance = _chance(result, cell, names, with_model)
-    return f"Lowest {result.rate} seen: {names.of(cell, with_model)}, {seen}{chance}."
+    kinds = {conclusion.kind for group in listed for conclusion in group.conclusions if conclusion.cell == cell}
+    disagree = " Its other figures disagree." if MIXED in kinds else ""
+    return f"{_rate(result)} {names.of(cell, with_model)}, {seen}{chance}.{disagree}"
+
+
+def _rate(result: TaskResult) -> str:
+    """What the rate of hallucination counts, in words."""
+    return f"Fewest invented objects ({result.rate}):" if result.rate in HALLUCINATION else f"Fewest {result.rate}:"
 
 
 def _chance(result: TaskResult, cell: Cell, names: Names, with_model: bool) -> str:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from lime_mlx.evaluate.records import Record
+from lime_mlx.errors import DataError
+from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.store import Cell
+from lime_mlx.evaluate.tasks import Item
 from lime_mlx.render.media import peaks, picture_uri, sound_uri
 
 from .results import CAPTIONS, QUESTIONS, Names, TaskResult
@@ -15,16 +17,18 @@ from .results import CAPTIONS, QUESTIONS, Names, TaskResult
 # Pictures on the page, and questions about each.
 EXHIBITS, SHOWN = 8, 4
 PIXELS, QUALITY = 360, 80
+# The marks of words: it names what is not there, it names a thing again, another answer lacks it.
+INVENTED, AGAIN, DIFFERS = "invented", "again", "differs"
 SECONDS, PEAKS = 12, 120
 
 
 class GivenAnswer(NamedTuple):
-    """An answer as words, each with whether another answer lacks it.
+    """An answer as words, each with its mark: INVENTED, AGAIN, DIFFERS or "".
 
     by: the cells that gave it. judgement: what is wrong with it, if anything.
     """
 
-    words: list[tuple[str, bool]]
+    words: list[tuple[str, str]]
     by: str
     judgement: str
     wrong: bool
@@ -41,11 +45,15 @@ class ExhibitQuestion(NamedTuple):
 
 @dataclass
 class Exhibit:
-    """A picture or sound. more: questions that are not shown. problem: why it cannot be shown. wave: peaks, 0 to 1."""
+    """A picture or sound.
+
+    shows: it in words. more: questions that are not shown. problem: why it cannot be shown. wave: peaks, 0 to 1.
+    """
 
     medium: str
     questions: list[ExhibitQuestion]
     more: int
+    shows: str = ""
     picture: str = ""
     sound: str = ""
     wave: list[float] = field(default_factory=list)
@@ -67,8 +75,11 @@ class Spread(NamedTuple):
     texts: int
 
 
-def gallery(result: TaskResult, names: Names, data: Path | None) -> Gallery:
-    """The pictures or sounds on which some cells had more wrong than others; the largest differences come first."""
+def gallery(result: TaskResult, names: Names, data: Path | None, material: Material) -> Gallery:
+    """The pictures or sounds on which some cells had more wrong than others; the largest differences come first.
+
+    material: what finding objects in captions needs.
+    """
     media = {name: record["medium"] for by_id in result.answers.values() for name, record in by_id.items()}
     spreads = _spreads(result, media)
 
@@ -76,7 +87,9 @@ def gallery(result: TaskResult, names: Names, data: Path | None) -> Gallery:
         return -sum(part.wrong for part in spreads[medium].values()), -sum(p.texts for p in spreads[medium].values())
 
     ranked = sorted(spreads, key=total)[:EXHIBITS]
-    exhibits = [_with_medium(_exhibit(result, names, medium, spreads[medium]), result, data) for medium in ranked]
+    exhibits = [
+        _with_medium(_exhibit(result, names, medium, spreads[medium], material), result, data) for medium in ranked
+    ]
     return Gallery(exhibits, len(spreads), len(set(media.values())))
 
 
@@ -93,19 +106,22 @@ def _spreads(result: TaskResult, media: Mapping[str, str]) -> dict[str, dict[str
     return spreads
 
 
-def _exhibit(result: TaskResult, names: Names, medium: str, spreads: Mapping[str, Spread]) -> Exhibit:
+def _exhibit(
+    result: TaskResult, names: Names, medium: str, spreads: Mapping[str, Spread], material: Material
+) -> Exhibit:
     """The questions about one picture or sound; of those with the same words only the first."""
     with_model = len({cell.model for cell in result.answers}) > 1
     order = sorted(spreads, key=lambda name: (-spreads[name].wrong, -spreads[name].texts))
     by_prompt: dict[str, ExhibitQuestion] = {}
     for name in order:
-        question = _question(result, name, names, with_model)
+        question = _question(result, name, names, with_model, material)
         by_prompt.setdefault(question.prompt, question)
     questions = list(by_prompt.values())
-    return Exhibit(medium, questions[:SHOWN], len(questions[SHOWN:]))
+    shows = next((question.truth for question in questions if question.truth.startswith("in it")), "")
+    return Exhibit(medium, questions[:SHOWN], len(questions[SHOWN:]), shows.replace("in it: ", "with "))
 
 
-def _question(result: TaskResult, name: str, names: Names, with_model: bool) -> ExhibitQuestion:
+def _question(result: TaskResult, name: str, names: Names, with_model: bool, material: Material) -> ExhibitQuestion:
     by_text: dict[str, list[Cell]] = {}
     for cell, by_id in result.answers.items():
         if name in by_id:
@@ -114,8 +130,29 @@ def _question(result: TaskResult, name: str, names: Names, with_model: bool) -> 
     answers = []
     for words, (_, cells) in zip(marked(list(by_text)), by_text.items(), strict=True):
         judgement, wrong = _judgement(result, cells[0], name)
+        if record["label"] is None:
+            words = _named(result, record, words, material)
+            again = sum(mark == AGAIN for _, mark in words)
+            judgement += f", {again} named again" if again else ""
         answers.append(GivenAnswer(words, names.all(cells, with_model), judgement, wrong))
     return ExhibitQuestion(record["prompt"], record["split"], _truth(record), answers)
+
+
+def _named(
+    result: TaskResult, record: Record, words: list[tuple[str, str]], material: Material
+) -> list[tuple[str, str]]:
+    """The words of a caption; what names objects is marked by whether they are there, and nothing else."""
+    try:
+        objects = result.benchmark.objects([f" {word}" for word, _ in words], material)
+        item = Item(record["id"], record["medium"], record["prompt"], 0, truth=record["truth"])
+        there = set(result.benchmark.true_objects(item))
+    except DataError:  # a task without objects in its captions
+        return words
+    marks, named = dict[int, str](), set[str]()
+    for index, name in objects:
+        marks[index] = INVENTED if name not in there else AGAIN if name in named else ""
+        named.add(name)
+    return [(word, marks.get(index, "")) for index, (word, _) in enumerate(words)]
 
 
 def _judgement(result: TaskResult, cell: Cell, name: str) -> tuple[str, bool]:
@@ -136,11 +173,15 @@ def _truth(record: Record) -> str:
     return f"in it: {', '.join(truth)}" if plain and truth else ""
 
 
-def marked(texts: Sequence[str]) -> list[list[tuple[str, bool]]]:
-    """The words of each text, each with whether another of the texts lacks it."""
+def marked(texts: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """The words of each text, each with DIFFERS where another of the texts lacks it, else ""."""
     sets = [{_plain(word) for word in text.split()} for text in texts]
     common = set.intersection(*sets) if sets else set()
-    return [[(word, _plain(word) not in common) for word in text.split()] or [("(nothing)", True)] for text in texts]
+    marks = ("", DIFFERS)
+    return [
+        [(word, marks[_plain(word) not in common]) for word in text.split()] or [("(nothing)", DIFFERS)]
+        for text in texts
+    ]
 
 
 def _plain(word: str) -> str:

@@ -16,9 +16,10 @@ from lime_mlx.render.shared import style
 from lime_mlx.render.svg import drawing
 
 from .charts import CellStyles, Section, sections
-from .conclusions import Group, Table, groups, lowest, score_tables
+from .conclusions import Group, Table, fewest, groups, score_tables
 from .gallery import Gallery, gallery
 from .results import Names, TaskResult, data_folder, remarks, results
+from .verdict import GLOSSARY
 
 
 class Part(NamedTuple):
@@ -30,7 +31,7 @@ class Part(NamedTuple):
     result: TaskResult
     scorer: str
     groups: list[Group]
-    lowest: str | None
+    fewest: str | None
     tables: list[Table]
     titles: dict[str, str]
     sections: list[Section]
@@ -51,7 +52,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         raise LimeError(f"{path} cannot be written: a report is a page, so its name must end in .html.")
     with drawing():
         by_task = results(store, scorer)
-        parts = [_part(result, settings, names, scorer, f"t{number}") for number, result in enumerate(by_task)]
+        parts = [_part(result, store, names, scorer, f"t{number}") for number, result in enumerate(by_task)]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -66,6 +67,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         settings=settings,
         names=names,
         style=style(),
+        glossary=GLOSSARY,
         commands=_commands(store.folder, settings, scorer),
         versions=_versions(),
     )
@@ -73,19 +75,21 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
     return path
 
 
-def _part(result: TaskResult, settings: Settings, names: Names, scorer: str, name: str) -> Part:
+def _part(result: TaskResult, store: Store, names: Names, scorer: str, name: str) -> Part:
+    settings = store.settings
     scorers = list(result.benchmark.scorers)
     units = {figure.metric.name: result.scale(figure.metric.unit)[0] for figure in result.figures}
+    listed = groups(result, names)
     records = [record for by_id in (*result.answers.values(), *result.failed.values()) for record in by_id.values()]
     return Part(
         result,
         scorer if scorer in scorers else scorers[0],
-        groups(result, names),
-        lowest(result, names),
+        listed,
+        fewest(result, names, listed),
         score_tables(result, names),
         {metric: f"{metric}, {unit}" for metric, unit in units.items()},
         sections(result, CellStyles(result, settings, names), name) if result.answers else [],
-        gallery(result, names, data_folder(settings)),
+        gallery(result, names, data_folder(settings), store.material(result.task)),
         {record["split"]: record["prompt"] for record in reversed(records)},
     )
 

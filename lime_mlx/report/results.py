@@ -17,7 +17,7 @@ from lime_mlx.evaluate.summary import Figure, summarise
 from lime_mlx.evaluate.tasks import Task, parse_task
 
 # The metrics that count invented objects, and those of the same split that count objects of the picture.
-HALLUCINATION, COVERAGE = ("CHAIR_I", "CHAIR"), ("recall", "cover")
+HALLUCINATION, COVERAGE = ("CHAIR_I", "CHAIR"), ("recall", "Cover")
 QUESTIONS, CAPTIONS = "questions", "captions"
 # Columns of the short name of a model and of a method.
 MODEL, METHOD = 34, 18
@@ -62,7 +62,7 @@ class TaskResult:
         errors: dict[str, dict[Cell, dict[str, Errors]]] = {}
         for figure in self.figures:
             metric = figure.metric
-            if metric.name in ("accuracy", RIGHT):
+            if metric.name in ("accuracy", "aAcc", RIGHT):
                 kind, wrong = QUESTIONS, metric.bottom - metric.top
             elif metric.name in HALLUCINATION:
                 kind, wrong = CAPTIONS, metric.top

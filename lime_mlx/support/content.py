@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from lime_mlx.support.grammars import ENGLISH, Grammar
 
 APOSTROPHES = "'\u2019"
+# Behind these a word begins, though no space is before it: marks of Markdown, brackets and quotes.
+OPENING = '*_~`|#>[({"\u201c'
 
 
 def content_tokens(pieces: Sequence[str | None], grammar: Grammar) -> NDArray[np.bool_]:
@@ -18,8 +20,9 @@ def content_tokens(pieces: Sequence[str | None], grammar: Grammar) -> NDArray[np
 
     A text is given as it decodes, with a leading space where the token starts a word. None (a special token, a byte)
     and texts without a letter are False. Without a leading space a text continues a word and is True, unless it is
-    capitalised, and so rather starts a line: then it is looked up like a word. Of a text with an apostrophe, the part
-    before it counts (dog's), or the part behind it where the language elides (l'homme).
+    capitalised, and so rather starts a line, or behind a mark of Markdown or a bracket: then it is looked up like a
+    word. Of a text with an apostrophe, the part before it counts (dog's), or the part behind it where the language
+    elides (l'homme).
     """
     closed = grammar.closed | ENGLISH.closed
     return np.array([piece is not None and _names(piece, closed, grammar.elides) for piece in pieces], dtype=bool)
@@ -33,7 +36,8 @@ def _names(piece: str, closed: frozenset[str], elides: bool) -> bool:
     if not letters:
         return False
     word = piece[letters[0] : letters[-1] + 1]
-    starts = piece[0].isspace() or word[0].isupper() or (joined and elides)
+    opened = letters[0] > 0 and piece[letters[0] - 1] in OPENING
+    starts = piece[0].isspace() or opened or word[0].isupper() or (joined and elides)
     for apostrophe in APOSTROPHES:
         word = word.split(apostrophe)[-1 if elides else 0]
     return not (starts and word.lower() in closed)

@@ -16,9 +16,20 @@ from pathlib import Path
 from lime_mlx.errors import DataError, MediaError
 from lime_mlx.evaluate.data import coco, sources
 from lime_mlx.evaluate.data.download import Downloader
-from lime_mlx.evaluate.data.layout import AMBER, AUDIO, CHAIR, IMAGES, MME, MME_PARTS, POPE, WITH_FILES, object_tables
+from lime_mlx.evaluate.data.layout import (
+    AMBER,
+    AUDIO,
+    CHAIR,
+    IMAGES,
+    MME,
+    MME_PARTS,
+    POPE,
+    WITH_FILES,
+    object_tables,
+)
 from lime_mlx.evaluate.data.sources import File, Sources
 from lime_mlx.evaluate.store import Store
+from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.evaluate.tasks.audio import read_questions
 from lime_mlx.evaluate.tasks.mme import pictures_of
 from lime_mlx.evaluate.tasks.pope import Pope
@@ -63,6 +74,7 @@ class DataFolder:
             AMBER: self._amber,
             MME: self._mme,
             AUDIO: self._audio,
+            **{name: partial(self._other, name) for name in self.sources.others},
         }
         if task not in getters:
             raise DataError(f"The task {task!r} has no files; choose one of {', '.join(WITH_FILES)}.")
@@ -74,7 +86,8 @@ class DataFolder:
     def state(self) -> Iterator[tuple[str, str, str]]:
         """Each task, its files and its pictures or sounds that are in the folder, judged by name and size."""
         pope = {f"pope:set={name}": files for name, files in self.sources.pope.items()}
-        for task, files in {**pope, CHAIR: self.sources.chair, AMBER: self.sources.amber}.items():
+        tagged = {CHAIR: self.sources.chair, AMBER: self.sources.amber}
+        for task, files in {**pope, **{task: (*files, *self.sources.tagger) for task, files in tagged.items()}}.items():
             complete = [_has_size(self.folder / file.path, file) for file in files]
             if task == CHAIR:
                 complete += [path.is_file() for path in object_tables(self.folder / CHAIR).values()]
@@ -82,6 +95,11 @@ class DataFolder:
         mme, audio = self.folder / MME, self.folder / AUDIO
         yield MME, _count(mme.glob("*/*.txt")), _count(filter(is_picture_name, mme.glob("*/*")))
         yield AUDIO, _count(audio.glob("*.tsv")), _count(audio.glob("*.wav"))
+        for task, files in self.sources.others.items():
+            complete = [_has_size(self.folder / file.path, file) for file in files]
+            paths = self._other_pictures(task).values() if all(complete) else []
+            pictures = f"{sum(path.is_file() for path in paths)} of {len(paths)}" if paths else "?"
+            yield task, f"{sum(complete)} of {len(files)}", pictures
 
     def _pictures_of(self, task: str) -> str:
         """How many pictures of a task are in the folder; "?" where its questions are not."""
@@ -106,6 +124,7 @@ class DataFolder:
         """For the pictures of POPE's COCO files; one split names all of these."""
         questions = [file for file in self.sources.pope["coco"] if "random" in file.path]
         self._files([*self.sources.chair, *questions])
+        self._tagger()
         self._objects()
         self._pictures(self._question_pictures("coco", "random", limit, seed))
 
@@ -143,6 +162,7 @@ class DataFolder:
 
     def _amber(self) -> None:
         self._files(self.sources.amber)
+        self._tagger()
         self._pictures(self._amber_pictures(), sources.AMBER)
 
     def _amber_pictures(self) -> list[str]:
@@ -176,6 +196,35 @@ class DataFolder:
         for path in [*question_files, *(self._index[name][0] for name in names)]:
             self._copy(path, self.folder / AUDIO / path.name)
 
+    def _other(self, task: str) -> None:
+        """The question files of a task, and its pictures, which only a folder of the user can have."""
+        self._files(self.sources.others[task])
+        pictures = self._other_pictures(task)
+        wanted = {name: path for name, path in pictures.items() if not _is_picture(path)}
+        self.counts["kept"] += len(pictures) - len(wanted)
+        if wanted and self.source is None:
+            count = f"{len(wanted)} of {len(pictures)} pictures"
+            raise DataError(
+                f"{count} are not there and cannot be fetched ({_first(list(wanted))}). {sources.PICTURES[task]}"
+            )
+        lacking = []
+        for done, (name, path) in enumerate(wanted.items(), start=1):
+            # Names repeat in several folders: the end of the path tells.
+            files = [file for file in self._index.get(path.name, []) if file.as_posix().endswith(f"/{name}")]
+            if files:
+                self._copy(files[0], path, _check_picture)
+            else:
+                lacking.append(name)
+            self.progress(PICTURES, done, len(wanted))
+        self._require(lacking, len(pictures), PICTURES)
+
+    def _other_pictures(self, task: str) -> dict[str, Path]:
+        """The place of each picture that the questions of a task are about."""
+        benchmark = parse_task(task)
+        media = dict.fromkeys(item.medium for item in benchmark.items(self.folder))
+        places = {name: benchmark.source(self.folder, name) for name in media}
+        return {name: path for name, path in places.items() if isinstance(path, Path)}
+
     def _files(self, files: Sequence[File]) -> None:
         lacking = []
         for file in files:
@@ -191,6 +240,12 @@ class DataFolder:
             else:
                 lacking.append(path.name)
         self._require(lacking, len(files), "files")
+
+    def _tagger(self) -> None:
+        """Get the weights of the tagger; a folder of the user may lack them, then parts of speech are guessed."""
+        self._files(
+            [file for file in self.sources.tagger if self.source is None or Path(file.path).name in self._index]
+        )
 
     def _fetch(self, file: File, path: Path) -> None:
         url = f"{getattr(self.sources, file.host)}/{file.address}"
@@ -245,11 +300,7 @@ class DataFolder:
         return arrived, failed
 
     def _has(self, name: str) -> bool:
-        try:
-            _check_picture(self.folder / IMAGES / name)
-        except (DataError, FileNotFoundError):
-            return False
-        return True
+        return _is_picture(self.folder / IMAGES / name)
 
     def _picture(self, name: str) -> None:
         path = self.folder / IMAGES / name
@@ -328,6 +379,14 @@ def _check_picture(path: Path) -> None:
     except MediaError as error:
         problem = str(error).partition(": ")[2]
         raise DataError(f"{path.name.removesuffix('.part').removesuffix('.copy')}: {problem}") from error
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        _check_picture(path)
+    except (DataError, FileNotFoundError):
+        return False
+    return True
 
 
 def _first(names: Sequence[str]) -> str:

@@ -10,13 +10,27 @@ from lime_mlx.errors import DataError
 
 # The names of the tasks: those that are drawn or synthesised, and those that have files.
 SCENES, SOUNDS, FREE, FREE_SOUNDS = BUILT_IN = ("scenes", "sounds", "free", "free-sounds")
-POPE, CHAIR, AMBER, MME, AUDIO = WITH_FILES = ("pope", "chair", "amber", "mme", "audio")
+POPE, CHAIR, AMBER, MME, AUDIO, DASH_B, HALLUSION_BENCH, NATURALBENCH = WITH_FILES = (
+    "pope",
+    "chair",
+    "amber",
+    "mme",
+    "audio",
+    "dash-b",
+    "hallusion-bench",
+    "naturalbench",
+)
 # Those of which only the pictures that --limit draws can be got.
 WITH_LIMIT = (POPE, CHAIR)
-POPE_SETS = ("coco", "aokvqa", "gqa")
+POPE_SETS = ("coco", "aokvqa", "gqa", "repope")
 POPE_SPLITS = ("random", "popular", "adversarial")
 MME_PARTS = ("existence", "count", "position", "color")
+# The pictures without the object, and those with it.
+DASH_B_FILES = {"no": "dash_benchmark_neg.json", "yes": "dash_benchmark_pos.json"}
+HALLUSION_FILE, NATURALBENCH_FILE = "HallusionBench.json", "test_set.json"
 IMAGES, SYNONYMS = "images", "synonyms.txt"
+# The weights of the tagger that CHAIR and AMBER share.
+TAGGER = "tagger/averaged_perceptron_tagger_eng.zip"
 # The objects of the pictures of COCO by CHAIR mode. The first table is whole; the others hold what differs from it.
 OBJECT_TABLES: Mapping[str, str] = {
     "pattern": "coco2014_gt_objects.pattern.json",
@@ -57,6 +71,17 @@ def picture_path(data: Path | None, task: str, name: str) -> Path:
     folder = data or home()
     paths = [folder / IMAGES / name, folder / task / IMAGES / name, folder / task / name, folder / name]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def pope_file(name: str, split: str) -> str:
+    """The question file of a set and a split of POPE, in the folder of its task."""
+    return f"{name}/coco_repope_{split}.json" if name == "repope" else f"{name}/{name}_pope_{split}.json"
+
+
+def tagger_path(data: Path | None) -> Path | None:
+    """The weights of the tagger in a folder of data; None where they are not there."""
+    path = (data or home()) / TAGGER
+    return path if path.is_file() else None
 
 
 def object_tables(chair: Path) -> dict[str, Path]:

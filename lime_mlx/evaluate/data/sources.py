@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lime_mlx.evaluate.data.layout import DASH_B, HALLUSION_BENCH, NATURALBENCH, TAGGER
+
 
 class File(NamedTuple):
     """A published file.
@@ -19,7 +21,7 @@ class File(NamedTuple):
 
 
 def _github(task: str, home: str, table: str) -> tuple[File, ...]:
-    """Files of a commit, from a table of path, size and sha256. The path is also that in the folder of the task."""
+    """Files of a commit, from a table of path, size and sha256. The path is also that in the folder `task`."""
     rows = [line.split() for line in table.strip().splitlines()]
     return tuple(File(f"{task}/{path}", "github", f"{home}/{path}", int(size), sha256) for path, size, sha256 in rows)
 
@@ -52,6 +54,15 @@ gqa/gqa_pope_popular.json 309332 e48e138bd61dd3bc4ec35cc8d4357b4dbfc68f0e704283a
 gqa/gqa_pope_adversarial.json 310784 64a3bdeb8d24c02d175eafa5e1b24bc7fd611efa95bb87a031c880e548aef094
 """,
     ),
+    "repope": _github(
+        "pope/repope",
+        "YanNeu/RePOPE/bcf22e5690d587cce34e1728af3efdcfaf747d29/annotations",
+        """
+coco_repope_random.json 340368 f464fcaf60b24ce2f280cf33f122e000dbdd35c8e88f77c4141c9c2cba864611
+coco_repope_popular.json 333773 57832b055bae5fd6176278a4f104c98ddd84811f7d26dfcb93d481f6c9da09a5
+coco_repope_adversarial.json 328764 8c346dbb060bf422ff92e769fa68e5ab3e8a777cb28a26e973387441e05c9ccf
+""",
+    ),
 }
 _CHAIR = _github(
     "chair",
@@ -76,6 +87,38 @@ query/query_discriminative-attribute.json 922022 35c0fe71290789c5eb198e9a3f57325
 query/query_discriminative-relation.json 233144 36e08860653a1562acb657c250604c3d4e26f8a5f99a376fd53c67f9242be20f
 """,
 )
+_OTHERS = {
+    DASH_B: _github(
+        DASH_B,
+        "YanNeu/DASH-B/1538d01da15ef152dca8a8405da3f9444e26661d/images",
+        """
+dash_benchmark_neg.json 42487 29d9afa611083f3becdc64e4c30a1783a6c8be9bf6d335a12b124c50ad2876ed
+dash_benchmark_pos.json 32227 fe261c2b9463e27034aea34368330ae4645cfd3bc0feca907240eb5160517829
+""",
+    ),
+    HALLUSION_BENCH: _github(
+        HALLUSION_BENCH,
+        "tianyi-lab/HallusionBench/744007c232c292942c7f80eb61edb2465482da31",
+        """
+HallusionBench.json 431987 ca6e0fb677dd56e5fb0e2700d06c58d01f8a6ae66e0f1773b2ac48c0a095d051
+""",
+    ),
+    NATURALBENCH: _github(
+        NATURALBENCH,
+        "Baiqi-Li/NaturalBench/99676059da42c0094df345bb3333b1140a18483b/dataset_split_for_finetuning",
+        """
+test_set.json 657950 f4ca78dc9f75cddd5f076b15213e20eacf2c6574a7cefa9a30a8f17b829b3633
+""",
+    ),
+}
+# Size and digest are those of NLTK's own index of packages.
+_TAGGER = File(
+    TAGGER,
+    "github",
+    "nltk/nltk_data/550b6625bcef1f2abff2ff770a5a0d272c9c6b2a/packages/taggers/averaged_perceptron_tagger_eng.zip",
+    1539115,
+    "6025f530624335c67d6547d44757b357b4e79bae030a0383e9887a92c1718f0b",
+)
 # The digest is the one in the catalogue of TensorFlow Datasets.
 _ANNOTATIONS = File(
     "chair/annotations_trainval2014.zip",
@@ -90,6 +133,8 @@ _ANNOTATIONS = File(
 class Sources:
     """The addresses of the servers, the files of POPE by set, those of CHAIR and AMBER, and AMBER's number of pictures.
 
+    others: the files of the tasks whose pictures are not fetched. tagger: the weights that CHAIR and AMBER share; a
+    user's own folder need not have them.
     coco: the S3 path, because the certificate of images.cocodataset.org is that of S3.
     """
 
@@ -100,16 +145,22 @@ class Sources:
     annotations: File = _ANNOTATIONS
     amber: tuple[File, ...] = _AMBER
     amber_pictures: int = 1004
+    tagger: tuple[File, ...] = (_TAGGER,)
+    others: dict[str, tuple[File, ...]] = field(default_factory=lambda: _OTHERS)
 
 
 LICENCES = {
     "pope:set=coco": "MIT; labels and pictures of COCO",
     "pope:set=aokvqa": "Apache-2.0 (VCD); pictures of COCO",
     "pope:set=gqa": "Apache-2.0 (VCD); pictures of GQA",
-    "chair": "BSD-2-Clause; annotations of COCO, CC BY 4.0, and its pictures",
-    "amber": "Apache-2.0",
+    "pope:set=repope": "none is stated; labels after COCO, pictures of COCO",
+    "chair": "BSD-2-Clause; annotations of COCO, CC BY 4.0, and its pictures; tagger MIT",
+    "amber": "Apache-2.0; tagger MIT",
     "mme": "given out by its authors",
     "audio": "none is stated",
+    DASH_B: "none is stated",
+    HALLUSION_BENCH: "BSD-3-Clause",
+    NATURALBENCH: "none is stated",
 }
 # Where the files are that are not fetched, and why they are not.
 GQA = (
@@ -129,3 +180,19 @@ AUDIO = (
     "https://github.com/kuan2jiu99/audio-hallucination, put the TSV files and the sounds (<audio_index>.wav) into one "
     "folder, then run lime-mlx data get audio --from FOLDER."
 )
+# By task: where the pictures are whose question files are fetched.
+PICTURES = {
+    DASH_B: (
+        "They are the archives neg.zip and pos.zip of https://github.com/YanNeu/DASH-B#download: unpack them, then run "
+        "lime-mlx data get dash-b --from FOLDER."
+    ),
+    HALLUSION_BENCH: (
+        "They are the archive hallusion_bench.zip behind the link in "
+        "https://github.com/tianyi-lab/HallusionBench#dataset-download, on Google Drive: unpack it, then run "
+        "lime-mlx data get hallusion-bench --from FOLDER."
+    ),
+    NATURALBENCH: (
+        "They are in the archive of https://huggingface.co/datasets/BaiqiL/NaturalBench for its split for finetuning: "
+        "unpack it, then run lime-mlx data get naturalbench --from FOLDER."
+    ),
+}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from lime_mlx.evaluate.scorers import baseforms
+from lime_mlx.evaluate.scorers.tagger import Tagger
 
 _SELDOM_NOUNS = frozenset("can hot sailing painting".split())  # mostly a verb or an adjective
 _ARTICLES = frozenset("a the trash garbage soda beer oil spray".split())
@@ -32,10 +33,16 @@ class Counts(NamedTuple):
     non_hallu: int
 
 
-def nouns(text: str, relation: Relation) -> list[str]:
-    """The words of a text, in base form, that are in AMBER's vocabulary (relation.json); every mention counts."""
+def nouns(text: str, relation: Relation, tagger: Tagger | None = None) -> list[str]:
+    """The nouns of a text, in base form, that are in AMBER's vocabulary (relation.json); every mention counts.
+
+    tagger: says which words are nouns; without one this is guessed.
+    """
     words, vocabulary = baseforms.tokens(text), vocabulary_of(relation)
     bases = [baseforms.wordnet(token, vocabulary) for token in words]
+    if tagger is not None:
+        tagged = zip(bases, tagger.tag(words), strict=True)
+        return [base for base, tag in tagged if tag.startswith("NN") and base in vocabulary]
     return [
         base
         for index, base in enumerate(bases)
@@ -49,10 +56,15 @@ def vocabulary_of(relation: Relation) -> set[str]:
 
 
 def describe(
-    text: str, truth: Sequence[str], hallu: Sequence[str], relation: Relation, safe: Collection[str]
+    text: str,
+    truth: Sequence[str],
+    hallu: Sequence[str],
+    relation: Relation,
+    safe: Collection[str],
+    tagger: Tagger | None = None,
 ) -> Counts:
     """The counts of a description. truth, hallu: of its annotation; safe: words that never count as wrong."""
-    return count(nouns(text, relation), truth, hallu, relation, safe)
+    return count(nouns(text, relation, tagger), truth, hallu, relation, safe)
 
 
 def count(

@@ -11,17 +11,23 @@ _LEAD = re.compile(
     r"^[^a-z0-9]*(?:(?:answer|response|a)\s*[:\-]\s*)?[^a-z0-9]*"
     r"(?:the (?:correct )?answer is\s*[:\-]?\s*)?\W*"
 )
+_CANNOT = r"(?:can ?not|can't|could ?n[o']t|unable to|not able to) (?:\w+ ){0,2}?"
+_PERCEIVE = r"(?:see|hear|find|spot|detect|identify|recogni[sz]e|observe|notice|locate|make out)"
+_INPUT = r"(?:image|picture|photo(?:graph)?|scene|video|audio|clip|recording|sound(?! of))"
+# Who sees nothing at all cannot say; who cannot see any dogs says no.
 _UNSURE = re.compile(
-    r"\b(?:yes or no|(?:can(?:not|'t)|could ?n[o']t|unable to|not able to|not possible to|"
-    r"impossible to|difficult to|hard to)"
-    r" (?:\w+ ){0,2}?(?:tell|say|determine|know|see|answer|confirm|identify|verify|be sure)"
+    rf"\b(?:yes or no|(?:{_CANNOT}|(?:not possible|impossible|difficult|hard) to (?:\w+ ){{0,2}}?)"
+    r"(?:tell|say|determine|know|answer|confirm|verify|be sure|provide|help|assist|access|view|process)"
+    rf"|(?:impossible|difficult|hard) to (?:\w+ ){{0,2}}?{_PERCEIVE}"
+    rf"|{_CANNOT}{_PERCEIVE}(?=\W*$| (?:whether|if|what|well|clearly|enough|properly|(?:\w+ )?{_INPUT}\b))"
     r"|not (?:sure|certain|clear)|unclear|unsure|do ?n[o']t know)\b"
 )
 _WORD = re.compile(r"\b(yes|yeah|yep|yup|no|nope|nah)\b(?! (?:doubt|matter|longer|one else)\b)")
 _DENIED = re.compile(
     r"\b(?:(?:there|it|they|this|that|he|she|we|i|image|picture|photo|scene|audio|clip|sound|recording)\b[^.!?;]{0,60}?"
-    r"\b(?:is|are|was|were|does|do|did|has|have|can|could)(?: not|n't)|there (?:is|are) no\b|cannot (?:see|hear)"
-    r"|can't (?:see|hear)|(?:contains?|shows?|has|have|see|hear|features?|depicts?|includes?) no\b"
+    r"\b(?:is|are|was|were|does|do|did|has|have|can|could)(?: not|n't)|there (?:is|are) no\b"
+    rf"|{_CANNOT}{_PERCEIVE}\b|no \w+ (?:is|are|can be) (?:present|visible|seen|heard|shown)"
+    r"|(?:contains?|shows?|has|have|see|hear|features?|depicts?|includes?) no\b"
     r"|not (?:present|visible|audible|true|correct)"
     r"|(?:absent|false|incorrect)\b|without (?:a|an|any)\b)"
 )
@@ -105,6 +111,18 @@ def mme(text: str) -> str:
     return YES if YES in start else NO if NO in start else UNKNOWN
 
 
+def anywhere(text: str) -> str:
+    """DASH-B's and RePOPE's eval_utils.py: yes anywhere in an answer in any case, else no anywhere, also in not."""
+    return YES if contains(text, YES) else NO if contains(text, NO) else UNKNOWN
+
+
+def first_word(text: str, choices: Sequence[str]) -> str:
+    """NaturalBench's evaluation.py: the choice that comes first as a word, in any case; "unknown" without one."""
+    places = {choice: re.search(rf"\b{re.escape(choice)}\b", text, re.IGNORECASE) for choice in choices}
+    starts = {choice: match.start() for choice, match in places.items() if match}
+    return min(starts, key=starts.__getitem__, default=UNKNOWN)
+
+
 PARSERS: dict[str, Callable[[str], str]] = {
     "ours": ours,
     "pope": pope,
@@ -112,6 +130,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "mme": mme,
     "interspeech2024": interspeech2024,
     "icassp2025": icassp2025,
+    "anywhere": anywhere,
 }
 
 

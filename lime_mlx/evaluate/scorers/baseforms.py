@@ -1,7 +1,8 @@
 """Tokens and base forms of English words: those of the reference CHAIR and AMBER programs, and our own.
 
-`tokens` splits like the Penn Treebank tokeniser. `pattern` strips plurals by spelling alone, and so damages many words
-that are no plurals. `wordnet` undoes inflections only where the result is a word. `plain` is our own.
+`tokens` splits like the Penn Treebank tokeniser, marks of Markdown included. `pattern` strips plurals by spelling
+alone, and so damages many words that are no plurals. `wordnet` undoes inflections only where the result is a word.
+`plain` is our own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ import re
 from collections.abc import Container, Sequence
 
 _ABBREVIATIONS = frozenset("mr mrs ms dr st vs etc e.g i.e a.m p.m u.s u.k no. jr sr inc co ltd mt ft ave prof".split())
+# The marks of Markdown, and strokes between words: of the same length as the blanks that take their place.
+_MARKS = str.maketrans(dict.fromkeys("*_~`|#>\\/\u2022\u2013\u2014", " "))
 _CONTRACTIONS = re.compile(r"\b(can)(not)\b|\b(gim|lem)(me)\b|\b(gon|wan)(na)\b|\b(got)(ta)\b")
+
+
+def unmarked(text: str) -> str:
+    """The text, as long as before, with blanks for the marks of Markdown: emphasis, headings, lists, tables, code."""
+    return text.translate(_MARKS)
 
 
 def tokens(text: str) -> list[str]:
@@ -21,7 +29,7 @@ def tokens(text: str) -> list[str]:
     text = re.sub(r'"', " '' ", text)
     text = re.sub(r"([:,])(?=\D|$)", r" \1 ", text)
     text = re.sub(r"\.\.+", lambda dots: f" {dots.group()} ", text)
-    text = re.sub(r"([;@#$%&?!\]\[(){}<>])", r" \1 ", text)
+    text = re.sub(r"([;@#$%&?!\]\[(){}<>*])", r" \1 ", text)
     text = text.replace("--", " -- ")
     text = re.sub(r"(?i)('s|'m|'d|'ll|'re|'ve|n't)(?=\s|$|[.,])", r" \1 ", text)
     text = re.sub(r"([^'\s])'(?=\s|$)", r"\1 ' ", text)
@@ -97,32 +105,59 @@ def pattern(token: str) -> str:
     return token
 
 
-# Inflections without a rule. "men" and "people" are words of their own for WordNet.
+# Inflections without a rule.
 IRREGULAR = dict(
     pair.split(":")
     for pair in """
     men:man women:woman people:person children:child feet:foot teeth:tooth geese:goose mice:mouse oxen:ox knives:knife
     calves:calf halves:half leaves:leaf wolves:wolf shelves:shelf lives:life wives:wife loaves:loaf scarves:scarf
     hooves:hoof thieves:thief busses:bus kine:cow grandchildren:grandchild policemen:policeman gentlemen:gentleman
-    servicemen:serviceman pocketknives:pocketknife
+    servicemen:serviceman pocketknives:pocketknife taxies:taxi
     """.split()
 )
-_NOUN = (("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
-    ("men", "man"), ("ies", "y"))  # fmt: skip
-_VERB = (("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""))
-_PAST = {"born": "bear", "tying": "tie", "stopped": "stop", "stopping": "stop", "batting": "bat"}
+NOUN, VERB, ADJECTIVE, ADVERB = "noun", "verb", "adjective", "adverb"
+# WordNet 3.0's: "men" and "people" are words of their own, "vases" belong to vas, "serves" to serf, "fries" to fry.
+_WORDNET_IRREGULAR = {
+    NOUN: {
+        **IRREGULAR,
+        **{"men": "men", "people": "people", "kine": "kine"},
+        **{"vases": "vas", "serves": "serf", "fries": "fry", "buffaloes": "buffalo", "flamingoes": "flamingo"},
+        **{"potatoes": "potato", "tomatoes": "tomato", "earrings": "earring", "slippers": "slipper"},
+        **{"sunglasses": "sunglass", "chopsticks": "chopstick", "camerae": "camera"},
+    },
+    VERB: {
+        **{"born": "bear", "borne": "bear", "lit": "light", "sank": "sink", "sunk": "sink", "sunken": "sink"},
+        **{"stove": "stave", "tying": "tie", "taxis": "taxis", "taxying": "taxi"},
+    },
+    ADJECTIVE: {"solider": "solid", "drier": "dry"},
+    ADVERB: {},
+}
+# Words of the lists that WordNet 3.0 lacks: their plural stays as it is.
+_NO_WORDNET = frozenset(
+    "biker bluejay brindle coworker firetruck hairdryer knive lenovo longboard macbook netbook paddleboat pitbull phon "
+    "riverboat sailboard shortboard skimboard skis smartphone solider stovetop suv teddybear televison iphone "
+    "wakeboard glas bedsheet ebook e-book paraglider sanitizer streetlamp cooktop kiwifruit TV".split()
+)
+_RULES_OF = {
+    NOUN: (("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
+        ("men", "man"), ("ies", "y")),
+    VERB: (("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
+    ADJECTIVE: (), ADVERB: (),
+}  # fmt: skip
 
 
-def wordnet(token: str, words: Container[str], verbs: Container[str] = (), verb: bool = False) -> str:
-    """The shortest of `words` of which `token` is an inflection as a noun; with `verb`, of `verbs` as a verb."""
-    if verb:
-        forms = [_PAST[token]] if token in _PAST else _stems(token, _VERB, verbs)
-    elif token in ("men", "people"):
-        return token
-    elif token in ("vases", "serves", "fries"):  # words of their own: a duct, a serf's, a fry
-        return {"vases": "vas", "serves": "serf", "fries": "fry"}[token]
-    else:
-        forms = [IRREGULAR[token]] if token in IRREGULAR else _stems(token, _NOUN, words)
+def wordnet(token: str, words: Container[str], part: str = NOUN) -> str:
+    """The shortest of `words` of which `token` is an inflection as that part of speech; the token where there is none.
+
+    words: what WordNet may give, of that part of speech; nouns that it lacks are left out here.
+    """
+    if (irregular := _WORDNET_IRREGULAR[part].get(token)) is not None:
+        return irregular
+    forms = _stems(token, _RULES_OF[part], words)
+    if part == VERB and (doubled := re.fullmatch(r"(.+([^aeiou]))\2(?:ed|ing)", token)) and doubled.group(1) in words:
+        forms.append(doubled.group(1))
+    if part == NOUN:
+        forms = [form for form in forms if form not in _NO_WORDNET]
     return min(forms, key=len) if forms else token
 
 
@@ -131,10 +166,14 @@ def _stems(token: str, rules: Sequence[tuple[str, str]], words: Container[str]) 
     return [form for form in forms if form in words]
 
 
+# Behind these, -es makes a plural of the whole word; elsewhere the e is the word's: manes are no men, cares no cars.
+_HISSING = ("s", "x", "z", "ch", "sh", "o")
+
+
 def plain(token: str, words: Container[str]) -> str:
     """The word itself where it is among `words`, else the singular that is, else the token."""
     if token in words and token not in IRREGULAR:
         return token
-    rules = (("ies", "y"), ("ves", "fe"), ("ves", "f"), ("ses", "s"), ("es", ""), ("s", ""))
+    rules = (("ies", "y"), ("ves", "fe"), ("ves", "f"), *((f"{end}es", end) for end in _HISSING), ("s", ""))
     forms = [IRREGULAR[token]] if token in IRREGULAR else _stems(token, rules, words)
     return forms[-1] if forms and forms[-1] in words else token

@@ -8,7 +8,7 @@ of several words.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -16,6 +16,8 @@ from pathlib import Path
 
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.scorers import baseforms
+from lime_mlx.evaluate.scorers.baseforms import ADJECTIVE, NOUN, VERB
+from lime_mlx.evaluate.scorers.tagger import Tagger, part_of
 
 MODES = ("ours", "pattern", "wordnet")
 _YOUNG = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
@@ -33,17 +35,17 @@ PAIRS = {
     "toilet seat": "toilet",
     "wine glas": "wine glass",
 }
-# Words that WordNet 3.0 lacks: their plural stays as it is.
-_NO_WORDNET = frozenset(
-    "firetruck macbook smartphone wakeboard longboard skimboard shortboard netbook teddybear pitbull bluejay lenovo "
-    "iphone televison phon knive suv solider".split()
-)
-# Words of the list, and of the pairs, that are verbs too: "seated" becomes seat.
+# Words of the list, and of the pairs, that are verbs too, and verbs whose inflections look like those of the list:
+# "seated" becomes seat, and "they fly kites", where kites is taken for a verb, has a kit.
 _VERBS = frozenset(
-    "seat train tie bow light stop park fire suit bat bear ski skateboard snowboard boat bench cycle groom kayak "
-    "signal monitor ship bike ram "
-    "book phone duck canoe ferry chair table mother father bowl cake bottle top glove ball sink "
-    "track home man baby".split()
+    "air automobile baby backpack ball barge bat bear bed bench bicycle bike bird boat book bottle bow bowl buffalo "
+    "bull bulldog bus cab cake canoe case cat chair clock cocker cop couch cow crow cub cup cycle doctor dog duck "
+    "falcon father ferry fire foal fork fowl glass goose groom gull guy home horse hound jet kayak kid kite kitten "
+    "knife lamb light man meter microwave monitor mother motor motorbike motorboat motorcycle mouse officer parrot "
+    "people phone plane plant plate pup purse quail racket ram raven sandwich seaplane seat ship sign signal sink "
+    "skateboard ski snowboard soldier spoon stool stop sub suit surfboard swan table taxi telephone tie top track "
+    "traffic train truck unicycle wine yacht "
+    "kit mop park plan plat pot scissor sky sport win".split()
 )
 _SUPPLY = frozenset("providing offering need".split())
 _NOUNS_IN_ING = frozenset("parking lighting training building topping".split())
@@ -83,18 +85,22 @@ class CaptionObjects:
 
 
 class ObjectFinder:
-    """Finds the COCO classes that a text names. synonyms: the lines of the official list; mode: one of `MODES`."""
+    """Finds the COCO classes that a text names.
 
-    def __init__(self, synonyms: Sequence[Sequence[str]], mode: str = "ours") -> None:
+    synonyms: the lines of the official list. mode: one of `MODES`. tagger: says the parts of speech for `wordnet`,
+    which guesses them without one.
+    """
+
+    def __init__(self, synonyms: Sequence[Sequence[str]], mode: str = "ours", tagger: Tagger | None = None) -> None:
         if mode not in MODES:
             raise ValueError(f"unknown CHAIR mode {mode!r}: one of {', '.join(MODES)}")
-        self.mode = mode
+        self.mode, self._tagger = mode, tagger
         self.classes = _classes(synonyms, mode)
         self._pairs = PAIRS if mode != "ours" else PAIRS | {word: word for word in self.classes if " " in word}
         parts = {part for pair in (*self._pairs, *self._pairs.values()) for part in pair.split()}
         self._vocabulary = {word for word in (*self.classes, *parts) if " " not in word}
         if mode == "wordnet":
-            self._vocabulary = self._vocabulary - _NO_WORDNET - {"glas"} | {"sport"}
+            self._vocabulary |= {"sport"}
         self._longest = max(len(pair.split()) for pair in self._pairs) if mode == "ours" else 2
         self._base = lru_cache(None)(self._base_form_of(mode))
 
@@ -110,7 +116,7 @@ class ObjectFinder:
 
     def find(self, text: str) -> CaptionObjects:
         """The objects that a text names, every mention counted."""
-        tokens = baseforms.tokens(text.lower())
+        tokens = self._tokens(text)
         bases = self._lemmas(tokens) if self.mode == "wordnet" else [self._base(token) for token in tokens]
         words, positions = self._joined(bases)
         length = len(words)
@@ -125,6 +131,10 @@ class ObjectFinder:
             if word in self.classes
         )
         return CaptionObjects(length, mentions)
+
+    def _tokens(self, text: str) -> list[str]:
+        """The tokens of a text; ours are without marks of Markdown, of which the other modes know only the star."""
+        return baseforms.tokens(baseforms.unmarked(text.lower()) if self.mode == "ours" else text.lower())
 
     def _joined(self, bases: Sequence[str]) -> tuple[list[str], list[int]]:
         """The words, where those of a listed name are one word, and the position of the first token of each."""
@@ -147,7 +157,7 @@ class ObjectFinder:
         words = [word.lower() for word in words]
         text, ends = "".join(words), list(accumulate(map(len, words)))
         indices, start = [], 0
-        for token in baseforms.tokens(text):
+        for token in self._tokens(text):
             position = text.find(token, start)
             indices.append(bisect_right(ends, max(position, start)))
             # The tokeniser changes quotation marks, so these are not in the text.
@@ -155,15 +165,12 @@ class ObjectFinder:
         return [(indices[mention.index], mention.name) for mention in self.find(text).mentions]
 
     def _lemmas(self, tokens: Sequence[str]) -> list[str]:
-        """WordNet's base forms under a guess of the part of speech: words in -ed are verbs, some in -ing too."""
-        bases = []
-        for index, token in enumerate(tokens):
-            if token == "geese":  # the tagger mostly takes it for an adjective
-                bases.append(token)
-                continue
-            verb = _is_verb(token, tokens[index - 1] if index else "")
-            bases.append(baseforms.wordnet(token, self._vocabulary, _VERBS, verb))
-        return bases
+        """WordNet's base forms under the part of speech of each token."""
+        parts = _guessed(tokens) if self._tagger is None else map(part_of, self._tagger.tag(tokens))
+        return [
+            baseforms.wordnet(token, _VERBS if part == VERB else self._vocabulary, part)
+            for token, part in zip(tokens, parts, strict=True)
+        ]
 
     def ground_truth(self, categories: Iterable[str], captions: Iterable[str]) -> set[str]:
         """The classes of a picture: its annotated categories and those that its reference captions name."""
@@ -190,9 +197,18 @@ def _classes(synonyms: Sequence[Sequence[str]], mode: str) -> dict[str, str]:
     return classes
 
 
+def _guessed(tokens: Sequence[str]) -> Iterator[str]:
+    """A guess of the part of speech of each token: words in -ed are verbs, some in -ing too; all others are nouns."""
+    for before, token in zip(("", *tokens), tokens, strict=False):
+        if token == "geese":  # the tagger mostly takes it for an adjective
+            yield ADJECTIVE
+        else:
+            yield VERB if _is_verb(token, before) else NOUN
+
+
 def _is_verb(token: str, before: str) -> bool:
-    if token == "born" or token.endswith("ed"):
-        return True
+    if token in ("born", "lit") or token.endswith("ed"):
+        return token != "potted"
     if not token.endswith("ing"):
         return False
     return before in _SUPPLY if token == "seating" else _gerund(token, before)

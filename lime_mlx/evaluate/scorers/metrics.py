@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lime_mlx.evaluate.records import Record
+from lime_mlx.evaluate.statistics import mean_ratio
 
 from .answers import NO, YES
 
@@ -21,7 +22,8 @@ RIGHT = "right"
 class Metric:
     """sum(top) / sum(bottom) over n entries of one split.
 
-    ids, media (n,): the question of each entry, and its picture or sound. top, bottom (n,) float. goal: MORE or LESS
+    ids, media (n,): the question of each entry, and its picture or sound. top, bottom (n,) float, or (n, k) for the
+    harmonic mean of k ratios. goal: MORE or LESS
     is better, 0 neither. unit: "%" where the ratio is a share, else what is counted. binary: each entry is one answer
     that is right or wrong.
     """
@@ -39,8 +41,8 @@ class Metric:
     @property
     def value(self) -> float:
         """The ratio; nan where nothing was counted."""
-        total = float(np.sum(self.bottom))
-        return float(np.sum(self.top)) / total if total else float("nan")
+        total = np.sum(self.bottom, axis=0)
+        return float(mean_ratio(np.sum(self.top, axis=0), total)) if np.all(total) else float("nan")
 
 
 def ratio(
@@ -62,12 +64,32 @@ def ratio(
 
 def by_medium(name: str, split: str, records: Sequence[Record], hits: Sequence[bool]) -> Metric:
     """The share of pictures or sounds with only right answers, as the accuracy+ of MME. hits (n,): of each record."""
+    return all_right(name, split, [record["medium"] for record in records], hits)
+
+
+def all_right(name: str, split: str, keys: Sequence[str], hits: Sequence[bool]) -> Metric:
+    """The share of groups with only right answers. keys, hits (n,): the group of each answer; whether it is right."""
     every: dict[str, bool] = {}
-    for record, hit in zip(records, hits, strict=True):
-        every[record["medium"]] = every.get(record["medium"], True) and bool(hit)
-    media = list(every)
+    for key, hit in zip(keys, hits, strict=True):
+        every[key] = every.get(key, True) and bool(hit)
+    groups = list(every)
     top = np.array(list(every.values()), dtype=np.float64)
-    return Metric(name, split, media, media, top, np.ones(len(media)), MORE, binary=True)
+    return Metric(name, split, groups, groups, top, np.ones(len(groups)), MORE, binary=True)
+
+
+def harmonic(records: Sequence[Record], verdicts: Sequence[str], split: str) -> list[Metric]:
+    """The harmonic mean of the rates of true positives (TPR) and true negatives (TNR), and both rates.
+
+    verdicts (n,): "yes", "no" or other; another verdict is wrong.
+    """
+    labels, given = np.array([record["label"] for record in records]), np.array(verdicts)
+    wanted = np.stack([labels == YES, labels == NO], axis=1).astype(np.float64)
+    hits = wanted * (given == labels)[:, None]
+    rates = zip(("TPR", "TNR"), hits.T, wanted.T, strict=True)
+    return [
+        ratio("harmonic mean", split, records, hits, wanted, goal=MORE),
+        *(ratio(name, split, records, top, bottom, goal=MORE) for name, top, bottom in rates),
+    ]
 
 
 def yes_no(records: Sequence[Record], verdicts: Sequence[str], split: str, positive: str = YES) -> list[Metric]:

@@ -19,7 +19,7 @@ class KindCounts(NamedTuple):
 
 @lru_cache
 def _pattern(world: World) -> re.Pattern[str]:
-    return re.compile(rf"\b({'|'.join(world.kinds)})(?:e?s)?\b", re.IGNORECASE)
+    return re.compile(rf"(?<![^\W_])({'|'.join(world.kinds)})(?:e?s)?(?![^\W_])", re.IGNORECASE)
 
 
 def mentions(text: str, world: World = PICTURES) -> list[str]:

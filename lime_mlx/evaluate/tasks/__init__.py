@@ -7,13 +7,30 @@ from .amber import Amber
 from .audio import AudioQuestions
 from .base import Item, Task
 from .chair import Chair
+from .dash_b import DashB
 from .free import Free, FreeSounds
+from .hallusion import HallusionBench
 from .mme import Mme
+from .naturalbench import NaturalBench
 from .pope import Pope
 from .scenes import Scenes, Sounds
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Scenes, Sounds, Free, FreeSounds, Pope, Chair, Amber, Mme, AudioQuestions)
+    task.name: task
+    for task in (
+        Scenes,
+        Sounds,
+        Free,
+        FreeSounds,
+        Pope,
+        Chair,
+        Amber,
+        Mme,
+        AudioQuestions,
+        DashB,
+        HallusionBench,
+        NaturalBench,
+    )
 }
 
 

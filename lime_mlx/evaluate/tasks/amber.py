@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import AMBER, picture_path, task_folder
+from lime_mlx.evaluate.data.layout import AMBER, picture_path, tagger_path, task_folder
 from lime_mlx.evaluate.records import Material, Record, names
+from lime_mlx.evaluate.scorers import tagger
 from lime_mlx.evaluate.scorers.amber import Counts, Relation, describe
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import LESS, MORE, Metric, by_split, ratio
+from lime_mlx.evaluate.scorers.tagger import Tagger
 from lime_mlx.spec import Choice, Range
 
 from .base import Item, Task, drawn
@@ -83,6 +85,7 @@ class Amber(Task):
             return {
                 "relation": {word: [*others] for word, others in relation.items()},
                 "safe": (home / SAFE).read_text(encoding="utf-8").split(),
+                **tagger.material_of(tagger_path(data)),
             }
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{RELATION} or {SAFE} in {home} cannot be read ({error}).") from None
@@ -90,7 +93,7 @@ class Amber(Task):
     def metrics(self, records: Sequence[Record], scorer: str, material: Material) -> list[Metric]:
         def figures(part: list[Record], split: str) -> list[Metric]:
             if split == GENERATIVE:
-                return _described(part, *_material(material))
+                return _described(part, *_material(material), tagger.of_material(material))
             return self.judged(part, split, scorer, positive=NO)
 
         metrics = by_split(records, figures)
@@ -106,12 +109,14 @@ def _material(material: Material) -> tuple[Relation, Collection[str]]:
     return relation, safe
 
 
-def _described(part: Sequence[Record], relation: Relation, safe: Collection[str]) -> list[Metric]:
-    """The figures of descriptions."""
+def _described(
+    part: Sequence[Record], relation: Relation, safe: Collection[str], tagged: Tagger | None
+) -> list[Metric]:
+    """The figures of descriptions. tagged: says which words are nouns."""
     rows: list[Counts] = []
     for record in part:
         truth = record["truth"]
-        rows.append(describe(record["text"], names(truth, "truth"), names(truth, "hallu"), relation, safe))
+        rows.append(describe(record["text"], names(truth, "truth"), names(truth, "hallu"), relation, safe, tagged))
 
     def share(name: str, top: list[int], bottom: list[int], goal: int) -> Metric:
         return ratio(name, GENERATIVE, part, top, bottom, goal=goal)

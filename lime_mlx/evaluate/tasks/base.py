@@ -74,12 +74,14 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def source(self, data: Path | None, medium: str) -> MediaSource:
-        """What `open_image` or `open_audio` takes: a path, or the picture or sound itself."""
+    def source(self, data: Path | None, medium: str) -> MediaSource | None:
+        """What `open_image` or `open_audio` takes: a path, or the picture or sound itself; None for text alone."""
 
     def opened(self, data: Path | None, medium: str) -> Media:
         """The opened picture or sound. Raises `MediaError` where it cannot be read."""
         source = self.source(data, medium)
+        if source is None:
+            return {}
         if self.medium == "audio":
             if isinstance(source, Image.Image):
                 raise TypeError(f"{self.name} gives a picture for a sound")
@@ -94,8 +96,16 @@ class Task(ABC):
 
     def judged(self, records: Sequence[Record], split: str, scorer: str, positive: str = answers.YES) -> list[Metric]:
         """The figures of answers to yes/no questions. positive: the class of precision, recall and F1."""
+        return yes_no(records, self.verdicts(records, scorer), split, positive)
+
+    def verdicts(self, records: Sequence[Record], scorer: str) -> list[str]:
+        """What a scorer reads from each answer: "yes", "no" or something else."""
         texts, labels = [record["text"] for record in records], [record["label"] for record in records]
-        return yes_no(records, answers.verdicts(texts, labels, self.scorers[scorer]), split, positive)
+        return answers.verdicts(texts, labels, self.parser(scorer))
+
+    def parser(self, scorer: str) -> str:
+        """The parser or mode of a scorer."""
+        return self.scorers[scorer]
 
     def objects(self, words: Sequence[str], material: Material) -> list[tuple[int, str]]:
         """The objects that the words of a caption name, each with the index of the word in which its name begins.

@@ -15,9 +15,11 @@ from lime_mlx.evaluate.data.layout import (
     WHOLE_TABLE,
     object_tables,
     picture_path,
+    tagger_path,
     task_folder,
 )
 from lime_mlx.evaluate.records import Material, Record, names
+from lime_mlx.evaluate.scorers import tagger
 from lime_mlx.evaluate.scorers.chair import ObjectFinder, read_synonyms
 from lime_mlx.evaluate.scorers.metrics import Metric, captions
 from lime_mlx.media.formats import is_picture_name
@@ -60,7 +62,8 @@ class Chair(Task):
         return picture_path(data, self.name, medium)
 
     def material(self, data: Path | None) -> Material:
-        return {"synonyms": read_synonyms(task_folder(data, self.name, [SYNONYMS]) / SYNONYMS)}
+        synonyms = read_synonyms(task_folder(data, self.name, [SYNONYMS]) / SYNONYMS)
+        return {"synonyms": synonyms, **tagger.material_of(tagger_path(data))}
 
     def objects(self, words: Sequence[str], material: Material) -> list[tuple[int, str]]:
         return _finder(material, "ours").named(words)
@@ -82,7 +85,7 @@ def _finder(material: Material, mode: str) -> ObjectFinder:
     synonyms = material.get("synonyms")
     if not isinstance(synonyms, list):
         raise DataError("The stored synonyms of CHAIR are damaged; run the evaluation once more to write them.")
-    return ObjectFinder(synonyms, mode)
+    return ObjectFinder(synonyms, mode, tagger.of_material(material) if mode == "wordnet" else None)
 
 
 def _coco_pictures(images: Path, truths: dict[str, dict[str, list[str]]]) -> list[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from lime_mlx.errors import DataError
-from lime_mlx.evaluate.data.layout import POPE, POPE_SETS, POPE_SPLITS, picture_path, task_folder
+from lime_mlx.evaluate.data.layout import POPE, POPE_SETS, POPE_SPLITS, picture_path, pope_file, task_folder
 from lime_mlx.evaluate.records import Material, Record
-from lime_mlx.evaluate.scorers.answers import NO, YES
+from lime_mlx.evaluate.scorers.answers import NO, UNKNOWN, YES
 from lime_mlx.evaluate.scorers.metrics import Metric, by_split
-from lime_mlx.spec import Choice
+from lime_mlx.spec import Choice, Range
 
 from .base import Item, Task, drawn
 
@@ -33,24 +33,30 @@ class Question:
 
 @dataclass(frozen=True)
 class Pope(Task):
-    """`pope:set=coco,split=all`: the questions as they stand in the files. split: all, or one of the three."""
+    """`pope:set=coco,split=all,tokens=16`: the questions as they stand in the files.
+
+    set: repope has COCO's questions with mended labels, without the ambiguous ones (arXiv 2504.15707); yes and no are
+    not balanced there. Its official program looks for yes, then for no, anywhere in an answer, and leaves out answers
+    with neither (YanNeu/RePOPE at bcf22e5, src/eval_utils.py). split: all, or one of the three.
+    """
 
     name = POPE
     scorers: ClassVar = {"ours": "ours", "official": "pope", "vcd": "vcd"}
 
     set: Annotated[str, Choice(*POPE_SETS)] = "coco"
     split: Annotated[str, Choice("all", *POPE_SPLITS)] = "all"
+    tokens: Annotated[int, Range(1)] = 16
 
     def items(self, data: Path | None, limit: int | None = None, seed: int = 0) -> list[Item]:
         home = task_folder(data, self.name, [self.set])
         items = []
         for split in POPE_SPLITS if self.split == "all" else (self.split,):
-            names = [home / self.set / f"{self.set}_pope_{split}.{ending}" for ending in ("json", "jsonl")]
+            names = [(home / pope_file(self.set, split)).with_suffix(ending) for ending in (".json", ".jsonl")]
             file = next((name for name in names if name.is_file()), None)
             if file is None:
                 raise DataError(f"There is no {names[0]}: lime-mlx data get pope brings the files.")
             items += [
-                Item(f"{split}/{question.id}", question.image, question.text, 16, split, question.label)
+                Item(f"{split}/{question.id}", question.image, question.text, self.tokens, split, question.label)
                 for question in read_questions(file)
             ]
         return drawn(items, limit, seed)
@@ -59,7 +65,18 @@ class Pope(Task):
         return picture_path(data, self.name, medium)
 
     def metrics(self, records: Sequence[Record], scorer: str, material: Material) -> list[Metric]:
-        return by_split(records, lambda part, split: self.judged(part, split, scorer))
+        return by_split(records, lambda part, split: self._figures(part, split, scorer))
+
+    def _figures(self, part: list[Record], split: str, scorer: str) -> list[Metric]:
+        metrics = self.judged(part, split, scorer)
+        if self.parser(scorer) != "anywhere":
+            return metrics
+        read = zip(part, self.verdicts(part, scorer), strict=True)
+        decided = [record for record, verdict in read if verdict != UNKNOWN]
+        return [*self.judged(decided, split, scorer)[:-1], metrics[-1]]
+
+    def parser(self, scorer: str) -> str:
+        return "anywhere" if self.set == "repope" and scorer == "official" else super().parser(scorer)
 
 
 def read_questions(path: str | Path) -> list[Question]:
