@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 
 import mlx.core as mx
 
@@ -228,6 +229,12 @@ class KVCache:
         return [buffer for layer in self.layers for buffer in layer.buffers]
 
 
+def fresh(edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
+    """Copies for one forward: an edit may remember what it saw in the layers before. Layers that share one still do."""
+    copies = {id(edit): copy(edit) for edit in (edits or {}).values()}
+    return {index: copies[id(edit)] for index, edit in (edits or {}).items()}
+
+
 def overlays(
     past: Sequence[Entries | None],
     deltas: Sequence[Delta] | None = None,
@@ -235,7 +242,7 @@ def overlays(
     edits: Mapping[int, Edit] | None = None,
 ) -> list[Overlay]:
     """One `Overlay` a layer, from the entries and deltas of each layer, gates that all share, and edits of some."""
-    edits = edits or {}
+    edits = fresh(edits)
     return [
         Overlay(entries, delta, gates, edits.get(index, softmax))
         for index, (entries, delta) in enumerate(zip(past, deltas or [NO_DELTA] * len(past), strict=True))

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.attention import Memory, softmax
-from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache, overlays
+from lime_mlx.cache import Delta, Edit, Edited, Entries, Guidance, KVCache, fresh, overlays
 from lime_mlx.errors import NumericalError, PromptError
-from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached, cached_each
+from lime_mlx.lrp.record import Record, read
+from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import Decoder
@@ -217,20 +218,36 @@ class Session:
             self.decoder(self.embeds[:, start:stop], self.cache.layers, start, positions=self.positions)
             mx.eval(self.cache.arrays())
 
-    def extend(self, edits: Mapping[int, Edit] | None = None) -> mx.array:
+    def extend(self, edits: Mapping[int, Edit] | None = None, record: Record | None = None) -> mx.array:
         """The plain forward of the newest position: its entries go into the cache; returns logits (V,).
 
         Layers in `edits` make their attention weights by them; the others keep the fused attention. What the cache
-        lacks before the newest position is run first; an entry that it has of the newest position is replaced.
+        lacks before the newest position is run first; an entry that it has of the newest position is replaced. With
+        a record, `read` then gives the relevance of any logit.
         """
         self._reach_newest()
         watched = self._edits_with_observers(edits)
         memory: list[Memory] = [
             Edited(layer, watched[i]) if i in watched else layer for i, layer in enumerate(self.cache.layers)
         ]
-        start = self.cache.offset
-        hidden = self.decoder(self.newest, memory, start, positions=self.positions, observers=self.hidden_observers)
+        arguments = (self.newest, memory, self.cache.offset)
+        if record is not None:
+            return record.forward(self.decoder, *arguments, self.positions, self.hidden_observers)
+        hidden = self.decoder(*arguments, positions=self.positions, observers=self.hidden_observers)
         return self.decoder.head(hidden[0, -1])
+
+    def read(
+        self,
+        record: Record,
+        targets: Sequence[int] | mx.array,
+        edits: Mapping[int, Edit] | None = None,
+        rules: Rules = ATTN_LRP,
+        rivals: mx.array | None = None,
+    ) -> mx.array:
+        """Relevance (N, T) of N logits after the newest position, which `extend` recorded with the same edits."""
+        past = self._before_newest()
+        ids = mx.array(targets)
+        return read(self.decoder, record, past, rules, ids, rivals, None, self.positions, edits)
 
     def likely(self) -> int:
         """The token that plain decoding would give next, whatever blends there are; one forward more.
@@ -261,9 +278,10 @@ class Session:
             scoring=self.scores,
             target=target,
             positions=self.positions,
-            edits=self._edits_with_observers(edits),
+            edits=edits,
             contrast=contrast,
             observers=self.hidden_observers,
+            watched=self._edits_with_observers(edits),
         )
 
     def relevance_of(
@@ -273,9 +291,17 @@ class Session:
 
         The cache must hold every position before the newest one.
         """
-        count = self.embeds.shape[1] - 1
-        past = self.cache.before(count)
-        return cached_each(self.decoder, past, self.newest, rules, targets, self.positions, edits)
+        record, past = Record(), self._before_newest()
+        record.forward(self.decoder, self.newest, overlays(past, None, None, edits), self._start, self.positions)
+        return read(self.decoder, record, past, rules, mx.array(targets), None, None, self.positions, edits)
+
+    @property
+    def _start(self) -> int:
+        """How many positions are before the newest."""
+        return self.embeds.shape[1] - 1
+
+    def _before_newest(self) -> list[Entries | None]:
+        return [*self.cache.before(self._start)] if self._start else [None] * len(self.cache)
 
     def _reach_newest(self) -> None:
         """The cache then holds every position but the newest."""
@@ -317,7 +343,7 @@ class Session:
 
     def _edits_with_observers(self, edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
         """The edits, with the observers behind them."""
-        observed = dict(edits or {})
+        observed = fresh(edits)
         for index, observe in self.observers.items():
             observed[index] = _edit_with_observer(observed.get(index, softmax), observe)
         return observed

@@ -16,7 +16,7 @@ from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods import Plain, parse_method
 from lime_mlx.methods.token_optimizer import Exact, Fast
 from lime_mlx.methods.updates import UPDATES, Adam
-from lime_mlx.models.layers import unpacked
+from lime_mlx.products import unpacked
 
 LENGTH, TOKENS = 12, 4
 MODES = {"fast": Fast, "exact": Exact}

@@ -14,6 +14,7 @@ from lime_mlx.cache import NO_DELTA, Delta, Edit, Entries, Overlay, overlays
 from lime_mlx.errors import PromptError
 from lime_mlx.positions import SEQUENCE, Positions
 
+from .record import Record, read
 from .rules import Rules
 from .rules import rules as rules_by_name
 
@@ -70,14 +71,8 @@ def _explained(
 
     def outputs(*arrays: mx.array) -> tuple[mx.array, mx.array]:
         logits = function(*arrays)
-        scores = logits if scoring is None else scoring(logits)
-        best = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
-        chosen[0] = best
-        if not contrast:
-            return logits[best], logits
-        others = mx.where(mx.arange(size) == best, -mx.inf, scores)
-        rival = chosen[1] = mx.stop_gradient(mx.argmax(others))
-        return logits[best] - logits[rival], logits
+        best, rival = chosen[:] = picked(mx.stop_gradient(logits), scoring, target, contrast)
+        return logits[best] - (0.0 if rival is None else logits[rival]), logits
 
     (_, logits), gradients = mx.vjp(outputs, primals, [mx.array(1.0), mx.zeros((size,))])
     assert chosen[0] is not None
@@ -200,52 +195,37 @@ def cached(
     edits: Mapping[int, Edit] | None = None,
     contrast: bool = False,
     observers: Mapping[int, Callable[[mx.array], None]] | None = None,
+    watched: Mapping[int, Edit] | None = None,
 ) -> RelevanceResult:
     """Relevance of the newest token's logit at what it reads: the cached entries and its own embedding.
 
     `past` is what `KVCache.entries` gives: T entries a layer; `embed` is (1, 1, D). R_i = sum over layers of
     <K_i, dz/dK_i> + <V_i, dz/dV_i>, with the rule's share for keys and values, and <e, dz/de> for the newest position.
     relevance is (T + 1,). `edits` are those of the attention weights of some layers, as `overlays` takes them;
-    `contrast` is that of `exact`; `observers` are those of `Decoder.__call__`.
+    `contrast` is that of `exact`; `observers` are those of `Decoder.__call__`. watched: the edits that the forward
+    has in place of `edits`, where it is observed.
     """
     start = past[0][0].shape[2] if past[0] is not None else 0
-
-    def logit(keys: mx.array, values: mx.array, e: mx.array) -> mx.array:
-        memory = overlays(past, deltas, (keys, values), edits)
-        out = decoder.head(decoder(e, memory, start, rules, positions, observers)[0, -1], rules)
-        entries.extend(layer.fresh for layer in memory if layer.fresh is not None)
-        return out
-
-    entries: list[Entries] = []
-    inputs, size = [mx.zeros((start,)), mx.zeros((start,)), embed], decoder.config.vocab_size
-    explained = _explained(logit, inputs, size, scoring, target, contrast)
-    keys, values, newest = explained.gradients
-    arrived = rules.key_share * keys + rules.value_share * values
-    relevance = mx.concatenate([arrived, _inner(embed, newest)[0]])
-    return RelevanceResult(explained.logits, explained.target, relevance, entries, explained.rival)
+    record = Record()
+    memory = overlays(past, deltas, None, edits if watched is None else watched)
+    moved = any(part is not None for delta in deltas or () for part in delta)
+    record.forward(decoder, embed.astype(mx.float32) if moved else embed, memory, start, positions, observers)
+    chosen, rival = picked(record.logits, scoring, target, contrast)
+    rivals = None if rival is None else rival[None]
+    (relevance,) = read(decoder, record, past, rules, chosen[None], rivals, deltas, positions, edits)
+    entries = [layer.fresh for layer in memory if layer.fresh is not None]
+    return RelevanceResult(record.logits, chosen, relevance, entries, rival)
 
 
-def cached_each(
-    decoder: Decoder,
-    past: Sequence[Entries],
-    embed: mx.array,
-    rules: Rules,
-    targets: Sequence[int],
-    positions: Positions = SEQUENCE,
-    edits: Mapping[int, Edit] | None = None,
-) -> mx.array:
-    """Relevance (N, T + 1) of each of N tokens that could follow, in one batched pass; otherwise as `cached`."""
-    start, count = past[0][0].shape[2], len(targets)
-
-    def logit(keys: mx.array, values: mx.array, e: mx.array) -> mx.array:
-        hidden = decoder(e, overlays(past, None, (keys, values), edits), start, rules, positions)[:, -1]
-        return decoder.head(hidden, rules)[mx.arange(count), mx.array(list(targets))].sum()
-
-    gates = mx.zeros((count, 1, 1, 1, start))
-    repeated = mx.repeat(embed, count, axis=0)
-    keys, values, newest = mx.grad(logit, argnums=(0, 1, 2))(gates, gates, repeated)
-    arrived = (rules.key_share * keys + rules.value_share * values).reshape(count, start)
-    return mx.concatenate([arrived, _inner(repeated, newest)], axis=1)
+def picked(
+    logits: mx.array, scoring: Scoring | None, target: Target, contrast: bool
+) -> tuple[mx.array, mx.array | None]:
+    """What of logits (V,) is explained: `target`, or the token with the best score, and with `contrast` its rival."""
+    scores = logits if scoring is None else scoring(logits)
+    best = mx.argmax(scores) if target is None else mx.array(target)
+    if not contrast:
+        return best, None
+    return best, mx.argmax(mx.where(mx.arange(logits.shape[0]) == best, -mx.inf, scores))
 
 
 def _inner(x: mx.array, gradient: mx.array) -> mx.array:

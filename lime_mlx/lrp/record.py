@@ -1,0 +1,150 @@
+"""The record of a plain forward of one position, from which the relevance of its logits is read.
+
+The plain forward decides the token, whatever is read afterwards. A reading repeats it with the products that it
+recorded, so that it multiplies by the weights once, on the way back. It goes layer by layer in float32: what a layer
+needs is gone before the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from lime_mlx.attention import Memory, softmax
+from lime_mlx.backend import is_cpu
+from lime_mlx.cache import NO_DELTA, Delta, Edit, Entries, Overlay, fresh
+from lime_mlx.positions import SEQUENCE, Positions
+from lime_mlx.products import product, turned
+
+from .rules import PLAIN, Rules
+
+if TYPE_CHECKING:
+    from lime_mlx.models.decoder import Decoder
+
+Observer = Callable[[mx.array], None]
+
+
+class Record:
+    """What a forward of the newest position computed.
+
+    states: the hidden state (1, 1, D) before each layer and after the last one. outputs: of each linear layer, by its
+    id, the rows (1, 1, O). logits (V,) float32.
+    """
+
+    def __init__(self) -> None:
+        self.states: list[mx.array] = []
+        self.outputs: dict[int, mx.array] = {}
+        self.logits = mx.zeros((0,))
+
+    def forward(
+        self,
+        decoder: Decoder,
+        embed: mx.array,
+        memory: Sequence[Memory],
+        start: int,
+        positions: Positions = SEQUENCE,
+        observers: Mapping[int, Observer] | None = None,
+    ) -> mx.array:
+        """Logits (V,) of a position with the embedding (1, 1, D); observers as `Decoder.__call__` takes them."""
+        self.states = [embed]
+
+        def observe(index: int, h: mx.array) -> None:
+            self.states.append(h)
+            if observers and index in observers:
+                observers[index](h)
+
+        every = {index: partial(observe, index) for index in range(len(decoder.layers))}
+        rules = PLAIN.using(self._product)
+        hidden = decoder(embed, memory, start, rules, positions, every)
+        self.logits = decoder.head(hidden[0, -1], rules)
+        return self.logits
+
+    def _product(self, layer: nn.Module, x: mx.array) -> mx.array:
+        y = self.outputs[id(layer)] = product(layer, x)
+        return y
+
+    def recalled(self, layer: nn.Module, x: mx.array) -> mx.array:
+        """The recorded product for each of the rows x (N, 1, I), in their type, with its gradient."""
+        recorded = self.outputs[id(layer)].astype(x.dtype)
+        y = mx.broadcast_to(recorded, (*x.shape[:-1], recorded.shape[-1]))
+
+        @mx.custom_function
+        def recall(x: mx.array) -> mx.array:
+            return y
+
+        @recall.vjp
+        def back(_: mx.array, arriving: mx.array, __: mx.array) -> mx.array:
+            return turned(layer, arriving)
+
+        result: mx.array = recall(x)
+        return result
+
+
+def read(
+    decoder: Decoder,
+    record: Record,
+    past: Sequence[Entries | None],
+    rules: Rules,
+    targets: mx.array,
+    rivals: mx.array | None = None,
+    deltas: Sequence[Delta] | None = None,
+    positions: Positions = SEQUENCE,
+    edits: Mapping[int, Edit] | None = None,
+) -> mx.array:
+    """Relevance (N, T + 1) float32 of N logits after a recorded position, at its T past entries and at itself.
+
+    targets (N,): the tokens; what is explained is each one's logit, or its margin over the logit of its rival (N,).
+    past, deltas, edits: what the recorded forward had. See `lime_mlx.lrp.relevance.cached`.
+    """
+    start = 0 if past[0] is None else past[0][0].shape[2]
+    count, edits = targets.shape[0], fresh(edits)
+    recalling = rules.using(record.recalled)
+    wide = [mx.repeat(h.astype(mx.float32), count, axis=0) for h in record.states]
+
+    def explained(h: mx.array) -> mx.array:
+        hidden = decoder.model.norm(h[:, -1], rules)
+        logits = decoder.logits_of(hidden, targets, rules)
+        return logits if rivals is None else logits - decoder.logits_of(hidden, rivals, rules)
+
+    (_,), (arriving,) = mx.vjp(explained, [wide[-1]], [mx.ones((count,))])
+    none = mx.zeros((count, 1, 1, 1, start))
+    arrived = mx.zeros((count, start))
+    pace = Pace()
+    # An edit may remember what it saw in the layers before: then they are run in their order, all together.
+    layers = range(len(past))
+    for group in [layers] if edits else [range(index, index + 1) for index in reversed(layers)]:
+
+        def run(h: mx.array, keys: mx.array, values: mx.array, group: range = group) -> mx.array:
+            for index in group:
+                delta = NO_DELTA if deltas is None else deltas[index]
+                memory = Overlay(past[index], delta, (keys, values), edits.get(index, softmax))
+                h = decoder.block(index, h, memory, start, recalling, positions)
+            return h
+
+        _, (arriving, keys, values) = mx.vjp(run, [wide[group.start], none, none], [arriving])
+        arrived = arrived + (rules.key_share * keys + rules.value_share * values).reshape(count, start)
+        pace.keep(arriving, arrived)
+    return mx.concatenate([arrived, (wide[0] * arriving).sum(axis=-1)], axis=1)
+
+
+class Pace:
+    """Computes one layer after the other, so that the memory of a layer is free before it is needed again.
+
+    On the CPU each is waited for; elsewhere one may be on its way while the next is prepared.
+    """
+
+    def __init__(self) -> None:
+        self.before: tuple[mx.array, ...] = ()
+
+    def keep(self, *arrays: mx.array) -> None:
+        """Have these computed."""
+        if is_cpu():
+            mx.eval(*arrays)
+            return
+        mx.async_eval(*arrays)
+        mx.eval(*self.before)
+        self.before = arrays
