@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 
@@ -13,9 +13,24 @@ from lime_mlx.attention import AttentionRule, attend, group_queries, hide, maske
 CHUNK = 256
 # Masked scores (1, K, G, L, T), G queries to one key head, to attention weights of the same shape.
 Edit = Callable[[mx.array], mx.array]
-# Keys and values of one layer, (1, K, T, d) each, or deltas on them, of which one or both may be missing.
+# Keys and values of one layer, (1, K, T, d) each.
 Entries = tuple[mx.array, mx.array]
-Delta = Sequence[mx.array | None]
+
+
+class Moves(ABC):
+    """A delta (1, H, T, d) that is never made whole: it gives what it adds to scores and to what is read."""
+
+    @abstractmethod
+    def scores(self, grouped: mx.array) -> mx.array:
+        """What it adds, as one on keys, to the scores (B, K, G, L, T) of grouped queries (B, K, G, L, d)."""
+
+    @abstractmethod
+    def outputs(self, weights: mx.array) -> mx.array:
+        """What it adds, as one on values, to (B, K, G, L, d), what weights (B, K, G, L, T) read."""
+
+
+# A layer's deltas on keys and values, of which one or both may be missing.
+Delta = Sequence[mx.array | Moves | None]
 NO_DELTA: Delta = (None, None)
 
 
@@ -132,7 +147,8 @@ class Overlay:
     ) -> mx.array:
         self.fresh = k, v
         if self.past is None:
-            widest = max(x.shape[1] for x in (k, *self.delta) if x is not None)
+            whole = [delta for delta in self.delta if isinstance(delta, mx.array)]
+            widest = max(x.shape[1] for x in (k, *whole))
             k, v = (_moved(_repeat(x, widest), delta) for x, delta in zip((k, v), self.delta, strict=True))
             return rules.attention(q, k, v, scale, mask)
         old_k, old_v = self.past
@@ -141,9 +157,9 @@ class Overlay:
         if self.gates is not None:
             scores = scores * (1 + self.gates[0])
         scores = mx.concatenate([scores, score(grouped, k)], axis=-1)
-        dk, dv = (None if x is None else _grouped(x, k.shape[1]) for x in self.delta)
+        dk, dv = self.delta
         if dk is not None:
-            scores = scores + grouped @ dk.swapaxes(-1, -2)
+            scores = scores + delta_scores(grouped, dk)
         scores = hide(scores, mask)
         if isinstance(self.edit, Guidance):
             alike = mx.broadcast_to(old_v, (v.shape[0], *old_v.shape[1:]))
@@ -155,11 +171,13 @@ class Overlay:
             old = old * (1 + self.gates[1])
         out = old @ old_v[:, :, None] + new @ v[:, :, None]
         if dv is not None:
-            out = out + weights @ dv
+            out = out + delta_outputs(weights, dv)
         return out.reshape(*q.shape[:-1], -1)
 
 
-def _moved(entries: mx.array, delta: mx.array | None) -> mx.array:
+def _moved(entries: mx.array, delta: mx.array | Moves | None) -> mx.array:
+    if isinstance(delta, Moves):
+        raise TypeError("without past entries, deltas are arrays")
     return entries if delta is None else entries + delta
 
 
@@ -167,6 +185,18 @@ def _repeat(entries: mx.array, heads: int) -> mx.array:
     """Entries (1, H, T, d) for `heads` heads."""
     groups = heads // entries.shape[1]
     return entries if groups == 1 else mx.repeat(entries, groups, axis=1)
+
+
+def delta_scores(grouped: mx.array, delta: mx.array | Moves) -> mx.array:
+    """What a delta on keys adds to the scores (B, K, G, L, T) of grouped queries (B, K, G, L, d)."""
+    if isinstance(delta, Moves):
+        return delta.scores(grouped)
+    return grouped @ _grouped(delta, grouped.shape[1]).swapaxes(-1, -2)
+
+
+def delta_outputs(weights: mx.array, delta: mx.array | Moves) -> mx.array:
+    """What a delta on values adds to (B, K, G, L, d), what weights (B, K, G, L, T) read."""
+    return delta.outputs(weights) if isinstance(delta, Moves) else weights @ _grouped(delta, weights.shape[1])
 
 
 def _grouped(delta: mx.array, heads: int) -> mx.array:

@@ -19,12 +19,20 @@ UNPACK_ROWS = 8
 PIECE_CPU, PIECE = 1 << 21, 1 << 26
 
 
-def product(layer: nn.Module, x: mx.array) -> mx.array:
-    """(..., O) of rows (..., I): x @ weight.T, and the bias if there is one; for linear and embedding layers."""
+def product(layer: nn.Module, x: mx.array, wait: bool = False) -> mx.array:
+    """(..., O) of rows (..., I): x @ weight.T, and the bias if there is one; for linear and embedding layers.
+
+    wait: a copy of weights is gone when this returns; then the product is not to be differentiated.
+    """
     if "scales" not in layer and x.dtype == layer.weight.dtype:
         y: mx.array = layer.as_linear(x) if isinstance(layer, nn.Embedding) else layer(x)
         return y
-    y = _quantised(layer, x) if "scales" in layer else mx.checkpoint(lambda free: _in_pieces(layer.weight, free))(x)
+    if "scales" in layer:
+        y = _quantised(layer, x)
+    elif wait:
+        y = _in_pieces(layer.weight, x, wait)
+    else:
+        y = mx.checkpoint(lambda free: _in_pieces(layer.weight, free))(x)
     return y + layer.bias if "bias" in layer else y
 
 

@@ -243,11 +243,14 @@ class Session:
         edits: Mapping[int, Edit] | None = None,
         rules: Rules = ATTN_LRP,
         rivals: mx.array | None = None,
+        deltas: Sequence[Delta] | None = None,
     ) -> mx.array:
-        """Relevance (N, T) of N logits after the newest position, which `extend` recorded with the same edits."""
-        past = self._before_newest()
-        ids = mx.array(targets)
-        return read(self.decoder, record, past, rules, ids, rivals, None, self.positions, edits)
+        """Relevance (N, T) of N logits after the newest position, by the record of a forward with the same edits.
+
+        rivals (N,): tokens whose logits are subtracted. The cache must hold the positions before the newest one.
+        """
+        past, ids = self.before_newest(), mx.array(targets)
+        return read(self.decoder, record, past, rules, ids, rivals, deltas, self.positions, edits)
 
     def likely(self) -> int:
         """The token that plain decoding would give next, whatever blends there are; one forward more.
@@ -291,7 +294,7 @@ class Session:
 
         The cache must hold every position before the newest one.
         """
-        record, past = Record(), self._before_newest()
+        record, past = Record(), self.before_newest()
         record.forward(self.decoder, self.newest, overlays(past, None, None, edits), self._start, self.positions)
         return read(self.decoder, record, past, rules, mx.array(targets), None, None, self.positions, edits)
 
@@ -300,7 +303,8 @@ class Session:
         """How many positions are before the newest."""
         return self.embeds.shape[1] - 1
 
-    def _before_newest(self) -> list[Entries | None]:
+    def before_newest(self) -> list[Entries | None]:
+        """Every layer's entries of the positions before the newest, which the cache must hold."""
         return [*self.cache.before(self._start)] if self._start else [None] * len(self.cache)
 
     def _reach_newest(self) -> None:

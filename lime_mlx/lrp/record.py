@@ -64,24 +64,28 @@ class Record:
         return self.logits
 
     def _product(self, layer: nn.Module, x: mx.array) -> mx.array:
-        y = self.outputs[id(layer)] = product(layer, x)
+        y = self.outputs[id(layer)] = product(layer, x, wait=True)
         return y
 
     def recalled(self, layer: nn.Module, x: mx.array) -> mx.array:
         """The recorded product for each of the rows x (N, 1, I), in their type, with its gradient."""
         recorded = self.outputs[id(layer)].astype(x.dtype)
-        y = mx.broadcast_to(recorded, (*x.shape[:-1], recorded.shape[-1]))
+        return recall(layer, x, mx.broadcast_to(recorded, (*x.shape[:-1], recorded.shape[-1])))
 
-        @mx.custom_function
-        def recall(x: mx.array) -> mx.array:
-            return y
 
-        @recall.vjp
-        def back(_: mx.array, arriving: mx.array, __: mx.array) -> mx.array:
-            return turned(layer, arriving)
+def recall(layer: nn.Module, x: mx.array, y: mx.array) -> mx.array:
+    """`y`, the product of a layer's weights with the rows `x`, with its gradient."""
 
-        result: mx.array = recall(x)
-        return result
+    @mx.custom_function
+    def recalled(x: mx.array) -> mx.array:
+        return y
+
+    @recalled.vjp
+    def back(_: mx.array, arriving: mx.array, __: mx.array) -> mx.array:
+        return turned(layer, arriving)
+
+    result: mx.array = recalled(x)
+    return result
 
 
 def read(
