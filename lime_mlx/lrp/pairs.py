@@ -22,7 +22,7 @@ from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.products import slope
 
 from .record import Pace, Record, recall
-from .rules import Rules
+from .rules import CPLRP, RATIOS, AttnLRP, Linear, Rules, divide
 
 if TYPE_CHECKING:
     from lime_mlx.models.decoder import Decoder
@@ -62,15 +62,12 @@ class Outer:
 class Pairs(Rules):
     """A rule set for two rows, a value and its slope: what a rule holds for the gradient it holds for the slope."""
 
-    def __init__(self, rules: Rules, linear: Callable[[nn.Module, mx.array], mx.array]):
+    def __init__(self, rules: Rules, linear: Linear):
         super().__init__(linear)
         self.rules = rules
 
     def rms_norm(self, x: mx.array, weight: mx.array, eps: float) -> mx.array:
         return _both(lambda row: self.rules.rms_norm(row, weight, eps), x)
-
-    def layer_norm(self, x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
-        return _both(lambda row: self.rules.layer_norm(row, weight, bias, eps), x)
 
     def activation(self, z: mx.array, kind: str) -> mx.array:
         return _both(lambda row: self.rules.activation(row, kind), z)
@@ -84,6 +81,36 @@ class Pairs(Rules):
         return q, k, v
 
 
+class HeldPairs(Pairs):
+    """`Pairs` for AttnLRP outside of attention, written out: norms and activations are factors that are held."""
+
+    def rms_norm(self, x: mx.array, weight: mx.array, eps: float) -> mx.array:
+        return x * mx.stop_gradient(mx.rsqrt(x[:1].square().mean(axis=-1, keepdims=True) + eps) * weight)
+
+    def activation(self, z: mx.array, kind: str) -> mx.array:
+        return z * mx.stop_gradient(RATIOS[kind](z[:1]))
+
+    def gate(self, activated: mx.array, up: mx.array) -> mx.array:
+        value, tangent = activated[:1] * up[:1], activated[1:] * up[:1] + activated[:1] * up[1:]
+        return mx.concatenate([divide(value, 2), 0.5 * tangent])
+
+    def operands(self, q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        if self.rules.key_share == 1:
+            return q, k, v
+        return _divided(q, 4), _divided(k, 4), _divided(v, 2)
+
+
+def pair_rules(rules: Rules, linear: Linear) -> Pairs:
+    """The rule set for a value and its slope under `rules`."""
+    return (HeldPairs if isinstance(rules, AttnLRP) and not isinstance(rules, CPLRP) else Pairs)(rules, linear)
+
+
+def _divided(pair: mx.array, by: float) -> mx.array:
+    """The value to the last bit, with its gradient divided; of the slope the part."""
+    part = pair * (1 / by)
+    return mx.concatenate([mx.stop_gradient(pair[:1]) + (part[:1] - mx.stop_gradient(part[:1])), part[1:]])
+
+
 def _both(function: Callable[..., mx.array], *pairs: mx.array) -> mx.array:
     """The function of the first rows, and its slope along the second ones."""
     (value,), (tangent,) = mx.jvp(function, [x[:1] for x in pairs], [x[1:] for x in pairs])
@@ -91,50 +118,102 @@ def _both(function: Callable[..., mx.array], *pairs: mx.array) -> mx.array:
 
 
 class PairMemory:
-    """A layer's entries for a value and its slope along the gates; `scores` and `outputs` are added to what it gives.
+    """A layer's entries for a value and its slope along the gates, whose own slopes (T,) are those of keys and values.
 
-    scores (2, K, G, 1, T + 1), outputs (2, K, G, 1, d): zeros, whose gradients are what arrives there. gates: slopes
-    (T,) of those of the keys and of the values.
+    The first call computes and keeps what it computed; the second one gives the same with its gradient, written out.
+    Then `gradient` holds the layer's gradient for deltas on keys and on values.
     """
 
-    def __init__(
-        self, past: Entries, delta: Delta, gates: tuple[mx.array, mx.array], scores: mx.array, outputs: mx.array
-    ):
-        self.past, self.delta, self.gates, self.scores, self.outputs = past, delta, gates, scores, outputs
-        self.queries = self.weights = outputs
+    def __init__(self, past: Entries, delta: Delta, gates: tuple[mx.array, mx.array], per_query: bool):
+        self.past, self.delta, self.gates, self.per_query = past, delta, gates, per_query
+        self.kept: tuple[mx.array, ...] = ()
+        self.gradient: tuple[Outer, Outer]
 
     def attention(
         self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, rules: AttentionRule
     ) -> mx.array:
-        old_k, old_v = (x[0].astype(q.dtype) for x in self.past)
+        if not self.kept:
+            return self._forward(q, k, v, scale, mask)
+
+        @mx.custom_function
+        def again(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+            return self.kept[-1]
+
+        @again.vjp
+        def back(_: Sequence[mx.array], arriving: mx.array, __: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+            return self._back(arriving, scale)
+
+        result: mx.array = again(q, k, v)
+        return result
+
+    def _forward(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
+        old_k, old_v = (x.astype(q.dtype) for x in self.past)
         dk, dv = self.delta
-        length = old_k.shape[1]
-        grouped = self.queries = group_queries(q, k.shape[1], scale)
-        first, second = _shared(grouped, old_k.swapaxes(1, 2))
+        length = old_k.shape[2]
+        grouped = group_queries(q, k.shape[1], scale)
+        first, second = _shared(grouped, old_k.swapaxes(2, 3))
         k, v = k[:, :, None], v[:, :, None]
         newest = (grouped * k[:1]).sum(axis=-1, keepdims=True)
-        added = self.scores if dk is None else self.scores + delta_scores(grouped, dk)
-        value = mx.concatenate([first, newest[:1]], axis=-1) + added[:1]
         turn = newest[1:] + (grouped[:1] * k[1:]).sum(axis=-1, keepdims=True)
-        change = mx.concatenate([second + self.gates[0] * first, turn], axis=-1) + added[1:]
+        value = mx.concatenate([first, newest[:1]], axis=-1)
+        change = mx.concatenate([second + self.gates[0] * first, turn], axis=-1)
+        if dk is not None:
+            added = delta_scores(grouped, dk)
+            value, change = value + added[:1], change + added[1:]
         if mask is not None:
             change = mx.where(mask, change, 0)
         weights = softmax(hide(value, mask))
-        moved = weights * (change - (weights * change).sum(axis=-1, keepdims=True))
-        both = self.weights = mx.concatenate([weights, moved])
-        old = both[..., :length]
-        gated = mx.concatenate([old[:1], old[1:] + self.gates[1] * old[:1]])
-        out = mx.concatenate(_shared(gated, old_v)) + both[..., length:] * v[:1] + self.outputs
-        out = out + mx.concatenate([mx.zeros_like(out[:1]), weights[..., length:] * v[1:]])
+        both = mx.concatenate([weights, weights * (change - (weights * change).sum(axis=-1, keepdims=True))])
+        old, new = both[..., :length], both[..., length:]
+        out = mx.concatenate(_shared(mx.concatenate([old[:1], old[1:] + self.gates[1] * old[:1]]), old_v))
+        out = out + new * v[:1] + mx.concatenate([mx.zeros_like(out[:1]), new[:1] * v[1:]])
         if dv is not None:
             out = out + delta_outputs(both, dv)
-        return out.reshape(*q.shape[:-1], -1)
+        self.kept = grouped, both, k, v, out.reshape(*q.shape[:-1], -1)
+        return self.kept[-1]
+
+    def _back(self, arriving: mx.array, scale: float) -> tuple[mx.array, mx.array, mx.array]:
+        """What arrives at queries, keys and values of the newest position. a, a': weights and their slopes."""
+        grouped, both, k, v, _ = self.kept
+        old_k, old_v = (x.astype(arriving.dtype) for x in self.past)
+        dk, dv = self.delta
+        length = old_k.shape[2]
+        at_out = arriving.reshape(grouped.shape)
+        first, second = _shared(at_out, old_v.swapaxes(2, 3))
+        newest = (at_out * v[:1]).sum(axis=-1, keepdims=True)
+        crossed = newest[:1] + (at_out[1:] * v[1:]).sum(axis=-1, keepdims=True)
+        at_a = mx.concatenate([first + self.gates[1] * second, crossed], axis=-1)
+        at_slope = mx.concatenate([second, newest[1:]], axis=-1)
+        if dv is not None:
+            added = delta_scores(at_out, dv)
+            at_a, at_slope = at_a + added[:1], at_slope + added[1:]
+        a, slope = both[:1], both[1:]
+        mean = (a * at_slope).sum(axis=-1, keepdims=True)
+        apart = at_slope - mean
+        total = (a * at_a + slope * at_slope).sum(axis=-1, keepdims=True)
+        at_scores = mx.concatenate([a * (at_a - total) + slope * apart, a * apart])
+        old, new = at_scores[..., :length], at_scores[..., length:]
+        at_q = mx.concatenate(_shared(mx.concatenate([old[:1] + self.gates[0] * old[1:], old[1:]]), old_k))
+        at_q = at_q + new * k[:1] + mx.concatenate([new[1:] * k[1:], mx.zeros_like(at_q[:1])])
+        if dk is not None:
+            at_q = at_q + delta_outputs(at_scores, dk)
+        read = both[..., length:]
+        keys = _newest(new * grouped, new[1:] * grouped[:1])
+        values = _newest(read * at_out, read[:1] * at_out[1:])
+        self.gradient = _outer(at_scores, grouped, self.per_query), _outer(both, at_out, self.per_query)
+        batch, heads, groups, _, dim = at_q.shape
+        return scale * at_q.reshape(batch, heads * groups, 1, dim), keys, values
+
+
+def _newest(value: mx.array, slope: mx.array) -> mx.array:
+    """What arrives at a key or value (2, K, 1, d), from all queries (2, K, G, 1, d) and (1, K, G, 1, d)."""
+    return mx.concatenate([value.sum(axis=(0, 2))[None], slope.sum(axis=2)])
 
 
 def _shared(rows: mx.array, matrices: mx.array) -> tuple[mx.array, mx.array]:
-    """Rows (2, K, G, 1, n) times matrices (K, n, m), each read once: twice (1, K, G, 1, m)."""
+    """Rows (2, K, G, 1, n) times matrices (1, K, n, m), each read once: twice (1, K, G, 1, m)."""
     _, heads, groups, _, size = rows.shape
-    out = rows.swapaxes(0, 1).reshape(heads, 2 * groups, size) @ matrices
+    out = rows.swapaxes(0, 1).reshape(1, heads, 2 * groups, size) @ matrices
     out = out.reshape(heads, 2, groups, 1, -1).swapaxes(0, 1)
     return out[:1], out[1:]
 
@@ -171,20 +250,14 @@ def relevance_gradient(
         y = mx.concatenate([record.outputs[id(layer)].astype(x.dtype), slopes[id(layer)]])
         return recall(layer, x, y)
 
-    config = decoder.config
-    heads, groups = config.key_heads, config.num_attention_heads // config.key_heads
-    scores, outputs = (mx.zeros((2, heads, groups, 1, size)) for size in (start + 1, config.dim))
-
-    def memory_of(index: int, scores: mx.array, outputs: mx.array) -> PairMemory:
-        delta = NO_DELTA if deltas is None else deltas[index]
-        return PairMemory(past[index], delta, gates, scores, outputs)
-
+    moved = deltas or [NO_DELTA] * len(past)
+    memories = [PairMemory(entries, delta, gates, per_query) for entries, delta in zip(past, moved, strict=True)]
     tangents = [values[0] * weights[start]]
     for index in range(len(past)):
         pair = mx.concatenate([values[index], tangents[-1]])
-        pair = decoder.block(index, pair, memory_of(index, scores, outputs), start, Pairs(rules, along), positions)
+        pair = decoder.block(index, pair, memories[index], start, pair_rules(rules, along), positions)
         tangents.append(pair[1:])
-        pace.keep(pair)
+        pace.keep(tangents[-1], memories[index].kept)
 
     def explained(pair: mx.array) -> mx.array:
         def margin(h: mx.array) -> mx.array:
@@ -202,22 +275,17 @@ def relevance_gradient(
     _, (arrived,) = mx.vjp(explained, [last], [mx.array(1.0)])
     if arriving is not None:
         arrived = arrived + mx.vjp(logits, [last], [arriving])[1][0]
-    gradient: list[tuple[Outer, Outer]] = []
     for index in reversed(range(len(past))):
-        memory = memory_of(index, scores, outputs)
 
-        def run(
-            pair: mx.array, scores: mx.array, outputs: mx.array, index: int = index, memory: PairMemory = memory
-        ) -> mx.array:
-            memory.scores, memory.outputs = scores, outputs
-            return decoder.block(index, pair, memory, start, Pairs(rules, back), positions)
+        def run(pair: mx.array, index: int = index) -> mx.array:
+            return decoder.block(index, pair, memories[index], start, pair_rules(rules, back), positions)
 
         pair = mx.concatenate([values[index], tangents[index]])
-        _, (arrived, at_scores, at_outputs) = mx.vjp(run, [pair, scores, outputs], [arrived])
-        keys = _outer(at_scores, memory.queries, per_query)
-        gradient.append((keys, _outer(memory.weights, at_outputs, per_query)))
-        pace.keep(arrived, keys.rows, keys.columns, gradient[-1][1].rows, gradient[-1][1].columns)
-    return gradient[::-1]
+        _, (arrived,) = mx.vjp(run, [pair], [arrived])
+        parts = [x for outer in memories[index].gradient for x in (outer.rows, outer.columns)]
+        memories[index].kept = ()
+        pace.keep(arrived, *parts)
+    return [memory.gradient for memory in memories]
 
 
 def _outer(rows: mx.array, columns: mx.array, per_query: bool) -> Outer:

@@ -142,9 +142,9 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.before: tuple[mx.array, ...] = ()
+        self.before: tuple[mx.array | Sequence[mx.array], ...] = ()
 
-    def keep(self, *arrays: mx.array) -> None:
+    def keep(self, *arrays: mx.array | Sequence[mx.array]) -> None:
         """Have these computed."""
         if is_cpu():
             mx.eval(*arrays)

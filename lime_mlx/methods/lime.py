@@ -159,15 +159,15 @@ class PreparedLime(Prepared):
         token = int(result.target)
         if self.leaves(session, token):
             return True
-        relevance = np.array(result.relevance)
         if self.words == "flagged" and self.detector is not None:
             if session.in_domain is False:
                 return True
+            relevance = np.array(result.relevance)
             threshold = self.detector.threshold if self.threshold is None else self.threshold
             statistics = from_relevance(relevance, session.modality) | from_logits(np.array(result.logits), token)
             if self.detector.p_unsupported(statistics) < threshold:
                 return True
-        return self.gate is not None and reliance(relevance, session.modality) >= self.gate
+        return self.gate is not None and reliance(np.array(result.relevance), session.modality) >= self.gate
 
 
 def _stored(values: object, mode: str) -> dict[str, object]:

@@ -126,8 +126,11 @@ class TokenOptimizer(ABC):
         """The step rule: from a gradient and deltas to the next deltas."""
 
     @abstractmethod
-    def loss(self, deltas: Moving, reference: mx.array | None) -> Loss:
-        """The objective under the deltas. reference: the undisturbed logits (V,); None counts no divergence."""
+    def loss(self, deltas: Moving, reference: mx.array | None, first: First | None = None) -> Loss:
+        """The objective under the deltas. reference: the undisturbed logits (V,); None counts no divergence.
+
+        first: the undisturbed forward, where its relevance may be read again.
+        """
 
     @abstractmethod
     def last_logits(self, deltas: Moving) -> mx.array:
@@ -193,7 +196,7 @@ class TokenOptimizer(ABC):
             return Forward(first.logits, np.array(first.relevance) if wanted else None)
         deltas, step, reference, records = self.start(), self.stepper(), None, []
         for _ in range(options.steps - 1):
-            loss = self.loss(deltas, reference)
+            loss = self.loss(deltas, reference, first)
             reference = mx.stop_gradient(first.logits)
             deltas = step(loss.gradient, deltas)
             mx.eval(loss.result.logits, loss.result.relevance, loss.rel, loss.kl)
@@ -272,9 +275,12 @@ class Fast(TokenOptimizer):
         (relevance,) = self.session.read(record, chosen[None], None, self.rules, rivals, pairs(deltas))
         return RelevanceResult(record.logits, chosen, relevance, [], rival)
 
-    def loss(self, deltas: Moving, reference: mx.array | None) -> Loss:
+    def loss(self, deltas: Moving, reference: mx.array | None, first: First | None = None) -> Loss:
         options, session, record = self.options, self.session, self._recorded(deltas)
-        result = self._forward(record, deltas, None, self.contrast)
+        if first is None or self.contrast or any(deltas):
+            result = self._forward(record, deltas, None, self.contrast)
+        else:
+            result = RelevanceResult(first.logits, first.target, first.relevance, [])
         rel, weights = mx.value_and_grad(self.relevance_loss)(result.relevance)
         kl, arriving = mx.array(0.0), None
         if reference is not None:
@@ -357,7 +363,9 @@ class Exact(TokenOptimizer):
             contrast=contrast,
         )
 
-    def loss(self, deltas: Deltas, reference: mx.array | None) -> Loss:
+    def loss(self, deltas: Deltas, reference: mx.array | None, first: First | None = None) -> Loss:
+        if first is not None and reference is None:
+            return self._begun
         if not self.checkpointed():
             return self._nested(deltas, reference)
         embeds, positions = self.session.embeds, self.session.positions
