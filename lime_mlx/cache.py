@@ -18,7 +18,14 @@ Entries = tuple[mx.array, mx.array]
 
 
 class Moves(ABC):
-    """A delta (1, H, T, d) that is never made whole: it gives what it adds to scores and to what is read."""
+    """A delta (1, H, T, d) that is never made whole: it gives what it adds to scores and to what is read.
+
+    `scores` and `outputs` are the gradients of each other for what they are given.
+    """
+
+    @abstractmethod
+    def paced(self, stages: list[mx.array]) -> Moves:
+        """The same, inside of a traced function: what is to be computed piece by piece goes to `stages`."""
 
     @abstractmethod
     def scores(self, grouped: mx.array) -> mx.array:
@@ -190,13 +197,37 @@ def _repeat(entries: mx.array, heads: int) -> mx.array:
 def delta_scores(grouped: mx.array, delta: mx.array | Moves) -> mx.array:
     """What a delta on keys adds to the scores (B, K, G, L, T) of grouped queries (B, K, G, L, d)."""
     if isinstance(delta, Moves):
-        return delta.scores(grouped)
+        return _linear(delta.scores, delta.outputs, grouped)
     return grouped @ _grouped(delta, grouped.shape[1]).swapaxes(-1, -2)
 
 
 def delta_outputs(weights: mx.array, delta: mx.array | Moves) -> mx.array:
     """What a delta on values adds to (B, K, G, L, d), what weights (B, K, G, L, T) read."""
-    return delta.outputs(weights) if isinstance(delta, Moves) else weights @ _grouped(delta, weights.shape[1])
+    if isinstance(delta, Moves):
+        return _linear(delta.outputs, delta.scores, weights)
+    return weights @ _grouped(delta, weights.shape[1])
+
+
+def paced(deltas: Sequence[Delta] | None, layers: int, stages: list[mx.array]) -> list[Delta]:
+    """Every layer's deltas, for a traced function. See `Moves.paced`."""
+    if deltas is None:
+        return [NO_DELTA] * layers
+    return [tuple(x.paced(stages) if isinstance(x, Moves) else x for x in delta) for delta in deltas]
+
+
+def _linear(function: Callable[[mx.array], mx.array], back: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
+    """A linear function of `x`, with the one by which its gradient goes back."""
+
+    @mx.custom_function
+    def run(x: mx.array) -> mx.array:
+        return function(x)
+
+    @run.vjp
+    def turned(_: mx.array, arriving: mx.array, __: mx.array) -> mx.array:
+        return back(arriving)
+
+    result: mx.array = run(x)
+    return result
 
 
 def _grouped(delta: mx.array, heads: int) -> mx.array:

@@ -45,8 +45,11 @@ def slope(layer: nn.Module, x: mx.array) -> mx.array:
     return _in_pieces(layer.weight, x, wait=True)
 
 
-def turned(layer: nn.Module, y: mx.array) -> mx.array:
-    """(..., I) of rows (..., O): y @ weight, by which gradients go back through `product`."""
+def turned(layer: nn.Module, y: mx.array, stages: list[mx.array] | None = None) -> mx.array:
+    """(..., I) of rows (..., O): y @ weight, by which gradients go back through `product`.
+
+    stages: gets what should be computed first, in this order, so that one piece of a copy is gone before the next.
+    """
     if "scales" in layer:
         return _quantised(layer, y, transpose=False)
     if y.dtype == layer.weight.dtype:
@@ -54,8 +57,8 @@ def turned(layer: nn.Module, y: mx.array) -> mx.array:
     total = mx.zeros((*y.shape[:-1], layer.weight.shape[1]), y.dtype)
     for start, stop in _pieces(layer.weight, y.dtype):
         total = total + y[..., start:stop] @ layer.weight[start:stop].astype(y.dtype)
-        if is_cpu():
-            mx.eval(total)
+        if stages is not None:
+            stages.append(total)
     return total
 
 

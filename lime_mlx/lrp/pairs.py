@@ -9,6 +9,7 @@ what arrives at the scores of value and slope, and a_i o + a'_i o' for dV_i. No 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.attention import AttentionRule, group_queries, hide, softmax
-from lime_mlx.cache import NO_DELTA, Delta, Entries, delta_outputs, delta_scores
+from lime_mlx.cache import Delta, Entries, delta_outputs, delta_scores, paced
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.products import slope
 
@@ -248,9 +249,9 @@ def relevance_gradient(
 
     def back(layer: nn.Module, x: mx.array) -> mx.array:
         y = mx.concatenate([record.outputs[id(layer)].astype(x.dtype), slopes[id(layer)]])
-        return recall(layer, x, y)
+        return recall(layer, x, y, pace.stages)
 
-    moved = deltas or [NO_DELTA] * len(past)
+    moved = paced(deltas, len(past), pace.stages)
     memories = [PairMemory(entries, delta, gates, per_query) for entries, delta in zip(past, moved, strict=True)]
     tangents = [values[0] * weights[start]]
     for index in range(len(past)):
@@ -269,12 +270,13 @@ def relevance_gradient(
 
     def logits(pair: mx.array) -> mx.array:
         hidden = decoder.model.norm(pair[0, -1], rules)
-        return decoder.head(hidden, rules.using(record.recalled))
+        return decoder.head(hidden, rules.using(partial(record.recalled, stages=pace.stages)))
 
     last = mx.concatenate([values[-1], tangents[-1]])
     _, (arrived,) = mx.vjp(explained, [last], [mx.array(1.0)])
     if arriving is not None:
         arrived = arrived + mx.vjp(logits, [last], [arriving])[1][0]
+        pace.keep(arrived)
     for index in reversed(range(len(past))):
 
         def run(pair: mx.array, index: int = index) -> mx.array:

@@ -16,7 +16,7 @@ import mlx.nn as nn
 
 from lime_mlx.attention import Memory, softmax
 from lime_mlx.backend import is_cpu
-from lime_mlx.cache import NO_DELTA, Delta, Edit, Entries, Overlay, fresh
+from lime_mlx.cache import Delta, Edit, Entries, Overlay, fresh, paced
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.products import product, turned
 
@@ -67,14 +67,14 @@ class Record:
         y = self.outputs[id(layer)] = product(layer, x, wait=True)
         return y
 
-    def recalled(self, layer: nn.Module, x: mx.array) -> mx.array:
-        """The recorded product for each of the rows x (N, 1, I), in their type, with its gradient."""
+    def recalled(self, layer: nn.Module, x: mx.array, stages: list[mx.array] | None = None) -> mx.array:
+        """The recorded product for each of the rows x (N, 1, I), in their type, with its gradient. See `recall`."""
         recorded = self.outputs[id(layer)].astype(x.dtype)
-        return recall(layer, x, mx.broadcast_to(recorded, (*x.shape[:-1], recorded.shape[-1])))
+        return recall(layer, x, mx.broadcast_to(recorded, (*x.shape[:-1], recorded.shape[-1])), stages)
 
 
-def recall(layer: nn.Module, x: mx.array, y: mx.array) -> mx.array:
-    """`y`, the product of a layer's weights with the rows `x`, with its gradient."""
+def recall(layer: nn.Module, x: mx.array, y: mx.array, stages: list[mx.array] | None = None) -> mx.array:
+    """`y`, the product of a layer's weights with the rows `x`, with its gradient. stages: see `turned`."""
 
     @mx.custom_function
     def recalled(x: mx.array) -> mx.array:
@@ -82,7 +82,7 @@ def recall(layer: nn.Module, x: mx.array, y: mx.array) -> mx.array:
 
     @recalled.vjp
     def back(_: mx.array, arriving: mx.array, __: mx.array) -> mx.array:
-        return turned(layer, arriving)
+        return turned(layer, arriving, stages)
 
     result: mx.array = recalled(x)
     return result
@@ -106,7 +106,6 @@ def read(
     """
     start = 0 if past[0] is None else past[0][0].shape[2]
     count, edits = targets.shape[0], fresh(edits)
-    recalling = rules.using(record.recalled)
     wide = [mx.repeat(h.astype(mx.float32), count, axis=0) for h in record.states]
 
     def explained(h: mx.array) -> mx.array:
@@ -118,14 +117,15 @@ def read(
     none = mx.zeros((count, 1, 1, 1, start))
     arrived = mx.zeros((count, start))
     pace = Pace()
+    recalling = rules.using(partial(record.recalled, stages=pace.stages))
+    moved = paced(deltas, len(past), pace.stages)
     # An edit may remember what it saw in the layers before: then they are run in their order, all together.
     layers = range(len(past))
     for group in [layers] if edits else [range(index, index + 1) for index in reversed(layers)]:
 
         def run(h: mx.array, keys: mx.array, values: mx.array, group: range = group) -> mx.array:
             for index in group:
-                delta = NO_DELTA if deltas is None else deltas[index]
-                memory = Overlay(past[index], delta, (keys, values), edits.get(index, softmax))
+                memory = Overlay(past[index], moved[index], (keys, values), edits.get(index, softmax))
                 h = decoder.block(index, h, memory, start, recalling, positions)
             return h
 
@@ -138,17 +138,22 @@ def read(
 class Pace:
     """Computes one layer after the other, so that the memory of a layer is free before it is needed again.
 
-    On the CPU each is waited for; elsewhere one may be on its way while the next is prepared.
+    On the CPU each is waited for; elsewhere one may be on its way while the next is prepared. stages: what is computed
+    before a layer, one after the other.
     """
 
     def __init__(self) -> None:
+        self.stages: list[mx.array] = []
         self.before: tuple[mx.array | Sequence[mx.array], ...] = ()
 
     def keep(self, *arrays: mx.array | Sequence[mx.array]) -> None:
         """Have these computed."""
         if is_cpu():
+            for stage in self.stages:
+                mx.eval(stage)
             mx.eval(*arrays)
-            return
-        mx.async_eval(*arrays)
-        mx.eval(*self.before)
-        self.before = arrays
+        else:
+            mx.async_eval(*arrays)
+            mx.eval(*self.before)
+            self.before = arrays
+        self.stages.clear()

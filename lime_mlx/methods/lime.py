@@ -58,7 +58,8 @@ class Lime(Method):
     only those that the checkpoint's detector flags: at its own threshold, or at `threshold`. It flags none where the
     input is not like those of its calibration.
     checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
-    the memory. positions: whose entries move: all, as published; those of the prompt, so that the answer's own words
+    the memory. fast with several updates makes the deltas again wherever they are used; auto does so when memory is
+    short. positions: whose entries move: all, as published; those of the prompt, so that the answer's own words
     stay as they are; or those of the picture or sound. replace: which tokens may take a word's place: any; names: those
     that can name something, and plausible ones; or only plausible ones, which have at least beta times the largest
     probability of plain decoding. None: any in the published forms (exact, words=all), else names.

@@ -16,7 +16,7 @@ from lime_mlx.backend import is_cpu
 from lime_mlx.cache import Delta, Moves
 from lime_mlx.lrp.pairs import Outer
 
-from .updates import UPDATES, Normalised
+from .updates import UPDATES, Deltas, Normalised
 
 # Entries of a piece: small beside a layer's cache, large beside the work of starting to compute it.
 PIECE_CPU, PIECE = 1 << 15, 1 << 24
@@ -39,6 +39,9 @@ class Sum(Moves):
         rows, columns = (_of_heads(x, weights.shape[1]) for x in (self.outer.rows, self.outer.columns))
         return (weights @ rows.swapaxes(-1, -2)) @ columns
 
+    def paced(self, stages: list[mx.array]) -> Moves:
+        return self
+
     def square(self) -> mx.array:
         return self.outer.square()
 
@@ -49,21 +52,26 @@ class Sum(Moves):
 class EachEntry(Moves):
     """The delta that a step rule makes, entry by entry, of one gradient after the other."""
 
-    def __init__(self, rule: str, lr: float, gradients: Sequence[Outer]):
-        self.rule, self.lr, self.gradients = rule, lr, gradients
+    def __init__(self, rule: str, lr: float, gradients: Sequence[Outer], stages: list[mx.array] | None = None):
+        self.rule, self.lr, self.gradients, self.stages = rule, lr, gradients, stages
         self.shape = gradients[0].shape
+
+    def paced(self, stages: list[mx.array]) -> Moves:
+        return EachEntry(self.rule, self.lr, self.gradients, stages)
 
     def scores(self, grouped: mx.array) -> mx.array:
         parts = []
         for start, stop in self._pieces():
             piece = _of_heads(self.part(start, stop)[0], grouped.shape[1])
-            parts.append(_soon(grouped @ piece.swapaxes(-1, -2)))
+            parts.append(self._soon(grouped @ piece.swapaxes(-1, -2)))
         return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
 
     def outputs(self, weights: mx.array) -> mx.array:
         total = mx.array(0.0)
         for start, stop in self._pieces():
-            total = _soon(total + weights[..., start:stop] @ _of_heads(self.part(start, stop)[0], weights.shape[1]))
+            total = self._soon(
+                total + weights[..., start:stop] @ _of_heads(self.part(start, stop)[0], weights.shape[1])
+            )
         return total
 
     def part(self, start: int, stop: int) -> mx.array:
@@ -77,11 +85,19 @@ class EachEntry(Moves):
     def square(self) -> mx.array:
         total = mx.array(0.0)
         for start, stop in self._pieces():
-            total = _soon(total + self.part(start, stop).square().sum())
+            total = self._soon(total + self.part(start, stop).square().sum())
         return total
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> NDArray[np.float32]:
         return np.array(self.part(0, self.shape[2]), dtype=dtype)
+
+    def _soon(self, x: mx.array) -> mx.array:
+        """`x`, which is computed before the next piece is made."""
+        if self.stages is not None:
+            self.stages.append(x)
+        elif is_cpu():
+            mx.eval(x)
+        return x
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
         _, heads, length, size = self.shape
@@ -114,6 +130,21 @@ class FactoredUpdate:
         return Sum(Outer(mx.concatenate(rows, axis=1), mx.concatenate(columns, axis=1)))
 
 
+class WholeUpdate:
+    """A step rule of `updates` that keeps its deltas and its own state as arrays: faster for several updates."""
+
+    def __init__(self, rule: str, lr: float):
+        self.rule = UPDATES[rule](lr)
+        self.deltas: Deltas = []
+
+    def update(self, gradient: Gradient) -> Deltas:
+        """The deltas after one step more down this gradient."""
+        whole = [{name: x.part(0, x.shape[2]) for name, x in layer.items()} for layer in gradient]
+        self.deltas = self.rule.update(whole, self.deltas or [dict.fromkeys(layer, mx.array(0.0)) for layer in whole])
+        mx.eval(self.deltas)
+        return self.deltas
+
+
 def pairs(deltas: Sequence[dict[str, mx.array]] | Moved) -> list[Delta]:
     """Every layer's deltas on keys and values."""
     return [(layer.get("k"), layer.get("v")) for layer in deltas]
@@ -122,10 +153,3 @@ def pairs(deltas: Sequence[dict[str, mx.array]] | Moved) -> list[Delta]:
 def _of_heads(x: mx.array, key_heads: int) -> mx.array:
     """(1, K, G, R, n) of (H, R, n), with G = 1 for factors of key heads, or the queries to one key head."""
     return x.reshape(1, key_heads, -1, *x.shape[1:])
-
-
-def _soon(x: mx.array) -> mx.array:
-    """`x`, computed before the next piece is made."""
-    if is_cpu():
-        mx.eval(x)
-    return x

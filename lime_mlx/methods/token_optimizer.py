@@ -27,12 +27,14 @@ from lime_mlx.products import product
 from lime_mlx.session import Session
 
 from .base import Forward
-from .moves import FactoredUpdate, pairs
-from .updates import UPDATES, Deltas, norm
+from .moves import FactoredUpdate, WholeUpdate, pairs
+from .updates import UPDATES, Deltas, Normalised, norm
 
 Trace = dict[str, NDArray[np.float32]]
 # Exact without checkpoints holds about this many times the attention weights of all layers (measured: 9).
 HELD_ATTENTIONS = 12
+# Arrays of the size of the deltas that several updates hold: the deltas, a gradient and two moments, old and new.
+HELD_DELTAS = 6
 # How far a token falls behind that may not be taken: more than logits differ, and finite in contrasts and sums.
 FAR = 1e4
 
@@ -254,8 +256,22 @@ class Fast(TokenOptimizer):
         return [{} for _ in self.decoder.layers]
 
     def stepper(self) -> Callable[[Moving, Moving], Moving]:
-        rule = FactoredUpdate(self.options.update, self.options.lr)
+        options = self.options
+        rule = (FactoredUpdate if self.factored() else WholeUpdate)(options.update, options.lr)
         return lambda gradient, _: rule.update(gradient)
+
+    def factored(self) -> bool:
+        """Whether deltas are made again wherever they are used. One update, and updates along gradients, need no more.
+
+        Several others are faster with arrays, where these fit beside what is there.
+        """
+        options = self.options
+        if options.steps == 2 or options.update == Normalised.name or options.checkpoint == "on":
+            return True
+        config = self.decoder.config
+        heads = config.num_attention_heads if options.heads == "query" else config.key_heads
+        size = HELD_DELTAS * 2 * config.num_hidden_layers * heads * config.dim * self.length * 4
+        return options.checkpoint == "auto" and not backend.fits(mx.get_active_memory() + size, backend.COMFORTABLE)
 
     def forward(self, deltas: Moving, target: Target = None, contrast: bool = False) -> RelevanceResult:
         return self._forward(self._recorded(deltas), deltas, target, contrast)
