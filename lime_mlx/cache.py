@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from typing import cast
 
 import mlx.core as mx
 
@@ -36,8 +37,9 @@ class Moves(ABC):
         """What it adds, as one on values, to (B, K, G, L, d), what weights (B, K, G, L, T) read."""
 
 
-# A layer's deltas on keys and values, of which one or both may be missing.
-Delta = Sequence[mx.array | Moves | None]
+# A layer's deltas on keys and values, of which one or both may be missing: arrays, or also what stands for such.
+Delta = Sequence[mx.array | None]
+Change = Sequence[mx.array | Moves | None]
 NO_DELTA: Delta = (None, None)
 
 
@@ -142,7 +144,7 @@ class Overlay:
     def __init__(
         self,
         past: Entries | None = None,
-        delta: Delta = NO_DELTA,
+        delta: Change = NO_DELTA,
         gates: Sequence[mx.array] | None = None,
         edit: Edit = softmax,
     ):
@@ -208,7 +210,7 @@ def delta_outputs(weights: mx.array, delta: mx.array | Moves) -> mx.array:
     return weights @ _grouped(delta, weights.shape[1])
 
 
-def paced(deltas: Sequence[Delta] | None, layers: int, stages: list[mx.array]) -> list[Delta]:
+def paced(deltas: Sequence[Change] | None, layers: int, stages: list[mx.array]) -> list[Change]:
     """Every layer's deltas, for a traced function. See `Moves.paced`."""
     if deltas is None:
         return [NO_DELTA] * layers
@@ -226,8 +228,7 @@ def _linear(function: Callable[[mx.array], mx.array], back: Callable[[mx.array],
     def turned(_: mx.array, arriving: mx.array, __: mx.array) -> mx.array:
         return back(arriving)
 
-    result: mx.array = run(x)
-    return result
+    return cast(mx.array, run(x))
 
 
 def _grouped(delta: mx.array, heads: int) -> mx.array:
@@ -298,7 +299,7 @@ def fresh(edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
 
 def overlays(
     past: Sequence[Entries | None],
-    deltas: Sequence[Delta] | None = None,
+    deltas: Sequence[Change] | None = None,
     gates: Sequence[mx.array] | None = None,
     edits: Mapping[int, Edit] | None = None,
 ) -> list[Overlay]:

@@ -41,7 +41,8 @@ def slope(layer: nn.Module, x: mx.array) -> mx.array:
     if "scales" in layer:
         return _quantised(layer, x)
     if x.dtype == layer.weight.dtype:
-        return x @ layer.weight.T
+        y: mx.array = x @ layer.weight.T
+        return y
     return _in_pieces(layer.weight, x, wait=True)
 
 
@@ -53,7 +54,8 @@ def turned(layer: nn.Module, y: mx.array, stages: list[mx.array] | None = None) 
     if "scales" in layer:
         return _quantised(layer, y, transpose=False)
     if y.dtype == layer.weight.dtype:
-        return y @ layer.weight
+        x: mx.array = y @ layer.weight
+        return x
     total = mx.zeros((*y.shape[:-1], layer.weight.shape[1]), y.dtype)
     for start, stop in _pieces(layer.weight, y.dtype):
         total = total + y[..., start:stop] @ layer.weight[start:stop].astype(y.dtype)
@@ -68,7 +70,8 @@ def rows(layer: nn.Module, ids: mx.array) -> mx.array:
     if "scales" in layer:
         biases = layer.get("biases")
         weight = _unpack(layer, weight, layer.scales[ids], None if biases is None else biases[ids])
-    return weight.astype(mx.float32)
+    wide: mx.array = weight.astype(mx.float32)
+    return wide
 
 
 def unpacked(layer: nn.Module, dtype: mx.Dtype) -> mx.array:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.attention import Memory, softmax
-from lime_mlx.cache import Delta, Edit, Edited, Entries, Guidance, KVCache, fresh, overlays
+from lime_mlx.cache import Change, Edit, Edited, Entries, Guidance, KVCache, fresh, overlays
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.record import Record, read
 from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached
@@ -243,13 +243,13 @@ class Session:
         edits: Mapping[int, Edit] | None = None,
         rules: Rules = ATTN_LRP,
         rivals: mx.array | None = None,
-        deltas: Sequence[Delta] | None = None,
+        deltas: Sequence[Change] | None = None,
     ) -> mx.array:
         """Relevance (N, T) of N logits after the newest position, by the record of a forward with the same edits.
 
         rivals (N,): tokens whose logits are subtracted. The cache must hold the positions before the newest one.
         """
-        past, ids = self.before_newest(), mx.array(targets)
+        past, ids = self.before_newest(), targets if isinstance(targets, mx.array) else mx.array([*targets])
         return read(self.decoder, record, past, rules, ids, rivals, deltas, self.positions, edits)
 
     def likely(self) -> int:
@@ -264,7 +264,7 @@ class Session:
 
     def relevance(
         self,
-        deltas: Sequence[Delta] | None = None,
+        deltas: Sequence[Change] | None = None,
         rules: Rules = ATTN_LRP,
         target: Target = None,
         edits: Mapping[int, Edit] | None = None,
@@ -296,7 +296,7 @@ class Session:
         """
         record, past = Record(), self.before_newest()
         record.forward(self.decoder, self.newest, overlays(past, None, None, edits), self._start, self.positions)
-        return read(self.decoder, record, past, rules, mx.array(targets), None, None, self.positions, edits)
+        return read(self.decoder, record, past, rules, mx.array([*targets]), None, None, self.positions, edits)
 
     @property
     def _start(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.attention import AttentionRule, group_queries, hide, softmax
-from lime_mlx.cache import Delta, Entries, delta_outputs, delta_scores, paced
+from lime_mlx.cache import Change, Entries, delta_outputs, delta_scores, paced
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.products import slope
 
@@ -78,7 +78,7 @@ class Pairs(Rules):
 
     def operands(self, q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         rows = mx.jvp(self.rules.operands, [q[:1], k[:1], v[:1]], [q[1:], k[1:], v[1:]])
-        q, k, v = (mx.concatenate(pair) for pair in zip(*rows, strict=True))
+        q, k, v = (mx.concatenate([*pair]) for pair in zip(*rows, strict=True))
         return q, k, v
 
 
@@ -125,7 +125,7 @@ class PairMemory:
     Then `gradient` holds the layer's gradient for deltas on keys and on values.
     """
 
-    def __init__(self, past: Entries, delta: Delta, gates: tuple[mx.array, mx.array], per_query: bool):
+    def __init__(self, past: Entries, delta: Change, gates: tuple[mx.array, mx.array], per_query: bool):
         self.past, self.delta, self.gates, self.per_query = past, delta, gates, per_query
         self.kept: tuple[mx.array, ...] = ()
         self.gradient: tuple[Outer, Outer]
@@ -144,8 +144,7 @@ class PairMemory:
         def back(_: Sequence[mx.array], arriving: mx.array, __: mx.array) -> tuple[mx.array, mx.array, mx.array]:
             return self._back(arriving, scale)
 
-        result: mx.array = again(q, k, v)
-        return result
+        return cast(mx.array, again(q, k, v))
 
     def _forward(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
         old_k, old_v = (x.astype(q.dtype) for x in self.past)
@@ -211,12 +210,12 @@ def _newest(value: mx.array, slope: mx.array) -> mx.array:
     return mx.concatenate([value.sum(axis=(0, 2))[None], slope.sum(axis=2)])
 
 
-def _shared(rows: mx.array, matrices: mx.array) -> tuple[mx.array, mx.array]:
+def _shared(rows: mx.array, matrices: mx.array) -> list[mx.array]:
     """Rows (2, K, G, 1, n) times matrices (1, K, n, m), each read once: twice (1, K, G, 1, m)."""
     _, heads, groups, _, size = rows.shape
     out = rows.swapaxes(0, 1).reshape(1, heads, 2 * groups, size) @ matrices
     out = out.reshape(heads, 2, groups, 1, -1).swapaxes(0, 1)
-    return out[:1], out[1:]
+    return [out[:1], out[1:]]
 
 
 def relevance_gradient(
@@ -227,7 +226,7 @@ def relevance_gradient(
     rules: Rules,
     target: mx.array,
     rival: mx.array | None = None,
-    deltas: Sequence[Delta] | None = None,
+    deltas: Sequence[Change] | None = None,
     positions: Positions = SEQUENCE,
     arriving: mx.array | None = None,
     per_query: bool = False,

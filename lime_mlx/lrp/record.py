@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from lime_mlx.attention import Memory, softmax
 from lime_mlx.backend import is_cpu
-from lime_mlx.cache import Delta, Edit, Entries, Overlay, fresh, paced
+from lime_mlx.cache import Change, Edit, Entries, Overlay, fresh, paced
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.products import product, turned
 
@@ -84,8 +84,7 @@ def recall(layer: nn.Module, x: mx.array, y: mx.array, stages: list[mx.array] | 
     def back(_: mx.array, arriving: mx.array, __: mx.array) -> mx.array:
         return turned(layer, arriving, stages)
 
-    result: mx.array = recalled(x)
-    return result
+    return cast(mx.array, recalled(x))
 
 
 def read(
@@ -95,7 +94,7 @@ def read(
     rules: Rules,
     targets: mx.array,
     rivals: mx.array | None = None,
-    deltas: Sequence[Delta] | None = None,
+    deltas: Sequence[Change] | None = None,
     positions: Positions = SEQUENCE,
     edits: Mapping[int, Edit] | None = None,
 ) -> mx.array:

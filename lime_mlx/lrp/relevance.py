@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_mlx.cache import NO_DELTA, Delta, Edit, Entries, Overlay, overlays
+from lime_mlx.cache import NO_DELTA, Change, Delta, Edit, Entries, Overlay, overlays
 from lime_mlx.errors import PromptError
 from lime_mlx.positions import SEQUENCE, Positions
 
-from .record import Record, read
+from .record import Pace, Record, read
 from .rules import Rules
 from .rules import rules as rules_by_name
 
@@ -99,16 +100,18 @@ def exact(
     attention, not with all.
     """
     pairs = deltas or [NO_DELTA] * len(decoder.layers)
+    inputs = [x.astype(mx.float32) for x in (embeds, *positions.features)]
+    if checkpoint:
+        return _layer_by_layer(decoder, inputs, rules, pairs, scoring, target, positions, contrast)
 
     def logit(e: mx.array, *features: mx.array) -> mx.array:
         h, added = e, replace(positions, features=features)
         for index, delta in enumerate(pairs):
-            h = _block(decoder, index, delta, rules, checkpoint, positions)(h)
+            h = decoder.block(index, h, Overlay(None, delta), rules=rules, positions=positions)
             feature = added.feature(index, 0, h.shape[1])
             h = h if feature is None else h + feature
         return _last_logits(decoder, h[:, -1], rules)
 
-    inputs = [embeds, *positions.features]
     explained = _explained(logit, inputs, decoder.config.vocab_size, scoring, target, contrast)
     relevance, *later = (_inner(x, slope)[0] for x, slope in zip(inputs, explained.gradients, strict=True))
     for part in later:
@@ -116,21 +119,48 @@ def exact(
     return RelevanceResult(explained.logits, explained.target, relevance, [], explained.rival)
 
 
+def _layer_by_layer(
+    decoder: Decoder,
+    inputs: Sequence[mx.array],
+    rules: Rules,
+    pairs: Sequence[Delta],
+    scoring: Scoring | None,
+    target: Target,
+    positions: Positions,
+    contrast: bool,
+) -> RelevanceResult:
+    """`exact` with the inputs of all layers and one layer's own arrays in memory; not to be differentiated."""
+    added, pace = replace(positions, features=inputs[1:]), Pace()
+
+    def layer(index: int, h: mx.array) -> mx.array:
+        return decoder.block(index, h, Overlay(None, pairs[index]), rules=rules, positions=positions)
+
+    states = [inputs[0]]
+    for index in range(len(pairs)):
+        h = layer(index, states[-1])
+        feature = added.feature(index, 0, h.shape[1])
+        states.append(h if feature is None else h + feature)
+        pace.keep(states[-1])
+
+    def logits(h: mx.array) -> mx.array:
+        return _last_logits(decoder, h[:, -1], rules)
+
+    explained = _explained(logits, [states.pop()], decoder.config.vocab_size, scoring, target, contrast)
+    (arriving,) = explained.gradients
+    relevance = mx.zeros((arriving.shape[1],))
+    for index in reversed(range(len(pairs))):
+        feature = added.feature(index, 0, arriving.shape[1])
+        if feature is not None:
+            relevance = relevance + _inner(feature, arriving)[0]
+        _, (arriving,) = mx.vjp(partial(layer, index), [states.pop()], [arriving])
+        pace.keep(arriving, relevance)
+    relevance = relevance + _inner(inputs[0], arriving)[0]
+    return RelevanceResult(explained.logits, explained.target, relevance, [], explained.rival)
+
+
 def _last_logits(decoder: Decoder, hidden: mx.array, rules: Rules) -> mx.array:
     """Logits (V,) of the last position's hidden state (1, D) before the final norm."""
     return decoder.head(decoder.model.norm(hidden, rules), rules)[0]
-
-
-def _block(
-    decoder: Decoder, index: int, delta: Delta, rules: Rules, checkpoint: bool, positions: Positions
-) -> Callable[[mx.array], mx.array]:
-    present = [i for i, x in enumerate(delta) if x is not None]
-
-    def run(h: mx.array, *arrays: mx.array) -> mx.array:
-        return decoder.block(index, h, Overlay(None, _pair(present, arrays)), rules=rules, positions=positions)
-
-    chosen = mx.checkpoint(run) if checkpoint else run
-    return lambda h: chosen(h, *(x for x in delta if x is not None))
 
 
 def _pair(present: Sequence[int], arrays: Sequence[mx.array]) -> Delta:
@@ -154,8 +184,8 @@ def exact_slope(
     Returns last-position logits (V,) and their slope (V,) along the direction weights_i * e_i. The tangent goes through
     the rules too, so differentiating the slope of z gives the second derivative that LIME needs, block by block.
     """
-    tangent = embeds * weights[None, :, None]
-    h = embeds
+    h = embeds.astype(mx.float32)
+    tangent = h * weights[None, :, None]
     for index, delta in enumerate(deltas):
         h, tangent = _dual_block(decoder, index, delta, rules, positions)(h, tangent)
         feature = positions.feature(index, 0, h.shape[1])
@@ -188,7 +218,7 @@ def cached(
     past: Sequence[Entries | None],
     embed: mx.array,
     rules: Rules,
-    deltas: Sequence[Delta] | None = None,
+    deltas: Sequence[Change] | None = None,
     scoring: Scoring | None = None,
     target: Target = None,
     positions: Positions = SEQUENCE,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.backend import is_cpu
-from lime_mlx.cache import Delta, Moves
+from lime_mlx.cache import Change, Moves
 from lime_mlx.lrp.pairs import Outer
 
 from .updates import UPDATES, Deltas, Normalised
@@ -145,7 +145,7 @@ class WholeUpdate:
         return self.deltas
 
 
-def pairs(deltas: Sequence[dict[str, mx.array]] | Moved) -> list[Delta]:
+def pairs(deltas: Sequence[dict[str, mx.array]] | Moved) -> list[Change]:
     """Every layer's deltas on keys and values."""
     return [(layer.get("k"), layer.get("v")) for layer in deltas]
 

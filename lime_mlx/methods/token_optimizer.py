@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx import backend
-from lime_mlx.cache import overlays
+from lime_mlx.cache import Delta, overlays
 from lime_mlx.errors import NumericalError
 from lime_mlx.lrp.pairs import Outer, relevance_gradient
 from lime_mlx.lrp.record import Pace, Record
@@ -371,7 +371,7 @@ class Exact(TokenOptimizer):
             self.decoder,
             session.embeds,
             self.rules,
-            pairs(deltas),
+            _arrays(deltas),
             session.scores,
             target,
             checkpoint=self.checkpointed(),
@@ -389,7 +389,7 @@ class Exact(TokenOptimizer):
         rel, weights = mx.value_and_grad(self.relevance_loss)(result.relevance)
 
         def objective(free: Deltas) -> tuple[mx.array, mx.array]:
-            logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, pairs(free), positions)
+            logits, slope = exact_slope(self.decoder, embeds, weights, self.rules, _arrays(free), positions)
             kl = mx.array(0.0) if reference is None else self.divergence(reference, logits)
             explained = slope[result.target]
             if result.rival is not None:
@@ -426,9 +426,14 @@ class Exact(TokenOptimizer):
         return choice == "on" or (choice == "auto" and not backend.fits(HELD_ATTENTIONS * weights, 1 / 4))
 
     def last_logits(self, deltas: Moving) -> mx.array:
-        memory = overlays([None] * len(deltas), pairs(deltas))
-        hidden = self.decoder(self.session.embeds, memory, rules=self.rules, positions=self.session.positions)
+        memory = overlays([None] * len(deltas), _arrays(deltas))
+        embeds = self.session.embeds.astype(mx.float32)
+        hidden = self.decoder(embeds, memory, rules=self.rules, positions=self.session.positions)
         return self.decoder.head(hidden[0, -1], self.rules)
+
+
+def _arrays(deltas: Deltas) -> list[Delta]:
+    return [(layer.get("k"), layer.get("v")) for layer in deltas]
 
 
 def _record(loss: Loss, weight: float, deltas: Moving) -> Trace:

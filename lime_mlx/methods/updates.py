@@ -80,7 +80,8 @@ class Normalised:
     def size(self, gradient: Squares) -> mx.array:
         """What the gradient is multiplied by."""
         count = sum(math.prod(x.shape) for layer in gradient for x in layer.values())
-        return self.lr * count**0.5 / mx.maximum(norm(gradient), 1e-30)
+        size: mx.array = self.lr * count**0.5 / mx.maximum(norm(gradient), 1e-30)
+        return size
 
 
 def norm(deltas: Squares) -> mx.array:
