@@ -425,7 +425,7 @@ def _cost(session: Session, clock: _Clock, repeats: int = 10) -> Cost:
     session.cache.trim(session.cache.offset - (session.embeds.shape[1] - 1))
     mx.reset_peak_memory()
     plain = _Clock()
-    for _ in plain.timed(steps(session, Plain(), repeats)):
+    for _ in plain.timed(steps(session, Plain(), len(session.generated) + repeats)):
         pass
     return Cost(_mean(clock.seconds[1:]) / _mean(plain.seconds[1:]), max(0, peak - clock.peak()))
 

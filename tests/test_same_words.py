@@ -33,7 +33,7 @@ def answers(kind: str, seed: int, method: str) -> list[list[int]]:
     )
     image = make_scene(seed, "adversarial").image
     prompt = processor.prompt(PROMPTS[0], images=[image])
-    return [generate(model, processor, prompt, method=method, max_tokens=24, **look).tokens for look in looks]
+    return [generate(model, processor, prompt, method=method, max_tokens=12, **look).tokens for look in looks]
 
 
 KINDS = ["float32", "bfloat16", "8 bits", "4 bits"]
