@@ -299,6 +299,12 @@ class Session:
         return read(self.decoder, record, past, rules, mx.array([*targets]), None, None, self.positions, edits)
 
     @property
+    def unobserved(self) -> bool:
+        """Whether nobody looks at a plain forward, or changes its logits: then the next may begin before it is read."""
+        looking = self.want_relevance or self.judging or self.observers or self.hidden_observers
+        return not (looking or self.processors or self._blends)
+
+    @property
     def _start(self) -> int:
         """How many positions are before the newest."""
         return self.embeds.shape[1] - 1
