@@ -8,7 +8,7 @@ endif
 # Tests run in as many processes as there are cores, up to four; each computes in one thread.
 WORKERS ?= auto
 
-.PHONY: help setup links demo test lint form floors types installed format bench parity train-demo clean
+.PHONY: help setup links demo test lint form floors types installed format bench bench-check parity train-demo clean
 
 help:
 	@echo "make demo        set up, then describe a picture and a sound with LIME, each word with its share of them"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint        ruff, the floors and the types"
 	@echo "make types       only the types, by mypy"
 	@echo "make bench       speed and memory of each method, against mlx-lm"
+	@echo "make bench-check what looking costs, against the stored figures; fails where it costs more"
 	@echo "make parity      compare with transformers; needs PyTorch"
 	@echo "make train-demo  train a bundled model again, DEMO=picture or DEMO=sound; up to 3 hours"
 
@@ -70,6 +71,9 @@ types: installed
 format: setup
 	@.venv/bin/ruff check --quiet --fix .
 	@.venv/bin/ruff format --quiet .
+
+bench-check: setup
+	@$(PY) benchmarks/costs.py --check
 
 bench: setup
 	@$(PY) benchmarks/speed.py
