@@ -8,7 +8,7 @@ endif
 # Tests run in as many processes as there are cores, up to four; each computes in one thread.
 WORKERS ?= auto
 
-.PHONY: help setup links demo test lint form floors types installed format axe bench parity train-demo clean
+.PHONY: help setup links demo test lint form floors types installed format axe bench bench-check parity train-demo clean
 
 help:
 	@echo "make demo        set up, then describe a picture and a sound with LIME, each word with its share of them"
@@ -18,6 +18,7 @@ help:
 	@echo "make types       only the types, by mypy"
 	@echo "make axe         axe-core, by npm, for the tests of pages"
 	@echo "make bench       speed and memory of each method, against mlx-lm"
+	@echo "make bench-check what looking costs, against the stored figures; fails where it costs more"
 	@echo "make parity      compare with transformers; needs PyTorch"
 	@echo "make train-demo  train a bundled model again, DEMO=picture or DEMO=sound; up to 3 hours"
 
@@ -77,6 +78,9 @@ axe:
 	@rm -rf build/axe
 	@mkdir -p build/axe
 	@cd build/axe && npm pack --silent axe-core >/dev/null && tar -xzf axe-core-*.tgz
+
+bench-check: setup
+	@$(PY) benchmarks/costs.py --check
 
 bench: setup
 	@$(PY) benchmarks/speed.py

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -110,13 +110,12 @@ class Study:
             updates: list[Deltas] = []
             search = Fast(self.prepared.options, session, partial(self.prepared.skips, session))
             session.prefill()
-            forward, entries = search.optimise(lambda _, deltas: updates.append(deltas))  # noqa: B023
+            forward = search.optimise(lambda _, deltas: updates.append(_whole(deltas)))  # noqa: B023
             token = int(mx.argmax(forward.logits))
             if updates:
                 one = self.replaced(session, search, updates[-1], token, named, truth)
                 if one is not None:
                     replaced.append(one)
-            session.cache.append(entries)
             if token in self.processor.eos_token_ids:
                 break
             session.append(token)
@@ -195,13 +194,18 @@ class Study:
 
         pairs = None if deltas is None else _pairs(deltas)
         edits = dict.fromkeys(range(len(session.decoder.layers)), keep)
-        memory = overlays(session.cache.entries(), pairs, edits=edits)
+        memory = overlays(session.before_newest(), pairs, edits=edits)
         mx.eval(session.decoder(session.newest, memory, search.length - 1, search.rules, session.positions))
         return cast(NDArray[np.float64], np.mean([np.array(row, dtype=np.float64) for row in rows], axis=0))
 
 
 def _pairs(deltas: Deltas) -> list[Delta]:
     return [(layer.get("k"), layer.get("v")) for layer in deltas]
+
+
+def _whole(deltas: Sequence[Mapping[str, object]]) -> Deltas:
+    """The deltas as arrays."""
+    return [{name: mx.array(np.array(x)) for name, x in layer.items()} for layer in deltas]
 
 
 def _kept(deltas: Deltas, mask: NDArray[np.bool_]) -> Deltas:

@@ -158,7 +158,9 @@ def why(name: str, task: Task) -> None:
         for method in methods:
             gradient = Fast(method, session).loss(zeros, None).gradient
             pairs = [
-                (goal[part], margin[part]) for goal, margin in zip(gradient, of_margin, strict=True) for part in goal
+                (mx.array(np.array(goal[part])), margin[part])
+                for goal, margin in zip(gradient, of_margin, strict=True)
+                for part in goal
             ]
             changes.append(-0.01 * sum(float((mx.sign(goal) * margin).sum()) for goal, margin in pairs))
         slopes[given].append(changes)

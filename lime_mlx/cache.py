@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import cast
 
 import mlx.core as mx
 
@@ -12,9 +14,32 @@ from lime_mlx.attention import AttentionRule, attend, group_queries, hide, maske
 CHUNK = 256
 # Masked scores (1, K, G, L, T), G queries to one key head, to attention weights of the same shape.
 Edit = Callable[[mx.array], mx.array]
-# Keys and values of one layer, (1, K, T, d) each, or deltas on them, of which one or both may be missing.
+# Keys and values of one layer, (1, K, T, d) each.
 Entries = tuple[mx.array, mx.array]
+
+
+class Moves(ABC):
+    """A delta (1, H, T, d) that is never made whole: it gives what it adds to scores and to what is read.
+
+    `scores` and `outputs` are the gradients of each other for what they are given.
+    """
+
+    @abstractmethod
+    def paced(self, stages: list[mx.array]) -> Moves:
+        """The same, inside of a traced function: what is to be computed piece by piece goes to `stages`."""
+
+    @abstractmethod
+    def scores(self, grouped: mx.array) -> mx.array:
+        """What it adds, as one on keys, to the scores (B, K, G, L, T) of grouped queries (B, K, G, L, d)."""
+
+    @abstractmethod
+    def outputs(self, weights: mx.array) -> mx.array:
+        """What it adds, as one on values, to (B, K, G, L, d), what weights (B, K, G, L, T) read."""
+
+
+# A layer's deltas on keys and values, of which one or both may be missing: arrays, or also what stands for such.
 Delta = Sequence[mx.array | None]
+Change = Sequence[mx.array | Moves | None]
 NO_DELTA: Delta = (None, None)
 
 
@@ -119,7 +144,7 @@ class Overlay:
     def __init__(
         self,
         past: Entries | None = None,
-        delta: Delta = NO_DELTA,
+        delta: Change = NO_DELTA,
         gates: Sequence[mx.array] | None = None,
         edit: Edit = softmax,
     ):
@@ -131,7 +156,8 @@ class Overlay:
     ) -> mx.array:
         self.fresh = k, v
         if self.past is None:
-            widest = max(x.shape[1] for x in (k, *self.delta) if x is not None)
+            whole = [delta for delta in self.delta if isinstance(delta, mx.array)]
+            widest = max(x.shape[1] for x in (k, *whole))
             k, v = (_moved(_repeat(x, widest), delta) for x, delta in zip((k, v), self.delta, strict=True))
             return rules.attention(q, k, v, scale, mask)
         old_k, old_v = self.past
@@ -140,9 +166,9 @@ class Overlay:
         if self.gates is not None:
             scores = scores * (1 + self.gates[0])
         scores = mx.concatenate([scores, score(grouped, k)], axis=-1)
-        dk, dv = (None if x is None else _grouped(x, k.shape[1]) for x in self.delta)
+        dk, dv = self.delta
         if dk is not None:
-            scores = scores + grouped @ dk.swapaxes(-1, -2)
+            scores = scores + delta_scores(grouped, dk)
         scores = hide(scores, mask)
         if isinstance(self.edit, Guidance):
             alike = mx.broadcast_to(old_v, (v.shape[0], *old_v.shape[1:]))
@@ -154,11 +180,13 @@ class Overlay:
             old = old * (1 + self.gates[1])
         out = old @ old_v[:, :, None] + new @ v[:, :, None]
         if dv is not None:
-            out = out + weights @ dv
+            out = out + delta_outputs(weights, dv)
         return out.reshape(*q.shape[:-1], -1)
 
 
-def _moved(entries: mx.array, delta: mx.array | None) -> mx.array:
+def _moved(entries: mx.array, delta: mx.array | Moves | None) -> mx.array:
+    if isinstance(delta, Moves):
+        raise TypeError("without past entries, deltas are arrays")
     return entries if delta is None else entries + delta
 
 
@@ -166,6 +194,41 @@ def _repeat(entries: mx.array, heads: int) -> mx.array:
     """Entries (1, H, T, d) for `heads` heads."""
     groups = heads // entries.shape[1]
     return entries if groups == 1 else mx.repeat(entries, groups, axis=1)
+
+
+def delta_scores(grouped: mx.array, delta: mx.array | Moves) -> mx.array:
+    """What a delta on keys adds to the scores (B, K, G, L, T) of grouped queries (B, K, G, L, d)."""
+    if isinstance(delta, Moves):
+        return _linear(delta.scores, delta.outputs, grouped)
+    return grouped @ _grouped(delta, grouped.shape[1]).swapaxes(-1, -2)
+
+
+def delta_outputs(weights: mx.array, delta: mx.array | Moves) -> mx.array:
+    """What a delta on values adds to (B, K, G, L, d), what weights (B, K, G, L, T) read."""
+    if isinstance(delta, Moves):
+        return _linear(delta.outputs, delta.scores, weights)
+    return weights @ _grouped(delta, weights.shape[1])
+
+
+def paced(deltas: Sequence[Change] | None, layers: int, stages: list[mx.array]) -> list[Change]:
+    """Every layer's deltas, for a traced function. See `Moves.paced`."""
+    if deltas is None:
+        return [NO_DELTA] * layers
+    return [tuple(x.paced(stages) if isinstance(x, Moves) else x for x in delta) for delta in deltas]
+
+
+def _linear(function: Callable[[mx.array], mx.array], back: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
+    """A linear function of `x`, with the one by which its gradient goes back."""
+
+    @mx.custom_function
+    def run(x: mx.array) -> mx.array:
+        return function(x)
+
+    @run.vjp
+    def turned(_: mx.array, arriving: mx.array, __: mx.array) -> mx.array:
+        return back(arriving)
+
+    return cast(mx.array, run(x))
 
 
 def _grouped(delta: mx.array, heads: int) -> mx.array:
@@ -228,14 +291,20 @@ class KVCache:
         return [buffer for layer in self.layers for buffer in layer.buffers]
 
 
+def fresh(edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
+    """Copies for one forward: an edit may remember what it saw in the layers before. Layers that share one still do."""
+    copies = {id(edit): copy(edit) for edit in (edits or {}).values()}
+    return {index: copies[id(edit)] for index, edit in (edits or {}).items()}
+
+
 def overlays(
     past: Sequence[Entries | None],
-    deltas: Sequence[Delta] | None = None,
+    deltas: Sequence[Change] | None = None,
     gates: Sequence[mx.array] | None = None,
     edits: Mapping[int, Edit] | None = None,
 ) -> list[Overlay]:
     """One `Overlay` a layer, from the entries and deltas of each layer, gates that all share, and edits of some."""
-    edits = edits or {}
+    edits = fresh(edits)
     return [
         Overlay(entries, delta, gates, edits.get(index, softmax))
         for index, (entries, delta) in enumerate(zip(past, deltas or [NO_DELTA] * len(past), strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import cast
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lime_mlx.ahead import tokens_ahead
 from lime_mlx.answer import Answer, Cost, Response, collect
 from lime_mlx.asking import AskBack
 from lime_mlx.errors import NumericalError, PromptError
@@ -19,7 +21,7 @@ from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
-from lime_mlx.methods.base import Rejected
+from lime_mlx.methods.base import PlainDecoding, Rejected
 from lime_mlx.models.base import Model
 from lime_mlx.prefixes import Prefixes
 from lime_mlx.processor import Processor
@@ -37,17 +39,23 @@ Notice = Callable[[str], None]
 class Step:
     """One decoded token.
 
-    logits (V,) float32, before processors and sampling; shares and relevance (T,) float32 where computed; trace: what
-    the method recorded, {} where it optimised nothing; rejected: the words that it did not take in its place.
+    scores: its logits (V,) on the device, before processors and sampling, of which `logits` makes an array. shares and
+    relevance (T,) float32 where computed; trace: what the method recorded, {} where it optimised nothing; rejected: the
+    words that it did not take in its place.
     """
 
     token: int
-    logits: NDArray[np.float32] = field(compare=False, repr=False)
+    scores: mx.array = field(compare=False, repr=False)
     shares: Shares | None = None
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     trace: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     optimised: bool = False
     rejected: tuple[Rejected, ...] = field(default=(), compare=False, repr=False)
+
+    @cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """(V,) float32, before processors and sampling."""
+        return np.array(self.scores)
 
     @property
     def reliance(self) -> float | None:
@@ -136,6 +144,12 @@ def steps(
     check("max_tokens", max_tokens)
     prepared = method.prepare(session.model)
     session.pick, session.greedy = _pick(sampler), sampler is None
+    if type(prepared) is PlainDecoding and session.unobserved:
+        for ahead in tokens_ahead(session, max_tokens, sampler, stop):
+            if not ahead.finite:
+                raise _not_finite(session)
+            yield Step(ahead.token, ahead.logits)
+        return
     waiting: list[Step] = []
     count, last = 0, False
     while count < max_tokens and not last:
@@ -158,18 +172,22 @@ def _step(session: Session, forward: Forward) -> Step:
     scores = session.scores(forward.logits)
     token = session.pick(scores) if forward.token is None else forward.token
     if not mx.isfinite(forward.logits).all().item():
-        number = len(session.generated) + 1
-        raise NumericalError(f"The logits are not finite at generated token {number}: check the weights.")
+        raise _not_finite(session)
     token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
     return Step(
         token,
-        np.array(forward.logits),
+        forward.logits,
         token_shares,
         forward.relevance,
         forward.trace,
         forward.optimised,
         forward.rejected,
     )
+
+
+def _not_finite(session: Session) -> NumericalError:
+    number = len(session.generated) + 1
+    return NumericalError(f"The logits are not finite at generated token {number}: check the weights.")
 
 
 def _pick(sampler: Sampler | None) -> Pick:
@@ -452,7 +470,7 @@ def _cost(session: Session, clock: _Clock, repeats: int = 10) -> Cost:
     session.cache.trim(session.cache.offset - (session.embeds.shape[1] - 1))
     mx.reset_peak_memory()
     plain = _Clock()
-    for _ in plain.timed(steps(session, Plain(), repeats)):
+    for _ in plain.timed(steps(session, Plain(), len(session.generated) + repeats)):
         pass
     return Cost(_mean(clock.seconds[1:]) / _mean(plain.seconds[1:]), max(0, peak - clock.peak()))
 

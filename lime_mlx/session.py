@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.attention import Memory, softmax
-from lime_mlx.cache import Delta, Edit, Edited, Guidance, KVCache, overlays
+from lime_mlx.cache import Change, Edit, Edited, Entries, Guidance, KVCache, fresh, overlays
 from lime_mlx.errors import NumericalError, PromptError
-from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached, cached_each
+from lime_mlx.lrp.record import Record, read
+from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
 from lime_mlx.models.base import Features, Model, encoded
 from lime_mlx.models.decoder import Decoder
@@ -250,23 +251,39 @@ class Session:
             self.decoder(self.embeds[:, start:stop], self.cache.layers, start, positions=self.positions)
             mx.eval(self.cache.arrays())
 
-    def extend(self, edits: Mapping[int, Edit] | None = None) -> mx.array:
+    def extend(self, edits: Mapping[int, Edit] | None = None, record: Record | None = None) -> mx.array:
         """The plain forward of the newest position: its entries go into the cache; returns logits (V,).
 
         Layers in `edits` make their attention weights by them; the others keep the fused attention. What the cache
-        lacks before the newest position is run first; an entry that it has of the newest position is replaced.
+        lacks before the newest position is run first; an entry that it has of the newest position is replaced. With
+        a record, `read` then gives the relevance of any logit.
         """
         watched = self._edits_with_observers(edits)
-        if watched or self.hidden_observers:
-            self._reach_newest()
-        else:
-            self._reach_last_chunk()
+        self._reach_newest()
         memory: list[Memory] = [
             Edited(layer, watched[i]) if i in watched else layer for i, layer in enumerate(self.cache.layers)
         ]
-        start, observers = self.cache.offset, self.hidden_observers
-        hidden = self.decoder(self.embeds[:, start:], memory, start, positions=self.positions, observers=observers)
+        arguments = (self.newest, memory, self.cache.offset)
+        if record is not None:
+            return record.forward(self.decoder, *arguments, self.positions, self.hidden_observers)
+        hidden = self.decoder(*arguments, positions=self.positions, observers=self.hidden_observers)
         return self.decoder.head(hidden[0, -1])
+
+    def read(
+        self,
+        record: Record,
+        targets: Sequence[int] | mx.array,
+        edits: Mapping[int, Edit] | None = None,
+        rules: Rules = ATTN_LRP,
+        rivals: mx.array | None = None,
+        deltas: Sequence[Change] | None = None,
+    ) -> mx.array:
+        """Relevance (N, T) of N logits after the newest position, by the record of a forward with the same edits.
+
+        rivals (N,): tokens whose logits are subtracted. The cache must hold the positions before the newest one.
+        """
+        past, ids = self.before_newest(), targets if isinstance(targets, mx.array) else mx.array([*targets])
+        return read(self.decoder, record, past, rules, ids, rivals, deltas, self.positions, edits)
 
     def likely(self) -> int:
         """The token that plain decoding would give next, whatever blends there are; one forward more.
@@ -280,7 +297,7 @@ class Session:
 
     def relevance(
         self,
-        deltas: Sequence[Delta] | None = None,
+        deltas: Sequence[Change] | None = None,
         rules: Rules = ATTN_LRP,
         target: Target = None,
         edits: Mapping[int, Edit] | None = None,
@@ -297,9 +314,10 @@ class Session:
             scoring=self.scores,
             target=target,
             positions=self.positions,
-            edits=self._edits_with_observers(edits),
+            edits=edits,
             contrast=contrast,
             observers=self.hidden_observers,
+            watched=self._edits_with_observers(edits),
         )
 
     def relevance_of(
@@ -309,21 +327,29 @@ class Session:
 
         The cache must hold every position before the newest one.
         """
-        count = self.embeds.shape[1] - 1
-        past = self.cache.before(count)
-        return cached_each(self.decoder, past, self.newest, rules, targets, self.positions, edits)
+        record, past = Record(), self.before_newest()
+        record.forward(self.decoder, self.newest, overlays(past, None, None, edits), self._start, self.positions)
+        return read(self.decoder, record, past, rules, mx.array([*targets]), None, None, self.positions, edits)
+
+    @property
+    def unobserved(self) -> bool:
+        """Whether nobody looks at a plain forward, or changes its logits: then the next may begin before it is read."""
+        looking = self.want_relevance or self.judging or self.observers or self.hidden_observers
+        return not (looking or self.processors or self._blends)
+
+    @property
+    def _start(self) -> int:
+        """How many positions are before the newest."""
+        return self.embeds.shape[1] - 1
+
+    def before_newest(self) -> list[Entries | None]:
+        """Every layer's entries of the positions before the newest, which the cache must hold."""
+        return [*self.cache.before(self._start)] if self._start else [None] * len(self.cache)
 
     def _reach_newest(self) -> None:
         """The cache then holds every position but the newest."""
         self.prefill()
         self.cache.trim(self.cache.offset - (self.embeds.shape[1] - 1))
-
-    def _reach_last_chunk(self) -> None:
-        """The cache then lacks no more than one forward does: the newest position, and a part of a chunk before it."""
-        last = self.embeds.shape[1] - 1
-        self.cache.trim(max(0, self.cache.offset - last))
-        while (stop := self.border(self.cache.offset)) <= last:
-            self.prefill(stop)
 
     def scores(self, logits: mx.array) -> mx.array:
         """What a token is picked by, (V,), from logits (V,): blends first, then the processors."""
@@ -360,7 +386,7 @@ class Session:
 
     def _edits_with_observers(self, edits: Mapping[int, Edit] | None) -> dict[int, Edit]:
         """The edits, with the observers behind them."""
-        observed = dict(edits or {})
+        observed = fresh(edits)
         for index, observe in self.observers.items():
             observed[index] = _edit_with_observer(observed.get(index, softmax), observe)
         return observed

@@ -21,7 +21,7 @@ from lime_mlx.generation import steps
 from lime_mlx.lrp.rules import ATTN_LRP
 from lime_mlx.methods import parse_method
 from lime_mlx.models.base import Model
-from lime_mlx.models.layers import unpacked
+from lime_mlx.products import unpacked
 from lime_mlx.prompt import Prompt
 from lime_mlx.session import Session
 

@@ -187,7 +187,7 @@ class Run:
         self.traces, self.grad, self.delta = [], [], []
         for token in wanted["tokens"]:
             keep = self.keep if not self.traces else None
-            self.traces.append(Exact(self.lime.options, session).optimise(keep)[0].trace)
+            self.traces.append(Exact(self.lime.options, session).optimise(keep).trace)
             session.append(int(token))
 
     def fresh(self):

@@ -16,7 +16,7 @@ from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods import Plain, parse_method
 from lime_mlx.methods.token_optimizer import Exact, Fast
 from lime_mlx.methods.updates import UPDATES, Adam
-from lime_mlx.models.layers import unpacked
+from lime_mlx.products import unpacked
 
 LENGTH, TOKENS = 12, 4
 MODES = {"fast": Fast, "exact": Exact}
@@ -41,7 +41,7 @@ def searching(model, spec: str, length: int = LENGTH, process=None, **session) -
 def watched(search):
     """The forward, and each step's gradient and the deltas after it."""
     seen = []
-    forward, _ = search.optimise(lambda gradient, deltas: seen.append((gradient, deltas)))
+    forward = search.optimise(lambda gradient, deltas: seen.append((gradient, deltas)))
     return forward, seen
 
 
@@ -406,7 +406,7 @@ def test_deltas_live_on_keys_values_or_both(model, mode, deltas, moved):
     for layer, (ours, wanted, delta) in enumerate(zip(gradient, whole, after, strict=True)):
         assert set(ours) == set(delta) == moved, layer
         assert all(distance(ours[name], wanted[name]) < 1e-4 for name in moved)
-        assert all(mx.abs(delta[name]).max().item() > 0 for name in moved)
+        assert all(np.abs(np.array(delta[name])).max() > 0 for name in moved)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from lime_mlx.cache import NO_DELTA, Delta, Edit, Entries, Overlay, overlays
+from lime_mlx.cache import NO_DELTA, Change, Delta, Edit, Entries, Overlay, overlays
 from lime_mlx.errors import PromptError
 from lime_mlx.positions import SEQUENCE, Positions
 
+from .record import Pace, Record, read
 from .rules import Rules
 from .rules import rules as rules_by_name
 
@@ -70,14 +72,8 @@ def _explained(
 
     def outputs(*arrays: mx.array) -> tuple[mx.array, mx.array]:
         logits = function(*arrays)
-        scores = logits if scoring is None else scoring(logits)
-        best = mx.stop_gradient(mx.argmax(scores)) if target is None else mx.array(target)
-        chosen[0] = best
-        if not contrast:
-            return logits[best], logits
-        others = mx.where(mx.arange(size) == best, -mx.inf, scores)
-        rival = chosen[1] = mx.stop_gradient(mx.argmax(others))
-        return logits[best] - logits[rival], logits
+        best, rival = chosen[:] = picked(mx.stop_gradient(logits), scoring, target, contrast)
+        return logits[best] - (0.0 if rival is None else logits[rival]), logits
 
     (_, logits), gradients = mx.vjp(outputs, primals, [mx.array(1.0), mx.zeros((size,))])
     assert chosen[0] is not None
@@ -104,16 +100,18 @@ def exact(
     attention, not with all.
     """
     pairs = deltas or [NO_DELTA] * len(decoder.layers)
+    inputs = [x.astype(mx.float32) for x in (embeds, *positions.features)]
+    if checkpoint:
+        return _layer_by_layer(decoder, inputs, rules, pairs, scoring, target, positions, contrast)
 
     def logit(e: mx.array, *features: mx.array) -> mx.array:
         h, added = e, replace(positions, features=features)
         for index, delta in enumerate(pairs):
-            h = _block(decoder, index, delta, rules, checkpoint, positions)(h)
+            h = decoder.block(index, h, Overlay(None, delta), rules=rules, positions=positions)
             feature = added.feature(index, 0, h.shape[1])
             h = h if feature is None else h + feature
         return _last_logits(decoder, h[:, -1], rules)
 
-    inputs = [embeds, *positions.features]
     explained = _explained(logit, inputs, decoder.config.vocab_size, scoring, target, contrast)
     relevance, *later = (_inner(x, slope)[0] for x, slope in zip(inputs, explained.gradients, strict=True))
     for part in later:
@@ -121,21 +119,48 @@ def exact(
     return RelevanceResult(explained.logits, explained.target, relevance, [], explained.rival)
 
 
+def _layer_by_layer(
+    decoder: Decoder,
+    inputs: Sequence[mx.array],
+    rules: Rules,
+    pairs: Sequence[Delta],
+    scoring: Scoring | None,
+    target: Target,
+    positions: Positions,
+    contrast: bool,
+) -> RelevanceResult:
+    """`exact` with the inputs of all layers and one layer's own arrays in memory; not to be differentiated."""
+    added, pace = replace(positions, features=inputs[1:]), Pace()
+
+    def layer(index: int, h: mx.array) -> mx.array:
+        return decoder.block(index, h, Overlay(None, pairs[index]), rules=rules, positions=positions)
+
+    states = [inputs[0]]
+    for index in range(len(pairs)):
+        h = layer(index, states[-1])
+        feature = added.feature(index, 0, h.shape[1])
+        states.append(h if feature is None else h + feature)
+        pace.keep(states[-1])
+
+    def logits(h: mx.array) -> mx.array:
+        return _last_logits(decoder, h[:, -1], rules)
+
+    explained = _explained(logits, [states.pop()], decoder.config.vocab_size, scoring, target, contrast)
+    (arriving,) = explained.gradients
+    relevance = mx.zeros((arriving.shape[1],))
+    for index in reversed(range(len(pairs))):
+        feature = added.feature(index, 0, arriving.shape[1])
+        if feature is not None:
+            relevance = relevance + _inner(feature, arriving)[0]
+        _, (arriving,) = mx.vjp(partial(layer, index), [states.pop()], [arriving])
+        pace.keep(arriving, relevance)
+    relevance = relevance + _inner(inputs[0], arriving)[0]
+    return RelevanceResult(explained.logits, explained.target, relevance, [], explained.rival)
+
+
 def _last_logits(decoder: Decoder, hidden: mx.array, rules: Rules) -> mx.array:
     """Logits (V,) of the last position's hidden state (1, D) before the final norm."""
     return decoder.head(decoder.model.norm(hidden, rules), rules)[0]
-
-
-def _block(
-    decoder: Decoder, index: int, delta: Delta, rules: Rules, checkpoint: bool, positions: Positions
-) -> Callable[[mx.array], mx.array]:
-    present = [i for i, x in enumerate(delta) if x is not None]
-
-    def run(h: mx.array, *arrays: mx.array) -> mx.array:
-        return decoder.block(index, h, Overlay(None, _pair(present, arrays)), rules=rules, positions=positions)
-
-    chosen = mx.checkpoint(run) if checkpoint else run
-    return lambda h: chosen(h, *(x for x in delta if x is not None))
 
 
 def _pair(present: Sequence[int], arrays: Sequence[mx.array]) -> Delta:
@@ -159,8 +184,8 @@ def exact_slope(
     Returns last-position logits (V,) and their slope (V,) along the direction weights_i * e_i. The tangent goes through
     the rules too, so differentiating the slope of z gives the second derivative that LIME needs, block by block.
     """
-    tangent = embeds * weights[None, :, None]
-    h = embeds
+    h = embeds.astype(mx.float32)
+    tangent = h * weights[None, :, None]
     for index, delta in enumerate(deltas):
         h, tangent = _dual_block(decoder, index, delta, rules, positions)(h, tangent)
         feature = positions.feature(index, 0, h.shape[1])
@@ -193,59 +218,44 @@ def cached(
     past: Sequence[Entries | None],
     embed: mx.array,
     rules: Rules,
-    deltas: Sequence[Delta] | None = None,
+    deltas: Sequence[Change] | None = None,
     scoring: Scoring | None = None,
     target: Target = None,
     positions: Positions = SEQUENCE,
     edits: Mapping[int, Edit] | None = None,
     contrast: bool = False,
     observers: Mapping[int, Callable[[mx.array], None]] | None = None,
+    watched: Mapping[int, Edit] | None = None,
 ) -> RelevanceResult:
     """Relevance of the newest token's logit at what it reads: the cached entries and its own embedding.
 
     `past` is what `KVCache.entries` gives: T entries a layer; `embed` is (1, 1, D). R_i = sum over layers of
     <K_i, dz/dK_i> + <V_i, dz/dV_i>, with the rule's share for keys and values, and <e, dz/de> for the newest position.
     relevance is (T + 1,). `edits` are those of the attention weights of some layers, as `overlays` takes them;
-    `contrast` is that of `exact`; `observers` are those of `Decoder.__call__`.
+    `contrast` is that of `exact`; `observers` are those of `Decoder.__call__`. watched: the edits that the forward
+    has in place of `edits`, where it is observed.
     """
     start = past[0][0].shape[2] if past[0] is not None else 0
-
-    def logit(keys: mx.array, values: mx.array, e: mx.array) -> mx.array:
-        memory = overlays(past, deltas, (keys, values), edits)
-        out = decoder.head(decoder(e, memory, start, rules, positions, observers)[0, -1], rules)
-        entries.extend(layer.fresh for layer in memory if layer.fresh is not None)
-        return out
-
-    entries: list[Entries] = []
-    inputs, size = [mx.zeros((start,)), mx.zeros((start,)), embed], decoder.config.vocab_size
-    explained = _explained(logit, inputs, size, scoring, target, contrast)
-    keys, values, newest = explained.gradients
-    arrived = rules.key_share * keys + rules.value_share * values
-    relevance = mx.concatenate([arrived, _inner(embed, newest)[0]])
-    return RelevanceResult(explained.logits, explained.target, relevance, entries, explained.rival)
+    record = Record()
+    memory = overlays(past, deltas, None, edits if watched is None else watched)
+    moved = any(part is not None for delta in deltas or () for part in delta)
+    record.forward(decoder, embed.astype(mx.float32) if moved else embed, memory, start, positions, observers)
+    chosen, rival = picked(record.logits, scoring, target, contrast)
+    rivals = None if rival is None else rival[None]
+    (relevance,) = read(decoder, record, past, rules, chosen[None], rivals, deltas, positions, edits)
+    entries = [layer.fresh for layer in memory if layer.fresh is not None]
+    return RelevanceResult(record.logits, chosen, relevance, entries, rival)
 
 
-def cached_each(
-    decoder: Decoder,
-    past: Sequence[Entries],
-    embed: mx.array,
-    rules: Rules,
-    targets: Sequence[int],
-    positions: Positions = SEQUENCE,
-    edits: Mapping[int, Edit] | None = None,
-) -> mx.array:
-    """Relevance (N, T + 1) of each of N tokens that could follow, in one batched pass; otherwise as `cached`."""
-    start, count = past[0][0].shape[2], len(targets)
-
-    def logit(keys: mx.array, values: mx.array, e: mx.array) -> mx.array:
-        hidden = decoder(e, overlays(past, None, (keys, values), edits), start, rules, positions)[:, -1]
-        return decoder.head(hidden, rules)[mx.arange(count), mx.array(list(targets))].sum()
-
-    gates = mx.zeros((count, 1, 1, 1, start))
-    repeated = mx.repeat(embed, count, axis=0)
-    keys, values, newest = mx.grad(logit, argnums=(0, 1, 2))(gates, gates, repeated)
-    arrived = (rules.key_share * keys + rules.value_share * values).reshape(count, start)
-    return mx.concatenate([arrived, _inner(repeated, newest)], axis=1)
+def picked(
+    logits: mx.array, scoring: Scoring | None, target: Target, contrast: bool
+) -> tuple[mx.array, mx.array | None]:
+    """What of logits (V,) is explained: `target`, or the token with the best score, and with `contrast` its rival."""
+    scores = logits if scoring is None else scoring(logits)
+    best = mx.argmax(scores) if target is None else mx.array(target)
+    if not contrast:
+        return best, None
+    return best, mx.argmax(mx.where(mx.arange(logits.shape[0]) == best, -mx.inf, scores))
 
 
 def _inner(x: mx.array, gradient: mx.array) -> mx.array:

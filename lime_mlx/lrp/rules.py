@@ -5,13 +5,21 @@ rounding for all of them. The model takes one as an argument. Sources: AttnLRP (
 CP-LRP (Ali et al. 2022, arXiv 2202.07304).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from lime_mlx.attention import attend, masked_scores, softmax
 from lime_mlx.errors import MethodError
+from lime_mlx.products import product
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ERF_SCALE = 1 / math.sqrt(2)
 TANH_SCALE = math.sqrt(2 / math.pi)
@@ -26,6 +34,9 @@ RATIOS: dict[str, Callable[[mx.array], mx.array]] = {
 }
 RATIOS["swish"] = RATIOS["silu"]
 RATIOS["gelu_new"] = RATIOS["gelu_fast"] = RATIOS["gelu_pytorch_tanh"]
+
+# A linear or embedding layer and rows (..., I), to rows (..., O).
+Linear = Callable[[nn.Module, mx.array], mx.array]
 
 
 def divide(x: mx.array, by: float) -> mx.array:
@@ -43,6 +54,13 @@ class Rules:
     name = "plain"
     key_share = 1.0
     value_share = 1.0
+
+    def __init__(self, linear: Linear = product) -> None:
+        self.linear = linear
+
+    def using(self, linear: Linear) -> Self:
+        """The same rules, with products of weights that `linear` computes."""
+        return type(self)(linear)
 
     def rms_norm(self, x: mx.array, weight: mx.array, eps: float) -> mx.array:
         return x * mx.rsqrt(mx.mean(x * x, axis=-1, keepdims=True) + eps) * weight

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lime_mlx import spec
 from lime_mlx.cache import Edit
 from lime_mlx.errors import MethodError
+from lime_mlx.lrp.record import Record
 from lime_mlx.lrp.relevance import Scoring
 from lime_mlx.models.base import Model
 from lime_mlx.prompt import NOUNS, Prompt
@@ -134,17 +135,16 @@ class PlainDecoding(Prepared):
         return {}
 
     def step(self, session: Session) -> Forward:
-        if not (session.want_relevance or session.judging):
-            return Forward(session.extend(self.edits(session)))
         session.prefill()
         edits = self.edits(session)
-        result = session.relevance(edits=edits)
-        mx.eval(result.logits, result.target, result.entries)
-        # Before the cache grows: what is not computed yet would keep the old buffers.
-        wanted = session.wants_relevance_of(int(result.target))
-        relevance = np.array(result.relevance) if wanted else None
-        session.cache.append(result.entries)
-        return Forward(result.logits, relevance)
+        if not (session.want_relevance or session.judging):
+            return Forward(session.extend(edits))
+        record = Record()
+        logits = session.extend(edits, record)
+        token = int(mx.argmax(session.scores(logits)))
+        if not session.wants_relevance_of(token):
+            return Forward(logits)
+        return Forward(logits, np.array(session.read(record, [token], edits)[0]))
 
 
 @dataclass(frozen=True)

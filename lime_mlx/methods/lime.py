@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.errors import MethodError
-from lime_mlx.lrp.relevance import RelevanceResult, reliance
+from lime_mlx.lrp.relevance import reliance
 from lime_mlx.lrp.rules import NAMES
 from lime_mlx.models.base import Model
 from lime_mlx.session import Session
@@ -26,7 +26,7 @@ from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance
 
 from .base import Forward, Layers, Method, Prepared, layer_range, needs_media
-from .token_optimizer import Exact, Fast, Options
+from .token_optimizer import Exact, Fast, First, Options
 from .updates import UPDATES
 
 # steps, lr, kl, tau of the official code (arXiv 2605.01766), by model_type; anything else takes "llava"'s.
@@ -58,7 +58,8 @@ class Lime(Method):
     only those that the checkpoint's detector flags: at its own threshold, or at `threshold`. It flags none where the
     input is not like those of its calibration.
     checkpoint: exact runs every block again instead of keeping it; auto does so when all would not fit in a quarter of
-    the memory. positions: whose entries move: all, as published; those of the prompt, so that the answer's own words
+    the memory. fast with several updates makes the deltas again wherever they are used; auto does so when memory is
+    short. positions: whose entries move: all, as published; those of the prompt, so that the answer's own words
     stay as they are; or those of the picture or sound. replace: which tokens may take a word's place: any; names: those
     that can name something, and plausible ones; or only plausible ones, which have at least beta times the largest
     probability of plain decoding. None: any in the published forms (exact, words=all), else names.
@@ -140,32 +141,34 @@ class PreparedLime(Prepared):
         needs_media("lime", session)
         if self.caches:
             return Fast(self.options, session, partial(self.skips, session)).run()
-        if self.words == "content" and session.content is not None and not session.want_relevance:
+        exact = Exact(self.options, session, partial(self.skips, session))
+        if self.words == "content" and session.content is not None:
             # One plain forward tells whether the token names anything.
-            session.prefill()
             logits = session.extend()
-            if self.leaves(session, int(mx.argmax(session.scores(logits)))):
-                return Forward(logits)
-        return Exact(self.options, session, partial(self.skips, session)).run()
+            token = mx.argmax(session.scores(logits))
+            if self.leaves(session, int(token)):
+                wanted = session.wants_relevance_of(int(token))
+                return Forward(logits, np.array(exact.relevance_of(token)) if wanted else None)
+        return exact.run()
 
     def leaves(self, session: Session, token: int) -> bool:
         """Whether `token` is left as it is: it names nothing, or a word of the question."""
         return self.words != "all" and not session.may_judge(token)
 
-    def skips(self, session: Session, result: RelevanceResult) -> bool:
+    def skips(self, session: Session, result: First) -> bool:
         """The gates: by content token, then by the detector or by reliance."""
         token = int(result.target)
         if self.leaves(session, token):
             return True
-        relevance = np.array(result.relevance)
         if self.words == "flagged" and self.detector is not None:
             if session.in_domain is False:
                 return True
+            relevance = np.array(result.relevance)
             threshold = self.detector.threshold if self.threshold is None else self.threshold
             statistics = from_relevance(relevance, session.modality) | from_logits(np.array(result.logits), token)
             if self.detector.p_unsupported(statistics) < threshold:
                 return True
-        return self.gate is not None and reliance(relevance, session.modality) >= self.gate
+        return self.gate is not None and reliance(np.array(result.relevance), session.modality) >= self.gate
 
 
 def _stored(values: object, mode: str) -> dict[str, object]:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import mlx.core as mx
 
 # One dict a layer, from names to arrays.
 Deltas = list[dict[str, mx.array]]
+
+
+class Squared(Protocol):
+    """An array, or what stands for one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def square(self) -> mx.array: ...
+
+
+Squares = Sequence[Mapping[str, Squared]]
 
 
 class Update(Protocol):
@@ -55,16 +68,23 @@ class Sign:
 class Normalised:
     """Along the gradient of all deltas as one vector; the root mean square of the entries' changes is lr."""
 
+    name = "normalised"
+
     def __init__(self, lr: float):
         self.lr = lr
 
     def update(self, gradient: Deltas, values: Deltas) -> Deltas:
-        count = sum(x.size for layer in gradient for x in layer.values())
-        size = self.lr * count**0.5 / mx.maximum(norm(gradient), 1e-30)
+        size = self.size(gradient)
         return _each(lambda x, g: x - size * g, values, gradient)
 
+    def size(self, gradient: Squares) -> mx.array:
+        """What the gradient is multiplied by."""
+        count = sum(math.prod(x.shape) for layer in gradient for x in layer.values())
+        size: mx.array = self.lr * count**0.5 / mx.maximum(norm(gradient), 1e-30)
+        return size
 
-def norm(deltas: Deltas) -> mx.array:
+
+def norm(deltas: Squares) -> mx.array:
     """L2 norm () of all arrays as one vector."""
     return mx.sqrt(sum((x.square().sum() for layer in deltas for x in layer.values()), mx.array(0.0)))
 
@@ -77,4 +97,4 @@ def _each(function: Callable[..., mx.array], *deltas: Deltas) -> Deltas:
     ]
 
 
-UPDATES: dict[str, Callable[[float], Update]] = {"adam": Adam, "sign": Sign, "normalised": Normalised}
+UPDATES: dict[str, Callable[[float], Update]] = {"adam": Adam, "sign": Sign, Normalised.name: Normalised}

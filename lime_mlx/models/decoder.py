@@ -15,9 +15,10 @@ from lime_mlx.attention import Memory, attend
 from lime_mlx.cache import Overlay
 from lime_mlx.lrp.rules import PLAIN, Rules
 from lime_mlx.positions import SEQUENCE, Positions
+from lime_mlx.products import product, rows
 
 from .config import DecoderConfig
-from .layers import UNPACK_ROWS, Module, RMSNorm, join_heads, linear, split_heads, unpacked
+from .layers import Module, RMSNorm, join_heads, split_heads
 from .rope import Rope
 
 __all__ = ["MLP", "Decoder", "DecoderConfig"]
@@ -40,18 +41,18 @@ class Attention(Module):
             self.k_norm = RMSNorm(dim, config.rms_norm_eps, config.norm_plus_one)
 
     def __call__(self, x: mx.array, rotate: Rotation, mask: mx.array | None, memory: Memory, rules: Rules) -> mx.array:
-        q = split_heads(linear(self.q_proj, x), self.heads)
-        k = split_heads(linear(self.k_proj, x), self.key_heads)
-        v = split_heads(linear(self.v_proj, x), self.key_heads)
+        q = split_heads(rules.linear(self.q_proj, x), self.heads)
+        k = split_heads(rules.linear(self.k_proj, x), self.key_heads)
+        v = split_heads(rules.linear(self.v_proj, x), self.key_heads)
         if "q_norm" in self:
             q, k = self.q_norm(q, rules), self.k_norm(k, rules)
         q, k, v = rules.operands(rotate(q), rotate(k), v)
-        return linear(self.o_proj, join_heads(memory.attention(q, k, v, self.scale, mask, rules)))
+        return rules.linear(self.o_proj, join_heads(memory.attention(q, k, v, self.scale, mask, rules)))
 
     def attended(self, x: mx.array, weights: mx.array, past: mx.array) -> mx.array:
         """(1, 1, D) by attention weights (1, K, G, 1, T), from past values (1, K, T - 1, d) and that of x (1, 1, D)."""
-        v = mx.concatenate([past, split_heads(linear(self.v_proj, x), self.key_heads)], axis=2)
-        return linear(self.o_proj, join_heads(attend(weights, v)))
+        v = mx.concatenate([past, split_heads(product(self.v_proj, x), self.key_heads)], axis=2)
+        return product(self.o_proj, join_heads(attend(weights, v)))
 
 
 class Widths(Protocol):
@@ -79,8 +80,8 @@ class MLP(Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def __call__(self, x: mx.array, rules: Rules) -> mx.array:
-        activated = rules.activation(linear(self.gate_proj, x), self.activation)
-        return linear(self.down_proj, rules.gate(activated, linear(self.up_proj, x)))
+        activated = rules.activation(rules.linear(self.gate_proj, x), self.activation)
+        return rules.linear(self.down_proj, rules.gate(activated, rules.linear(self.up_proj, x)))
 
 
 class Block(Module):
@@ -193,14 +194,16 @@ class Decoder(Module):
 
     def head(self, hidden: mx.array, rules: Rules = PLAIN) -> mx.array:
         """Logits (..., V) in float32 of hidden states (..., D)."""
-        logits, cap = self._unembedded(hidden).astype(mx.float32), self.config.final_logit_softcapping
+        logits, cap = rules.linear(self.unembedding, hidden).astype(mx.float32), self.config.final_logit_softcapping
         return rules.softcap(logits, cap) if cap else logits
 
-    def _unembedded(self, hidden: mx.array) -> mx.array:
-        if "lm_head" in self:
-            return linear(self.lm_head, hidden)
-        table = self.model.embed_tokens
-        if isinstance(table, nn.QuantizedEmbedding) and hidden.size >= UNPACK_ROWS * hidden.shape[-1]:
-            return hidden @ unpacked(table, hidden.dtype).T
-        logits: mx.array = table.as_linear(hidden)
-        return logits
+    def logits_of(self, hidden: mx.array, ids: mx.array, rules: Rules = PLAIN) -> mx.array:
+        """Logits (N,) in float32 of one token (N,) each for N hidden states (N or 1, D); only their rows are read."""
+        logits = (hidden.astype(mx.float32) * rows(self.unembedding, ids)).sum(axis=-1)
+        cap = self.config.final_logit_softcapping
+        return rules.softcap(logits, cap) if cap else logits
+
+    @property
+    def unembedding(self) -> nn.Module:
+        """The layer whose rows stand for the tokens."""
+        return self.lm_head if "lm_head" in self else self.model.embed_tokens

@@ -16,12 +16,13 @@ from lime_mlx.errors import CheckpointError, PromptError
 from lime_mlx.files import Json
 from lime_mlx.media.splits import Splits, splits_text
 from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
+from lime_mlx.products import product
 from lime_mlx.prompt import WHOLE, Grid, Part, Prompt
 
 from .base import Model, Renames, media_array
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import Module, linear
+from .layers import Module
 from .towers.siglip import SiglipConfig, SiglipTower
 
 # The defaults of transformers for what config.json leaves out.
@@ -47,7 +48,7 @@ class Connector(Module):
         count, patches, width = x.shape
         edge, scale = round(patches**0.5), self.scale
         x = x.reshape(count, edge // scale, scale, edge // scale, scale, width).swapaxes(2, 3)
-        return linear(self.modality_projection.proj, x.reshape(count, (edge // scale) ** 2, -1))
+        return product(self.modality_projection.proj, x.reshape(count, (edge // scale) ** 2, -1))
 
 
 class Idefics3(Model):

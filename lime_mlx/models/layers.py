@@ -6,35 +6,6 @@ import mlx.nn as nn
 from lime_mlx.errors import CheckpointError
 from lime_mlx.lrp.rules import PLAIN, RATIOS, Rules
 
-# From this many rows on, the CPU is faster when it unpacks a quantised matrix first.
-UNPACK_ROWS = 8
-
-
-def linear(layer: nn.Module, x: mx.array) -> mx.array:
-    """`layer(x)` for an `nn.Linear` or `nn.QuantizedLinear`, computed in the way that is fast on this device."""
-    if not isinstance(layer, nn.QuantizedLinear) or not _unpack(x):
-        y: mx.array = layer(x)
-        return y
-    y = x @ unpacked(layer, x.dtype).T
-    return y + layer.bias if "bias" in layer else y
-
-
-def unpacked(layer: nn.Module, dtype: mx.Dtype) -> mx.array:
-    """The dequantised weight (O, I) of a quantised linear or embedding layer."""
-    weight = mx.dequantize(
-        layer.weight,
-        layer.scales,
-        layer.get("biases"),
-        group_size=layer.group_size,
-        bits=layer.bits,
-        mode=layer.mode,
-    )
-    return weight.astype(dtype)
-
-
-def _unpack(x: mx.array) -> bool:
-    return x.size >= UNPACK_ROWS * x.shape[-1] and mx.default_device() == mx.cpu
-
 
 def check_activation(kind: str, where: str = "config.json") -> None:
     """Raises `CheckpointError` for an activation that is not supported."""

@@ -16,12 +16,13 @@ from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.media.pixels import Pixels
 from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
+from lime_mlx.products import product
 from lime_mlx.prompt import WHOLE, Box, Grid, Part, Prompt
 
 from .base import PROJECTED, Model, Renames, check_pixels, media_array, shape_of
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import Module, check_activation, linear
+from .layers import Module, check_activation
 from .towers.clip import ClipConfig, ClipTower
 
 # The default of transformers when config.json has no tower: CLIP ViT-L/14 at 336 pixels.
@@ -38,7 +39,7 @@ class Projector(Module):
         self.linear_2 = nn.Linear(width, width, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return linear(self.linear_2, PLAIN.activation(linear(self.linear_1, x), self.activation))
+        return product(self.linear_2, PLAIN.activation(product(self.linear_1, x), self.activation))
 
 
 class Llava(Model):

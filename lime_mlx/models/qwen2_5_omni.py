@@ -18,10 +18,11 @@ from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.media.mel import Mel
 from lime_mlx.processor import AnyMedium, Settings
+from lime_mlx.products import product
 from lime_mlx.prompt import Part, Prompt
 
 from .base import Renames, Weights, media_array
-from .layers import LayerNorm, Tower, linear
+from .layers import LayerNorm, Tower
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_audio import audio_token, frames, hearing, sound_parts
 from .towers.whisper import EPS, Block, WhisperConfig, laid_out, positions, sinusoids
@@ -86,7 +87,7 @@ class AudioTower(Tower):
             states = mx.concatenate([row[:length] for row, length in (next(rows) for _ in range(count))])
             pairs = states[: states.shape[0] // 2 * 2].reshape(-1, 2, states.shape[1])
             features.append(pairs.mean(axis=1))
-        return linear(self.proj, self.ln_post(mx.concatenate(features)))
+        return product(self.proj, self.ln_post(mx.concatenate(features)))
 
     def sanitize(self, weights: Weights, prefix: str) -> Weights:
         return laid_out(weights, prefix, self.config)

@@ -16,12 +16,13 @@ from lime_mlx.files import Json
 from lime_mlx.media.audio import Sound, open_audio
 from lime_mlx.media.mel import Mel
 from lime_mlx.processor import AnyMedium, Medium, Prepared, Settings
+from lime_mlx.products import product
 from lime_mlx.prompt import Part, Prompt
 
 from .base import Model, media_array, shape_of
 from .config import TEXTS, DecoderConfig, check_type, token_id
 from .decoder import Decoder
-from .layers import Module, linear
+from .layers import Module
 from .towers.whisper import WhisperConfig, WhisperTower, pooled, positions
 
 
@@ -31,7 +32,7 @@ class Projector(Module):
         self.linear = nn.Linear(features, width)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return linear(self.linear, x)
+        return product(self.linear, x)
 
 
 class Qwen2Audio(Model):

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.lrp.rules import PLAIN
+from lime_mlx.products import product
 
-from .layers import LayerNorm, Module, linear
+from .layers import LayerNorm, Module
 from .qwen_vl import QwenVL
 from .towers.qwen_vision import EPS, QwenTower, VisionConfig, cells_of, frames, rope_angles
 
@@ -43,7 +44,7 @@ class Perceptron(Module):
         self.linear_fc2 = nn.Linear(*sizes[1:])
 
     def __call__(self, x: mx.array) -> mx.array:
-        return linear(self.linear_fc2, PLAIN.activation(linear(self.linear_fc1, x), self.activation))
+        return product(self.linear_fc2, PLAIN.activation(product(self.linear_fc1, x), self.activation))
 
 
 class MLP(Perceptron):

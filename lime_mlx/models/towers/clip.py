@@ -18,9 +18,9 @@ from lime_mlx.models.layers import (
     channels_last,
     check_activation,
     join_heads,
-    linear,
     split_heads,
 )
+from lime_mlx.products import product
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,8 +70,8 @@ class Attention(Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
-        q, k, v = (split_heads(linear(part, x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
-        return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
+        q, k, v = (split_heads(product(part, x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
+        return product(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
 
 
 class Widths(Protocol):
@@ -95,7 +95,7 @@ class MLP(Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return linear(self.fc2, PLAIN.activation(linear(self.fc1, x), self.activation))
+        return product(self.fc2, PLAIN.activation(product(self.fc1, x), self.activation))
 
 
 class Block(Module):

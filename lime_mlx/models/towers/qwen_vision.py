@@ -20,8 +20,9 @@ from lime_mlx.errors import CheckpointError
 from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.models.config import Config, renamed
-from lime_mlx.models.layers import LayerNorm, Module, RMSNorm, Tower, channels_last, check_activation, linear
+from lime_mlx.models.layers import LayerNorm, Module, RMSNorm, Tower, channels_last, check_activation
 from lime_mlx.models.rope import rotated
+from lime_mlx.products import product
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -139,9 +140,9 @@ class Attention(Module):
         self.proj = nn.Linear(width, width)
 
     def __call__(self, x: mx.array, angles: Angles, segments: Segments) -> mx.array:
-        q, k, v = linear(self.qkv, x).reshape(x.shape[0], 3, self.heads, -1).swapaxes(0, 1)
+        q, k, v = product(self.qkv, x).reshape(x.shape[0], 3, self.heads, -1).swapaxes(0, 1)
         q, k = (rotated(part.astype(mx.float32), *angles).astype(x.dtype) for part in (q, k))
-        return linear(self.proj, segments.attention(q, k, v, self.scale).flatten(1))
+        return product(self.proj, segments.attention(q, k, v, self.scale).flatten(1))
 
 
 class Block(Module):
@@ -171,7 +172,7 @@ class Merger(Module):
 
     def __call__(self, h: mx.array) -> mx.array:
         first, activation, last = self.mlp
-        return linear(last, activation(linear(first, self.ln_q(h).reshape(-1, self.width))))
+        return product(last, activation(product(first, self.ln_q(h).reshape(-1, self.width))))
 
 
 class QwenTower(Tower):

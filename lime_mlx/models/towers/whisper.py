@@ -22,9 +22,9 @@ from lime_mlx.models.layers import (
     channels_last,
     check_activation,
     join_heads,
-    linear,
     split_heads,
 )
+from lime_mlx.products import product
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -97,8 +97,8 @@ class Attention(Module):
         self.k_proj = nn.Linear(width, width, bias=False)
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        q, k, v = (split_heads(linear(part, x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
-        return linear(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
+        q, k, v = (split_heads(product(part, x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
+        return product(self.out_proj, join_heads(PLAIN.attention(q, k, v, self.scale, mask)))
 
 
 class Block(Module):
@@ -113,7 +113,7 @@ class Block(Module):
 
     def __call__(self, h: mx.array, mask: mx.array) -> mx.array:
         h = h + self.self_attn(self.self_attn_layer_norm(h), mask)
-        return h + linear(self.fc2, PLAIN.activation(linear(self.fc1, self.final_layer_norm(h)), self.activation))
+        return h + product(self.fc2, PLAIN.activation(product(self.fc1, self.final_layer_norm(h)), self.activation))
 
 
 class WhisperTower(Tower):
