@@ -19,6 +19,7 @@ from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_image
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
+from lime_mlx.methods.guard import MOST, Guarded
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt
@@ -36,7 +37,8 @@ class Step:
     """One decoded token.
 
     logits (V,) float32, before processors and sampling; shares and relevance (T,) float32 where computed; trace: what
-    the method recorded, {} where it optimised nothing.
+    the method recorded, {} where it optimised nothing. fault: what was not finite, where the token was decoded plainly
+    for that reason, or has no relevance.
     """
 
     token: int
@@ -45,6 +47,7 @@ class Step:
     relevance: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     trace: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     optimised: bool = False
+    fault: str | None = None
 
     @property
     def reliance(self) -> float | None:
@@ -71,6 +74,14 @@ def calibration_note(method: Method, prompt: Prompt, model: Model) -> Iterator[s
             "Note: this model was not calibrated: a word is replaced only where the model clearly denies it if asked. "
             "After lime-mlx evaluate --calibrate, how much the word rests on the input counts, too."
         )
+
+
+def fault_note(fault: str, number: int) -> str:
+    """Says what was not finite for the first time, at which token of the answer, counted from 1, and what follows."""
+    return (
+        f"Note: at generated token {number}: {fault} Such a token is decoded plainly, or has no shares; "
+        f"after {MOST} in a row, a method is off."
+    )
 
 
 def decode(
@@ -125,7 +136,7 @@ def steps(
     A step comes when the method will not take its token back; the session may be some tokens ahead.
     """
     check("max_tokens", max_tokens)
-    prepared = method.prepare(session.model)
+    prepared = Guarded(method.name, method.prepare(session.model))
     session.pick, session.greedy = _pick(sampler), sampler is None
     waiting: list[Step] = []
     count, last = 0, False
@@ -133,7 +144,7 @@ def steps(
         forward = prepared.step(session)
         taken_back = count - len(session.generated)
         del waiting[len(waiting) - taken_back :]
-        step = _step(session, forward)
+        step = _step(session, forward, prepared.fault)
         waiting.append(step)
         last = step.token in stop
         if not last:
@@ -144,7 +155,7 @@ def steps(
         del waiting[:settled]
 
 
-def _step(session: Session, forward: Forward) -> Step:
+def _step(session: Session, forward: Forward, fault: str | None) -> Step:
     """The token that is picked after a forward, and what belongs to it. Raises `NumericalError`."""
     scores = session.scores(forward.logits)
     token = session.pick(scores) if forward.token is None else forward.token
@@ -152,7 +163,9 @@ def _step(session: Session, forward: Forward) -> Step:
         number = len(session.generated) + 1
         raise NumericalError(f"The logits are not finite at generated token {number}: check the weights.")
     token_shares = None if forward.relevance is None else shares(forward.relevance, session.modalities)
-    return Step(token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised)
+    return Step(
+        token, np.array(forward.logits), token_shares, forward.relevance, forward.trace, forward.optimised, fault
+    )
 
 
 def _pick(sampler: Sampler | None) -> Pick:
@@ -254,11 +267,13 @@ def stream_generate(
     text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)
     tokens: list[int] = []
+    faults = 0
     asks = reliance and session.modality.any()
     ask = AskBack(session, opened.language) if opened.language is not None and asks else None
     for count, step in enumerate(clock.timed(steps(session, chosen, limit, picker, ends)), start=1):
         clock.tick(count)
         tokens.append(step.token)
+        faults += step.fault is not None
         text.add(step.token, step.token in ends)
         reason = _finish_reason(text, tokens, ends, count == limit)
         if reason is not None:
@@ -279,7 +294,10 @@ def stream_generate(
             peak_memory=clock.peak() / 1e9,
             finish_reason=reason,
             calibrated_for_input=session.in_domain,
+            numerical_faults=faults,
         )
+        if step.fault and faults == 1 and notice is not None:
+            notice(fault_note(step.fault, count))
         if reason == "loop" and notice is not None:
             notice("Note: the answer repeated itself and was ended.")
         if measure and reason is not None and count > 1:
