@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenizers.decoders import ByteLevel
 
-from lime_mlx.errors import CheckpointError, first_line
+from lime_mlx.errors import CheckpointError, LimeError, first_line
 from lime_mlx.files import read_json, read_text, section
+from lime_mlx.media.formats import silent_stderr
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+
+T = TypeVar("T")
+# What the tokenizer of transformers asks the library in Rust by.
+CALLS = ("_encode_plus", "_decode", "convert_ids_to_tokens")
 
 
 def read_template(folder: Path) -> str | None:
@@ -48,11 +54,33 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> TokenizerWrapp
     ends = stored if isinstance(stored, list) else [stored]
     if not all(isinstance(end, int) for end in ends):
         raise CheckpointError(f"The eos_token_id of {folder} is {ends}, which is no token id.")
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises nothing more precise
-        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {first_line(error)}.") from error
-    return TokenizerWrapper(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
+    read = _without_panics(PreTrainedTokenizerFast.from_pretrained, f"The tokenizer in {folder} cannot be read")
+    tokenizer = read(folder, local_files_only=True)
+    for name in CALLS:
+        setattr(tokenizer, name, _without_panics(getattr(tokenizer, name), f"The tokenizer in {folder} failed"))
+    wrap: Callable[..., TokenizerWrapper] = _without_panics(
+        TokenizerWrapper, f"The tokenizer in {folder} cannot be used"
+    )
+    return wrap(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
+
+
+def _without_panics(function: Callable[..., T], problem: str) -> Callable[..., T]:
+    """The function with a `CheckpointError` in place of what the library of tokenizers raises.
+
+    Where that library panics, it prints a report, and raises what is no `Exception`.
+    """
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> T:
+        try:
+            with silent_stderr():
+                return function(*arguments, **options)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit, LimeError):
+            raise
+        except BaseException as error:
+            raise CheckpointError(f"{problem}: {first_line(error)}.") from error
+
+    return call
 
 
 def _detokenizer(decoder: object) -> Any:

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,9 @@ ADVICE = {
     ("sound", "text"): "text, not a sound; check which file it is",
     ("sound", None): "not a sound that can be read; convert it to WAV, FLAC or MP3",
 }
+
+
+_STDERR = threading.RLock()
 
 
 def is_picture_name(file: Path) -> bool:
@@ -78,20 +82,21 @@ def why_not(wanted: str, data: bytes, content_type: str) -> str:
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """For decoders in C that print their complaints straight to file descriptor 2."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # closed: what is printed goes nowhere anyway
-        yield
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
+    """For libraries that print their complaints straight to file descriptor 2. One thread at a time is inside."""
+    with _STDERR:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # closed: what is printed goes nowhere anyway
+            yield
+            return
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.close(null)
 
 
 def _is_mpeg_frame(data: bytes) -> bool:
