@@ -1,5 +1,7 @@
 """The errors that a user can cause."""
 
+import errno
+
 
 class LimeError(Exception):
     """Shown to the user as one line, `Error: ...`, with exit code 1."""
@@ -35,6 +37,13 @@ class BackendError(LimeError):
 
 class DataError(LimeError):
     """A benchmark file is missing, malformed or does not fit the others."""
+
+
+def os_reason(error: OSError) -> str:
+    """Why the system refused something, for the end of a sentence and without the name of a file."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space, and run the same command again"
+    return error.strerror or first_line(error)
 
 
 def first_line(error: BaseException) -> str:

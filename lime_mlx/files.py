@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lime_mlx.errors import CheckpointError, first_line
+from lime_mlx.errors import CheckpointError, LimeError, first_line, os_reason
 
 # What a JSON file holds: any value under any name.
 Json: TypeAlias = dict[str, Any]
@@ -66,19 +67,52 @@ def fingerprint(folder: Path, kinds: Sequence[str] = ("json", "jinja", WEIGHTS))
 
 def write(path: Path, text: str) -> None:
     """Replace a file by `text` in UTF-8, at once or not at all. Folders that are missing are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, text.encode())
 
 
+def check_output(path: Path) -> None:
+    """Refuse a file that the user wants written where there is something else, or no folder. Raises `LimeError`.
+
+    A link is followed: what it leads to counts.
+    """
+    if not path.parent.is_dir():
+        raise LimeError(f"There is no folder {path.parent} for {path.name}; make it, or name another file.")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LimeError(f"{path} cannot be written: {os_reason(error)}.") from error
+    if not stat.S_ISREG(mode):
+        raise LimeError(f"{path} is no ordinary file; name another one.")
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """`write_bytes` for a file that the user named, as `check_output` checks it. A link stays: its target is written.
+
+    Raises `LimeError`.
+    """
+    check_output(path)
+    write_bytes(Path(os.path.realpath(path)), content)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file by `content`, at once or not at all. Folders that are missing are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Replace a file by `content`, at once or not at all. Raises `LimeError` where that is not possible."""
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise LimeError(f"{path} cannot be written: {os_reason(error)}.") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".unfinished.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

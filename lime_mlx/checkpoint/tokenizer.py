@@ -58,10 +58,9 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> TokenizerWrapp
     tokenizer = read(folder, local_files_only=True)
     for name in CALLS:
         setattr(tokenizer, name, _without_panics(getattr(tokenizer, name), f"The tokenizer in {folder} failed"))
-    wrap: Callable[..., TokenizerWrapper] = _without_panics(
-        TokenizerWrapper, f"The tokenizer in {folder} cannot be used"
-    )
-    return wrap(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
+    wrapped: Callable[..., TokenizerWrapper] = TokenizerWrapper
+    wrapped = _without_panics(wrapped, f"The tokenizer in {folder} cannot be used")
+    return wrapped(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
 
 
 def _without_panics(function: Callable[..., T], problem: str) -> Callable[..., T]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.errors import LimeError
-from lime_mlx.files import write_bytes
+from lime_mlx.files import check_output, write_output
 from lime_mlx.methods.dleaf import Focus
 from lime_mlx.render.svg import LIGHT, drawing
 from lime_mlx.words import Word
@@ -55,8 +55,7 @@ def check(path: Path) -> None:
     """Raise `LimeError`, before anything is computed, for a file that could not be written."""
     if path.suffix.lower() not in FORMATS:
         raise LimeError(f"{path} cannot be written: its name must end in one of {', '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise LimeError(f"There is no folder {path.parent} for {path.name}; make it, or name another file.")
+    check_output(path)
     with drawing():
         pass
 
@@ -157,13 +156,13 @@ def save(path: Path, panels: Sequence[Panel], text: str, notes: Sequence[str] = 
     """Draw the panels, inside `drawing`, into one file at once: an image, or a page that needs no network."""
     form = path.suffix.lower()[1:]
     if form != "html":
-        write_bytes(path, _rendered(panels, form))
+        write_output(path, _rendered(panels, form))
         return
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     images = [base64.b64encode(_rendered([panel], "png")).decode() for panel in panels]
-    write_bytes(path, environment.get_template("answer.html").render(text=text, images=images, notes=notes).encode())
+    write_output(path, environment.get_template("answer.html").render(text=text, images=images, notes=notes).encode())
 
 
 def _rendered(panels: Sequence[Panel], form: str) -> bytes:

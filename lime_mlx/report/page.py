@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
 from lime_mlx.evaluate.store import Settings, Store
-from lime_mlx.files import write
+from lime_mlx.files import check_output, write_output
 from lime_mlx.render.svg import COLOURS, TEMPLATES, drawing
 
 from .charts import CellStyles, Section, sections
@@ -48,6 +48,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
     names, path = Names(settings), Path(output or store.folder / "report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise LimeError(f"{path} cannot be written: a report is a page, so its name must end in .html.")
+    check_output(path)
     with drawing():
         by_task = results(store, scorer)
         parts = [_part(result, settings, names, scorer, f"t{number}") for number, result in enumerate(by_task)]
@@ -68,7 +69,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         commands=_commands(store.folder, settings, scorer),
         versions=_versions(),
     )
-    write(path, text)
+    write_output(path, text.encode())
     return path
 
 
