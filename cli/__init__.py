@@ -7,7 +7,7 @@ from io import TextIOWrapper
 import click
 
 from lime_mlx._version import __version__
-from lime_mlx.errors import LimeError, os_reason
+from lime_mlx.errors import LONGEST, LimeError, os_reason, short
 from lime_mlx.spec import suggestion
 
 COMMANDS = {
@@ -67,11 +67,11 @@ def described(error: Exception) -> str:
     """An error in one line; what a user cannot have caused asks to be reported."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, LimeError):
-        return " ".join(text.split())
+        return short(text, LONGEST)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return " ".join(f"{where}{os_reason(error)}.".split())
-    line = text.splitlines()[0].rstrip(".")
+        return short(f"{where}{os_reason(error)}.", LONGEST)
+    line = short(text.splitlines()[0], LONGEST).rstrip(".")
     if isinstance(error, MemoryError) or "allocate" in line:
         return f"Not enough memory ({line}): take a smaller picture, a quantised model, or --method none."
     name = type(error).__name__

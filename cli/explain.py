@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,14 @@ from lime_mlx.cli.common import (
     Request,
     Stream,
     cut_note,
+    echo_json,
     load_request,
     note,
     noting,
     prepare_backend,
     takes_input,
 )
-from lime_mlx.errors import LimeError, PromptError
+from lime_mlx.errors import LimeError, PromptError, plain_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,7 +66,7 @@ def command(
         explanation.save(output)
         notes.append(f"Wrote {output}")
     if as_json:
-        click.echo(json.dumps({**explanation.to_dict(), "model": opened.name}, ensure_ascii=False))
+        echo_json({**explanation.to_dict(), "model": opened.name})
     else:
         print_tables(explanation)
     if not quiet:
@@ -128,7 +128,7 @@ def print_tables(explanation: Explanation) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    click.echo(explanation.text)
+    click.echo(plain_text(explanation.text))
     console.print(words_table(explanation))
     if explanation.focus:
         console.print(focus_table(explanation))
@@ -151,7 +151,10 @@ def words_table(explanation: Explanation) -> Table:
         table.add_column(column, justify="left" if column == "word" else "right")
     for word in explanation.words:
         shares = [getattr(word.shares, name, None) for name in columns]
-        cells = [escape(word.text.strip()), *("" if share is None else f"{100 * share:.0f} %" for share in shares)]
+        cells = [
+            escape(plain_text(word.text.strip())),
+            *("" if share is None else f"{100 * share:.0f} %" for share in shares),
+        ]
         cells.append(support(word))
         if sounds:
             cells.append(", ".join(f"{start:.1f}-{stop:.1f} s" for start, stop in filter(None, word.seconds)))
@@ -179,5 +182,5 @@ def focus_table(explanation: Explanation) -> Table:
     for word, focus in zip(explanation.words, explanation.focus, strict=True):
         for layer, (liae, iaf) in enumerate(zip(focus.liae, focus.iaf, strict=True)):
             heads = " ".join(f"{100 * share:3.0f}" for share in iaf)
-            table.add_row(escape(word.text.strip()) if not layer else "", str(layer), f"{liae:.3f}", heads)
+            table.add_row(escape(plain_text(word.text.strip())) if not layer else "", str(layer), f"{liae:.3f}", heads)
     return table

@@ -17,7 +17,7 @@ from lime_mlx.asking import AskBack
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
-from lime_mlx.media.image import ImageSource, open_image
+from lime_mlx.media.image import ImageSource, open_pictures
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
 from lime_mlx.methods.guard import MOST, Guarded
 from lime_mlx.models.base import Model
@@ -199,7 +199,7 @@ def open_images(image: ImageSource | Sequence[ImageSource] | None, notice: Notic
     """The pictures of one source or of several in a list or tuple."""
     several = isinstance(image, list | tuple)
     sources = cast(Sequence[ImageSource], image if several else [] if image is None else [image])
-    return [open_image(source, notice=notice) for source in sources]
+    return open_pictures(sources, notice=notice)
 
 
 def open_sounds(audio: AudioSource | Sequence[AudioSource] | None, notice: Notice | None = None) -> list[Sound]:

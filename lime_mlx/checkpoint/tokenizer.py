@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenizers.decoders import ByteLevel
 
-from lime_mlx.errors import CheckpointError, LimeError, first_line
+from lime_mlx import limits
+from lime_mlx.errors import CheckpointError, LimeError, first_line, short
 from lime_mlx.files import read_json, read_text, section
 from lime_mlx.media.formats import silent_stderr
+from lime_mlx.models.config import is_token
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -52,8 +54,10 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> TokenizerWrapp
     settings = (read_json(folder / "generation_config.json"), config, section(config, "text_config"))
     stored = next((part["eos_token_id"] for part in settings if part.get("eos_token_id") is not None), [])
     ends = stored if isinstance(stored, list) else [stored]
-    if not all(isinstance(end, int) for end in ends):
-        raise CheckpointError(f"The eos_token_id of {folder} is {ends}, which is no token id.")
+    if not all(map(is_token, ends)):
+        raise CheckpointError(f"The eos_token_id of {folder} is {short(ends)}, which is no token id.")
+    size = (folder / "tokenizer.json").stat().st_size
+    limits.TOKENIZER_BYTES.check(size, "The size of tokenizer.json", CheckpointError)
     read = _without_panics(PreTrainedTokenizerFast.from_pretrained, f"The tokenizer in {folder} cannot be read")
     tokenizer = read(folder, local_files_only=True)
     for name in CALLS:

@@ -15,10 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from lime_mlx.errors import LimeError
+from lime_mlx.errors import LimeError, plain_text
 from lime_mlx.files import check_output, write_output
 from lime_mlx.methods.dleaf import Focus
-from lime_mlx.render.svg import LIGHT, drawing
+from lime_mlx.render.svg import LIGHT, drawing, shown
 from lime_mlx.words import Word
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def diagnosis(words: Sequence[str], focuses: Sequence[Focus]) -> Panel:
             axis.set_yticks(range(0, len(values), max(1, len(values) // 16)))
             axis.set_ylabel("layer")
             axis.grid(False)
-        left.set_xticks(range(len(words)), words, rotation=90)
+        left.set_xticks(range(len(words)), list(map(plain_text, words)), rotation=90)
         right.set_xticks(range(0, iaf.shape[1], max(1, iaf.shape[1] // 16)))
         right.set_xlabel("head")
 
@@ -159,7 +159,7 @@ def save(path: Path, panels: Sequence[Panel], text: str, notes: Sequence[str] = 
         write_output(path, _rendered(panels, form))
         return
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=shown
     )
     images = [base64.b64encode(_rendered([panel], "png")).decode() for panel in panels]
     write_output(path, environment.get_template("answer.html").render(text=text, images=images, notes=notes).encode())
@@ -215,7 +215,7 @@ def _shares(axis: Axes, words: Sequence[WordMap]) -> None:
 
 
 def _label(word: Word) -> str:
-    return f"{word.name or word.text.strip()}{' ?' if word.flagged else ''}"
+    return f"{plain_text(word.name or word.text.strip())}{' ?' if word.flagged else ''}"
 
 
 def _colour(word: Word) -> str:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from lime_mlx.errors import LimeError
+from lime_mlx.errors import LimeError, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +59,11 @@ STYLE: Mapping[str, Any] = {
     "ytick.minor.size": 0,
 }
 HREF = "{http://www.w3.org/1999/xlink}href"
+
+
+def shown(value: object) -> object:
+    """What a page prints: text of others without control characters."""
+    return plain_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @contextmanager

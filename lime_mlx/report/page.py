@@ -12,7 +12,7 @@ from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
 from lime_mlx.evaluate.store import Settings, Store
 from lime_mlx.files import check_output, write_output
-from lime_mlx.render.svg import COLOURS, TEMPLATES, drawing
+from lime_mlx.render.svg import COLOURS, TEMPLATES, drawing, shown
 
 from .charts import CellStyles, Section, sections
 from .conclusions import Group, Table, groups, lowest, score_tables
@@ -56,6 +56,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         loader=FileSystemLoader([Path(__file__).parent, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
