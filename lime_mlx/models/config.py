@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import UnionType
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
 from lime_mlx import limits
@@ -47,7 +48,7 @@ LARGEST = 1e30  # of floats: their squares are still finite in float64, and rope
 def check_values(cls: type[Config], values: Json) -> None:
     """Raises `ValueError` for a value of another type than its field has, or beyond the limits."""
     for name, hint in get_type_hints(cls).items():
-        kinds, value = {*get_args(hint)} or {hint}, values.get(name)
+        kinds, value = {*get_args(hint)} if isinstance(hint, UnionType) else {hint}, values.get(name)
         if value is None:
             continue
         if int in kinds:
