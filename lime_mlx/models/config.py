@@ -237,7 +237,6 @@ class DecoderConfig(Config):
         given["rope_scaling"] = rope_scaling(rope, given.get("max_position_embeddings", cls.max_position_embeddings))
         check_values(cls, given)
         config = cls(**given)
-        config.check_heads()
         check_activation(config.hidden_act)
         if unknown := set(config.layer_types or ()) - {FULL, SLIDING}:
             raise CheckpointError(f"config.json has layers of type {min(unknown)!r}; supported: {FULL}, {SLIDING}.")
