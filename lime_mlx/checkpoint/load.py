@@ -72,6 +72,8 @@ def open_model(folder: str | os.PathLike[str]) -> tuple[Model, dict[str, mx.arra
     folder = Path(folder)
     config = read_config(folder)
     model = build(config)
+    with _describing(config):
+        model.language_model.config.check_heads()
     stored = read_weights(folder)
     try:
         weights = model.sanitize(stored)

@@ -10,14 +10,15 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
-from lime_mlx.errors import DataError
+from lime_mlx.errors import DataError, os_reason
 from lime_mlx.evaluate.records import Material, Record
-from lime_mlx.files import write
+from lime_mlx.files import parse_json, read_regular, write
 
 from .tasks import Item
 
@@ -90,9 +91,9 @@ class Answers:
                 file.write(json.dumps(record).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-            except OSError:
+            except OSError as error:
                 os.truncate(self.file, start)
-                raise
+                raise DataError(f"{self.file} cannot be written: {os_reason(error)}.") from error
         self.add(record)
 
     def settle(self, order: Iterable[str]) -> None:
@@ -125,17 +126,56 @@ def read_records(file: Path) -> Iterator[Record]:
     """The records of a file, without a last line that a kill left incomplete. Raises `DataError` for a damaged line."""
     if not file.exists():
         return
+    if not file.is_file():
+        raise DataError(f"{file} is no ordinary file; remove it, and run the evaluation again.")
     *lines, _incomplete = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            if not isinstance(record["id"], str) or not ("error" in record or isinstance(record["text"], str)):
-                raise ValueError
-        except (ValueError, KeyError, TypeError):
+            record = parse_json(line)
+            _check_record(record)
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(
                 f"{file}:{number}: this line is no answer; delete it, and run the evaluation again."
             ) from None
         yield cast(Record, record)
+
+
+def _check_record(record: Record) -> None:
+    """Raises `ValueError` or `KeyError` for what is no record: each has its question, and an answer or an error."""
+    texts = [record[key] for key in ("id", "medium", "split", "prompt")]
+    texts += [record["error"]] if "error" in record else [record["text"]]
+    texts += [record["label"]] if record.get("label") is not None else []
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    tokens = record.get("tokens", [])
+    if not all(isinstance(token, int) for token in tokens) or not _is_number_list(record.get("reliance")):
+        raise ValueError
+    if not _is_number_list([record.get("seconds"), record.get("memory"), record.get("margin")]):
+        raise ValueError
+
+
+def _is_number_list(values: object) -> bool:
+    """Whether values are a list of finite numbers, with None in it or in its place."""
+    if values is None:
+        return True
+    return isinstance(values, list) and all(
+        value is None or (isinstance(value, int | float) and isfinite(value)) for value in values
+    )
+
+
+def _check_settings(stored: Mapping[str, object]) -> None:
+    """Raises `ValueError` for settings of another form."""
+    kinds = {"common": dict, "models": dict, "methods": list, "tasks": dict}
+    if not all(isinstance(stored[key], kind) for key, kind in kinds.items()):
+        raise ValueError
+    tasks, models, methods = (stored[key] for key in ("tasks", "models", "methods"))
+    assert isinstance(tasks, dict) and isinstance(models, dict) and isinstance(methods, list)
+    texts = [*methods, *models.values(), *([stored["data"]] if stored["data"] is not None else [])]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    for task in tasks.values():
+        if not isinstance(task["questions"], int) or not isinstance(task["sha256"], str):
+            raise ValueError
 
 
 class Store:
@@ -167,7 +207,8 @@ class Store:
     def settings(self) -> Settings:
         """What was run. Raises `DataError` where the folder holds no run."""
         try:
-            stored = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
+            stored = parse_json(read_regular(self.folder / SETTINGS))
+            _check_settings(stored)
             return {
                 "common": stored["common"],
                 "models": stored["models"],
@@ -217,7 +258,7 @@ class Store:
         """What the scores of a task need. Raises `DataError` where it cannot be read."""
         file = self.folder / MATERIAL / f"{slug(task)}.json"
         try:
-            material = json.loads(file.read_text(encoding="utf-8"))
+            material = parse_json(read_regular(file))
         except (OSError, ValueError):
             material = None
         if not isinstance(material, dict):

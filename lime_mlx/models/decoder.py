@@ -122,7 +122,6 @@ class Body(Module):
 class Decoder(Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        config.check_heads()
         self.config = config
         self.model = Body(config)
         longest = config.max_position_embeddings
