@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
@@ -16,12 +17,14 @@ from typing import BinaryIO, NamedTuple, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
-from lime_mlx.errors import DataError, os_reason
+from lime_mlx.errors import DataError, os_reason, short
 from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.files import parse_json, read_regular, write
 
 from .tasks import Item
 
+# What a record of a run has of its question.
+QUESTION = ("medium", "split", "prompt", "label")
 SETTINGS, ANSWERS, MATERIAL = "settings.json", "answers", "material"
 
 
@@ -141,10 +144,10 @@ def read_records(file: Path) -> Iterator[Record]:
 
 
 def _check_record(record: Record) -> None:
-    """Raises `ValueError` or `KeyError` for what is no record: each has its question, and an answer or an error."""
-    texts = [record[key] for key in ("id", "medium", "split", "prompt")]
-    texts += [record["error"]] if "error" in record else [record["text"]]
-    texts += [record["label"]] if record.get("label") is not None else []
+    """Raises `ValueError` or `KeyError` for what is no record: an id, an answer or an error, and values of the types."""
+    values: Mapping[str, object] = {**record}
+    texts = [values["id"], values["error"] if "error" in values else values["text"]]
+    texts += [values[key] for key in QUESTION if values.get(key) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError
     tokens = record.get("tokens", [])
@@ -202,6 +205,17 @@ class Store:
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def removed_if_unused(self) -> Iterator[None]:
+        """Remove what was written inside, where an error ends that before there is any answer in a new folder."""
+        before = self.folder.exists()
+        try:
+            yield
+        except Exception:
+            if not before and not (self.folder / ANSWERS).exists():
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     @property
     def settings(self) -> Settings:
@@ -266,9 +280,16 @@ class Store:
         return material
 
     def answers(self, cell: Cell, rank: int | None = None) -> Answers:
-        """The answers of a cell. rank: of the process, where several run."""
+        """The answers of a cell. rank: of the process, where several run. Raises `DataError` for a damaged record."""
         model, method, task = map(slug, cell)
-        return Answers(self.folder / ANSWERS / model / method / f"{task}.jsonl", rank)
+        answers = Answers(self.folder / ANSWERS / model / method / f"{task}.jsonl", rank)
+        for name, record in answers.records.items():
+            if absent := [key for key in QUESTION if key not in record]:
+                raise DataError(
+                    f"{answers.path}: the record {short(name)} has no {absent[0]}; delete its line, and run the "
+                    "evaluation again."
+                )
+        return answers
 
     def cells(self) -> Iterator[Cell]:
         """The cells of the run, with and without answers."""
