@@ -88,8 +88,8 @@ def command(
     lime-mlx convert --hf-path mlx-community/llava-1.5-7b-4bit --mlx-path llava-float -d
     """
     notes: list[str] = []
-    prepare_backend(notes)
-    note(*notes)
+    prepare_backend(notes, quiet)
+    note(*([] if quiet else notes))
 
     from lime_mlx.convert import convert
 

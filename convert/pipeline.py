@@ -102,13 +102,17 @@ def convert(
     if dry_run:
         return _report(out, plan_conversion(source, options, None, progress))
     with Staging(out) as staging, explain_os_errors(out, staging.folder):
+        check_out(out, source, force)  # again: another process may have finished before this one had the lock
         state = staging.resume(signature(source, options))
         bits = cast("Mapping[str, int] | None", state.get("bits"))
         plan = plan_conversion(source, options, bits, progress)
         report = _report(out, plan)
-        staging.remember({**state, "bits": {path: scheme.bits for path, scheme in plan.layers.schemes.items()}})
         done = [name for name in plan.files if (staging.folder / name).is_file()]
+        job = {**state, "bits": {path: scheme.bits for path, scheme in plan.layers.schemes.items()}}
+        if plan.sensitivity:  # it took long to measure
+            staging.remember(job)
         check_space(out, report.size - sum(report.files[name] for name in done))
+        staging.remember(job)
         names = [name for part in plan.files.values() for name in part]
         _write_index(staging.folder, plan, report)
         _write_weights(staging.folder, plan, report, done, progress)

@@ -33,6 +33,8 @@ class Staging:
         self._lock = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._lock), os.stat(self.folder)):
+                raise FileNotFoundError("the other process has just finished")
         except OSError:
             os.close(self._lock)
             raise ConversionError(f"Another process is writing {self.out}; wait for it, or end it.") from None

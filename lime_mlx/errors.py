@@ -5,6 +5,7 @@ import re
 
 # The most characters of an error. What a file says of itself is cut to fewer where it stands in the sentence.
 LONGEST, LONGEST_VALUE = 1500, 120
+LONG_WORD = re.compile(r"\S{400,}")
 # What moves the cursor, changes colours or answers for the user: controls but for tab and line feed, and the marks that
 # turn the direction of text.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -25,7 +26,8 @@ class LimeError(Exception):
     """Shown to the user as one line, `Error: ...`, with exit code 1. It has no control characters."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(short(str(message), LONGEST))
+        words = LONG_WORD.sub(lambda word: f"{word[0][:150]}...{word[0][-150:]}", str(message))
+        super().__init__(short(words, LONGEST))
 
 
 class MediaError(LimeError):

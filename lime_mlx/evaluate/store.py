@@ -144,7 +144,7 @@ def read_records(file: Path) -> Iterator[Record]:
 
 
 def _check_record(record: Record) -> None:
-    """Raises `ValueError` or `KeyError` for what is no record: an id, an answer or an error, and values of the types."""
+    """Raises `ValueError` or `KeyError` for what is no record: an id, and an answer or an error."""
     values: Mapping[str, object] = {**record}
     texts = [values["id"], values["error"] if "error" in values else values["text"]]
     texts += [values[key] for key in QUESTION if values.get(key) is not None]

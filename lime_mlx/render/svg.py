@@ -1,5 +1,6 @@
 """Figures of matplotlib as SVG inside a page: its fonts, its colours in light and dark, ids of their own."""
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -69,6 +70,18 @@ def shown(value: object) -> object:
 @contextmanager
 def drawing() -> Iterator[None]:
     """What is drawn and written inside has the style of the page."""
+    # Where the user's folder cannot be written, matplotlib uses another one, and says so in a paragraph.
+    logger, silent = logging.getLogger("matplotlib"), logging.NullHandler()
+    logger.addHandler(silent)
+    try:
+        with _style():
+            yield
+    finally:
+        logger.removeHandler(silent)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
     try:
         import matplotlib
     except ImportError:
