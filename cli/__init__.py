@@ -7,7 +7,7 @@ from io import TextIOWrapper
 import click
 
 from lime_mlx._version import __version__
-from lime_mlx.errors import LONGEST, LimeError, os_reason, short
+from lime_mlx.errors import LONGEST, LimeError, os_reason, plain_text, short
 from lime_mlx.spec import suggestion
 
 COMMANDS = {
@@ -51,7 +51,10 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            error.message = plain_text(error.message)
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click itself handles these
         except KeyboardInterrupt:
             click.echo(err=True)

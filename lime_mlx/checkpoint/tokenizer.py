@@ -12,7 +12,7 @@ from tokenizers.decoders import ByteLevel
 from lime_mlx import limits
 from lime_mlx.errors import CheckpointError, LimeError, first_line, short
 from lime_mlx.files import read_json, read_text, section
-from lime_mlx.media.formats import silent_stderr
+from lime_mlx.media.formats import silent
 from lime_mlx.models.config import is_token
 
 if TYPE_CHECKING:
@@ -70,13 +70,14 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> TokenizerWrapp
 def _without_panics(function: Callable[..., T], problem: str) -> Callable[..., T]:
     """The function with a `CheckpointError` in place of what the library of tokenizers raises.
 
-    Where that library panics, it prints a report, and raises what is no `Exception`.
+    Where that library panics, it prints a report, and raises what is no `Exception`. It also prints the names of keys
+    that it does not know, to standard output.
     """
 
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> T:
         try:
-            with silent_stderr():
+            with silent(1, 2):
                 return function(*arguments, **options)
         except (KeyboardInterrupt, SystemExit, GeneratorExit, LimeError):
             raise

@@ -24,7 +24,7 @@ from lime_mlx.files import parse_json, read_regular, write
 from .tasks import Item
 
 # What a record of a run has of its question.
-QUESTION = ("medium", "split", "prompt", "label")
+QUESTION = ("medium", "split", "prompt", "label", "truth")
 SETTINGS, ANSWERS, MATERIAL = "settings.json", "answers", "material"
 
 
@@ -147,14 +147,24 @@ def _check_record(record: Record) -> None:
     """Raises `ValueError` or `KeyError` for what is no record: an id, and an answer or an error."""
     values: Mapping[str, object] = {**record}
     texts = [values["id"], values["error"] if "error" in values else values["text"]]
-    texts += [values[key] for key in QUESTION if values.get(key) is not None]
+    texts += [values[key] for key in QUESTION if key != "truth" and values.get(key) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError
     tokens = record.get("tokens", [])
     if not all(isinstance(token, int) for token in tokens) or not _is_number_list(record.get("reliance")):
         raise ValueError
+    if not isinstance(values.get("steps", 0), int) or not _is_truth(values.get("truth")):
+        raise ValueError
+    if values.get("seconds") is not None and not {"memory", "steps"} <= values.keys():
+        raise ValueError
     if not _is_number_list([record.get("seconds"), record.get("memory"), record.get("margin")]):
         raise ValueError
+
+
+def _is_truth(value: object) -> bool:
+    """Whether a value is a `Truth`."""
+    lists = list(value.values()) if isinstance(value, Mapping) else [value or []]
+    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
 
 
 def _is_number_list(values: object) -> bool:
