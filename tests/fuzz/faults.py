@@ -90,11 +90,11 @@ FAULTS = (
         "return text",
     ),
     Fault(
-        "a record without a key",
+        "a record that does not fit its task",
         "record",
-        "lime_mlx/evaluate/store.py",
-        'QUESTION = ("medium", "split", "prompt", "label", "truth")',
-        'QUESTION = ("medium", "prompt", "truth")',
+        "lime_mlx/evaluate/summary.py",
+        "except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:",
+        "except ArithmeticError as error:",
     ),
 )
 

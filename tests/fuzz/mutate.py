@@ -22,12 +22,18 @@ MOST = 4  # changes of one input
 
 def changed_json(seed: object, others: Sequence[object], choose: Choose) -> bytes:
     """A JSON text near a seed: values replaced, scaled, removed, renamed, nested or taken from other seeds."""
-    root = [deepcopy(seed)]
+    root = [json.loads(json.dumps(seed))]
     for _ in range(1 + choose(MOST)):
         places = list(_places(root))
         holder, key = places[choose(len(places))]
-        _change(holder, key, others, choose)
-    return json.dumps(root[0] if root else None).encode()
+        try:
+            _change(holder, key, others, choose)
+        except RecursionError:  # nested too deep for another change
+            break
+    try:
+        return json.dumps(root[0] if root else None).encode()
+    except RecursionError:
+        return b"[" * 2000
 
 
 def _places(value: object) -> list[tuple[object, object]]:

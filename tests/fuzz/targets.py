@@ -54,7 +54,7 @@ class Target:
         return self.make_seeds()
 
     def drawn(self, choose: Choose) -> bytes:
-        """An input near a seed, or near one that reached a new branch."""
+        """An input near a seed, or near one that reached a new branch; the seed where that cannot be changed so."""
         seeds = self.seeds + self.grown
         seed = seeds[choose(len(seeds))]
         if self.kind == "json":
@@ -203,6 +203,8 @@ def try_header(data: bytes) -> bool:
     tensors = checkpoint_files.header(path)
     stored = read_weights(path.parent)
     assert {name: array.nbytes for name, array in stored.items()} == {name: size for name, (_, size) in tensors.items()}
+    (length,) = struct.unpack("<Q", data[:8])
+    assert sum(size for _, size in tensors.values()) == len(data) - 8 - length, "the tensors do not tile the file"
     mx.eval(list(stored.values()))
     return True
 
@@ -287,6 +289,7 @@ def try_tokenizer_settings(data: bytes) -> bool:
 
 
 TEMPLATE_WORDS = (
+    *("{{ 'x' * 3000000000 }}", "{{ 'ab' * 20000 * 90000 }}"),
     *(
         "{% for m in messages %}",
         "{% endfor %}",
