@@ -20,8 +20,10 @@ from typing import Any
 
 HERE = Path(__file__).parent
 STATE = HERE.parent.parent / "build" / "fuzz"
-SLICE = 20.0  # seconds of one target before the next one has its turn
+SLICE = 60.0  # seconds of one target before the next one has its turn
 TRACED = 8  # one input in so many is watched for new branches
+WATCHED = 12.0  # how much longer an input may take then
+LONGEST = 60_000  # bytes of such an input
 GROWN = 400  # inputs that are kept for their branches
 
 
@@ -50,7 +52,7 @@ class Kept:
 
     def grow(self, data: bytes) -> bool:
         folder = self.folder / "grown"
-        if sum(1 for _ in folder.iterdir()) >= GROWN:
+        if len(data) > LONGEST or sum(1 for _ in folder.iterdir()) >= GROWN:
             return False
         (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
         return True
@@ -98,14 +100,15 @@ class Watch:
 def one_target(name: str, kept: Kept, seconds: float, count: int | None, stop_at_find: bool) -> bool:
     """Try inputs of one target in this process. Returns whether there was a find."""
     from fuzz.attempt import attempt
-    from fuzz.targets import TARGETS, stored_seeds
+    from fuzz.targets import TARGETS
 
     target, state = TARGETS[name], kept.state
     target.grown[:] = [path.read_bytes() for path in sorted((kept.folder / "grown").iterdir())]
     watch, began, found = Watch(target.modules), time.monotonic(), False
     marker = os.open(kept.folder / "now", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    for data in [*target.seeds, *target.grown, *(path.read_bytes() for path in stored_seeds(name))]:
-        watch.new(lambda data=data: attempt(target, data))
+    for data in [*target.seeds, *target.grown]:
+        watch.new(lambda data=data: attempt(target, data, WATCHED))
+    began = time.monotonic()
     last = state["inputs"] + count if count is not None else None
     while time.monotonic() - began < seconds and state["inputs"] != last:
         number = state["inputs"]
@@ -115,11 +118,11 @@ def one_target(name: str, kept: Kept, seconds: float, count: int | None, stop_at
         os.pwrite(marker, data, 0)  # what a crash leaves
         outcome = None
 
-        def tried(data: bytes = data) -> None:
+        def tried(data: bytes = data, slower: float = 1.0) -> None:
             nonlocal outcome
-            outcome = attempt(target, data)
+            outcome = attempt(target, data, slower)
 
-        if number % TRACED == 0 and watch.new(tried):
+        if number % TRACED == 0 and watch.new(lambda tried=tried: tried(slower=WATCHED)):
             if outcome is not None and outcome.find is None and kept.grow(data):
                 target.grown.append(data)
         elif outcome is None:
