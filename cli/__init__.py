@@ -52,7 +52,7 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except click.ClickException as error:
-            error.message = plain_text(error.message)
+            vars(error)["message"] = plain_text(error.message)  # click shows it
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click itself handles these
