@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lime_mlx.errors import CheckpointError, first_line, os_reason, plain_text, short
+from lime_mlx.errors import CheckpointError, first_line, os_reason, short
 from lime_mlx.files import parse_json, read_json, section
 from lime_mlx.models import FAMILIES, family
 
@@ -156,7 +156,7 @@ def _indexed(index: Path) -> list[str]:
 
 def _is_file_name(name: str) -> bool:
     """Whether a name is that of a file in the same folder, which any system can have."""
-    return Path(name).name == name and 0 < len(name.encode()) < 200 and plain_text(name) == name
+    return Path(name).name == name and 0 < len(name.encode()) < 200 and name.isprintable()
 
 
 def _unindexed(names: Iterable[str]) -> list[str]:
