@@ -8,7 +8,7 @@ endif
 # Tests run in as many processes as there are cores, up to four; each computes in one thread.
 WORKERS ?= auto
 
-.PHONY: help setup links demo test lint form floors types installed format axe bench bench-check parity train-demo clean
+.PHONY: help setup links demo test lint form floors types installed format axe bench bench-check parity fuzz fuzz-faults train-demo clean
 
 help:
 	@echo "make demo        set up, then describe a picture and a sound with LIME, each word with its share of them"
@@ -20,6 +20,8 @@ help:
 	@echo "make bench       speed and memory of each method, against mlx-lm"
 	@echo "make bench-check what looking costs, against the stored figures; fails where it costs more"
 	@echo "make parity      compare with transformers; needs PyTorch"
+	@echo "make fuzz        hostile inputs, SECONDS=600; the next run goes on where this one stopped"
+	@echo "make fuzz-faults ten faults seeded into copies of the code, each of which fuzzing must find"
 	@echo "make train-demo  train a bundled model again, DEMO=picture or DEMO=sound; up to 3 hours"
 
 setup: .venv/.setup
@@ -88,6 +90,15 @@ bench: setup
 parity: setup
 	@$(PY) -c "import torch" 2>/dev/null || { echo "make parity needs PyTorch: $(PY) -m pip install torch" >&2; exit 1; }
 	@$(PY) benchmarks/parity.py
+
+# Hostile inputs, SECONDS long; the next run goes on where this one stopped. TARGET=config tries one target only.
+SECONDS ?= 600
+fuzz: setup
+	@cd tests && OMP_NUM_THREADS=1 ../$(PY) -m fuzz.run --seconds $(SECONDS) $(addprefix --target ,$(TARGET))
+
+# Ten faults, each seeded into a copy of the code: fuzzing must find it.
+fuzz-faults: setup
+	@cd tests && OMP_NUM_THREADS=1 ../$(PY) -m fuzz.faults
 
 DEMO ?= picture
 train-demo: setup

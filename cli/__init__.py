@@ -7,7 +7,7 @@ from io import TextIOWrapper
 import click
 
 from lime_mlx._version import __version__
-from lime_mlx.errors import LimeError
+from lime_mlx.errors import LONGEST, LimeError, os_reason, plain_text, short
 from lime_mlx.spec import suggestion
 
 COMMANDS = {
@@ -59,7 +59,10 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            vars(error)["message"] = plain_text(error.message)  # click shows it
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click itself handles these
         except KeyboardInterrupt:
             click.echo(err=True)
@@ -74,9 +77,12 @@ class Commands(click.Group):
 def described(error: Exception) -> str:
     """An error in one line; what a user cannot have caused asks to be reported."""
     text = str(error).strip() or type(error).__name__
-    if isinstance(error, (LimeError, OSError)):
-        return " ".join(text.split())
-    line = text.splitlines()[0].rstrip(".")
+    if isinstance(error, LimeError):
+        return short(text, LONGEST)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return short(f"{where}{os_reason(error)}.", LONGEST)
+    line = short(text.splitlines()[0], LONGEST).rstrip(".")
     if isinstance(error, MemoryError) or "allocate" in line:
         return f"Not enough memory ({line}): take a smaller picture, a quantised model, or --method none."
     name = type(error).__name__

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import click
 
-from lime_mlx.errors import PromptError
+from lime_mlx.errors import CONTROLS, PromptError, plain_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -285,10 +286,10 @@ class LoadedRequest:
 def load_request(request: Request, notes: list[str]) -> LoadedRequest:
     """Open the pictures, the sounds and the model of a request, and make the prompt; remarks go to `notes`."""
     from lime_mlx.media.audio import open_audio
-    from lime_mlx.media.image import open_image
+    from lime_mlx.media.image import open_pictures
 
     private: Private = "always" if request.allow_private_urls else "typed"
-    pictures = [open_image(source, notice=notes.append, private=private) for source in request.image]
+    pictures = open_pictures(request.image, notice=notes.append, private=private)
     sounds = [open_audio(source, notice=notes.append, private=private) for source in request.audio]
     name = request.model_name
     model, processor = load_model(request, notes)
@@ -348,7 +349,13 @@ def cut_note(answer: Answer, max_tokens: int) -> Iterator[str]:
 
 def note(*lines: str) -> None:
     for line in lines:
-        click.echo(line, err=True)
+        click.echo(plain_text(line), err=True)
+
+
+def echo_json(values: Mapping[str, object]) -> None:
+    """Print one JSON object. Control characters are escaped, as JSON allows it."""
+    text = json.dumps(values, ensure_ascii=False)
+    click.echo(CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def no_stray(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:

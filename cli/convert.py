@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lime_mlx.cli.common import note, prepare_backend
+from lime_mlx.errors import plain_text
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -87,8 +88,8 @@ def command(
     lime-mlx convert --hf-path mlx-community/llava-1.5-7b-4bit --mlx-path llava-float -d
     """
     notes: list[str] = []
-    prepare_backend(notes)
-    note(*notes)
+    prepare_backend(notes, quiet)
+    note(*([] if quiet else notes))
 
     from lime_mlx.convert import convert
 
@@ -118,7 +119,7 @@ def command(
         raise
     if not quiet:
         for line in report_lines(report, dry_run, compare_logits):
-            click.echo(line)
+            click.echo(plain_text(line))
         if upload_repo and not dry_run:
             click.echo(f"Uploaded to {upload_repo}.")
 

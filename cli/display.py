@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.text import Text
 
+from lime_mlx.errors import plain_text
 from lime_mlx.words import PUNCTUATION, Word, mean_shares, ranked
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def plain(tokens: Iterable[Token]) -> None:
         for token in tokens:
             text = token.text if started else token.text.lstrip()
             started = started or bool(text)
-            click.echo(text, nl=False)
+            click.echo(plain_text(text), nl=False)
     finally:
         click.echo()
 
@@ -58,6 +60,7 @@ def show(
     shown: list[Word] = []
     try:
         for word in words:
+            word = replace(word, text=plain_text(word.text))
             shown.append(word)
             if colours:
                 console.print(coloured(word, explain, flag), end="", soft_wrap=True)

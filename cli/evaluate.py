@@ -103,7 +103,7 @@ def command(
     """
     wish = wished(calibrate, risk, confidence, method)
     notes: list[str] = []
-    prepare_backend(notes)
+    prepare_backend(notes, quiet)
 
     from lime_mlx.cli import calibrate as calibration
     from lime_mlx.evaluate.calibrate import BOUND_SPECS, SPECS

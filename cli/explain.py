@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from lime_mlx.cli.common import (
     Request,
     Stream,
     cut_note,
+    echo_json,
     load_request,
     note,
     noting,
@@ -22,7 +22,7 @@ from lime_mlx.cli.common import (
     takes_input,
 )
 from lime_mlx.cli.page import about, open_page
-from lime_mlx.errors import LimeError, PromptError
+from lime_mlx.errors import LimeError, PromptError, plain_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,7 +83,7 @@ def command(
         notes.append(open_page(explanations, output))
     if as_json:
         values = [{**explanation.to_dict(), "model": opened.name} for explanation in explanations]
-        click.echo(json.dumps({"answers": values} if len(request.methods) > 1 else values[0], ensure_ascii=False))
+        echo_json({"answers": values} if len(request.methods) > 1 else values[0])
     else:
         for explanation in explanations:
             print_tables(explanation, len(request.methods) > 1)
@@ -193,7 +193,7 @@ def print_tables(explanation: Explanation, named: bool = False) -> None:
     console = Console(highlight=False)
     if named:
         click.echo(f"{explanation.method}:")
-    click.echo(explanation.text)
+    click.echo(plain_text(explanation.text))
     console.print(words_table(explanation))
     if explanation.focus:
         console.print(focus_table(explanation))
@@ -218,7 +218,10 @@ def words_table(explanation: Explanation) -> Table:
         table.add_column(column, justify="left" if column == "word" else "right")
     for number, word in enumerate(explanation.words):
         shares = [getattr(word.shares, name, None) for name in columns]
-        cells = [escape(word.text.strip()), *("" if share is None else f"{100 * share:.0f} %" for share in shares)]
+        cells = [
+            escape(plain_text(word.text.strip())),
+            *("" if share is None else f"{100 * share:.0f} %" for share in shares),
+        ]
         cells.append(support(word))
         if sounds:
             cells.append(", ".join(f"{start:.1f}-{stop:.1f} s" for start, stop in filter(None, word.seconds)))
@@ -249,5 +252,5 @@ def focus_table(explanation: Explanation) -> Table:
     for word, focus in zip(explanation.words, explanation.focus, strict=True):
         for layer, (liae, iaf) in enumerate(zip(focus.liae, focus.iaf, strict=True)):
             heads = " ".join(f"{100 * share:3.0f}" for share in iaf)
-            table.add_row(escape(word.text.strip()) if not layer else "", str(layer), f"{liae:.3f}", heads)
+            table.add_row(escape(plain_text(word.text.strip())) if not layer else "", str(layer), f"{liae:.3f}", heads)
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import chain
@@ -17,6 +16,7 @@ from lime_mlx.cli.common import (
     Stream,
     check_options,
     cut_note,
+    echo_json,
     load_request,
     note,
     noting,
@@ -25,7 +25,7 @@ from lime_mlx.cli.common import (
 )
 from lime_mlx.cli.page import about, open_page
 from lime_mlx.cli.risk import check_request, promised, told
-from lime_mlx.errors import MethodError, PromptError
+from lime_mlx.errors import MethodError, PromptError, plain_text
 
 if TYPE_CHECKING:
     from lime_mlx.answer import Answer, Response
@@ -157,9 +157,9 @@ def command(
         values = json_values(answer, opened, name, [*answer.notices, *warned], check_input)
         left_out = {"text": text, "dropped": dropped} if on_unsupported == "drop" else {}
         stated = {} if promise is None else {"promise": asdict(promise)}
-        click.echo(json.dumps({**values, **left_out, **stated}, ensure_ascii=False))
+        echo_json({**values, **left_out, **stated})
     elif on_unsupported == "drop":
-        click.echo(text)
+        click.echo(plain_text(text))
         notes += [f"Left out, without support: {', '.join(dropped)}"] if dropped else []
     if open_it and stream.kept:
         notes.append(open_page([page_of(stream.kept, opened, request, name)], None))

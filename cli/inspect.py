@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.cli.common import note, prepare_backend
-from lime_mlx.errors import LimeError
+from lime_mlx.cli.common import echo_json, note, prepare_backend
+from lime_mlx.errors import LimeError, plain_text
 
 if TYPE_CHECKING:
     from lime_mlx.convert import Inspection
@@ -48,10 +47,10 @@ def command(model: str, image_size: str, revision: str | None, as_json: bool) ->
     if as_json:
         totals = {"parameters": inspection.parameters, "size": inspection.size}
         values = {**asdict(inspection), "folder": str(inspection.folder), **totals}
-        click.echo(json.dumps(values, ensure_ascii=False))
+        echo_json(values)
         return
     for line in inspection_lines(inspection):
-        click.echo(line)
+        click.echo(plain_text(line))
 
 
 def picture_size(text: str) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """lime-mlx models: the supported families, the models in the local cache, and which of them fit in memory."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -9,6 +8,8 @@ import click
 
 from lime_mlx.backend import COMFORTABLE
 from lime_mlx.checkpoint.catalog import OVERHEAD, catalog
+from lime_mlx.cli.common import echo_json, note
+from lime_mlx.errors import plain_text
 
 if TYPE_CHECKING:
     from lime_mlx.checkpoint.catalog import Entry, Machine
@@ -29,12 +30,12 @@ def command(as_json: bool) -> None:
     """
     from lime_mlx.models import FAMILIES, takes
 
-    entries, machine = catalog(lambda sentence: click.echo(f"Note: {sentence}", err=True))
+    entries, machine = catalog(lambda sentence: note(f"Note: {sentence}"))
     families = {name: ["text", *takes(name)] for name in FAMILIES}
     if as_json:
         memory = machine and machine.memory
         models = [asdict(entry) for entry in entries]
-        click.echo(json.dumps({"families": families, "memory": memory, "models": models}, ensure_ascii=False))
+        echo_json({"families": families, "memory": memory, "models": models})
     else:
         show(families, entries, machine)
 
@@ -57,7 +58,7 @@ def show(families: Mapping[str, Sequence[str]], entries: Sequence["Entry"], mach
     models.columns[0].overflow = models.columns[-1].overflow = "fold"
     for entry in entries:
         cells = (entry.family or "?", entry.weights or "?", entry.fits or "?", state(entry))
-        models.add_row(entry.name, readable(entry.size), *cells)
+        models.add_row(*map(plain_text, [entry.name, readable(entry.size), *cells]))
     console.print(models)
     console.print()
     console.print(f"Memory: {machine.memory / 1e9:.1f} GB. {RULE}" if machine else RULE)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from lime_mlx.errors import plain_text
+
 if TYPE_CHECKING:
     from lime_mlx.evaluate.store import Store
     from lime_mlx.evaluate.summary import Figure, FigureTable
@@ -35,7 +37,7 @@ def show_scores(store: "Store", scorer: str, form: str = "table") -> None:
     if form == "json":
         click.echo(json.dumps(flat[scorer], indent=2))
     elif form == "markdown":
-        click.echo("\n".join(markdown(figures[scorer])))
+        click.echo(plain_text("\n".join(markdown(figures[scorer]))))
     else:
         print_tables(figures[scorer], figures)
 
@@ -99,7 +101,7 @@ def print_tables(figures: Sequence["Figure"], all_scorers: Mapping[str, Sequence
         for name in table.header:
             drawn.add_column(name, overflow="fold", justify="left" if name in TEXTS else "right")
         for row in table.rows:
-            drawn.add_row(*row)
+            drawn.add_row(*map(plain_text, row))
         console.print(drawn)
     for line in remarks(figures):
         console.print(line, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import cast
 
 from lime_mlx.checkpoint.files import INDEX
 from lime_mlx.checkpoint.hub import REPOSITORY, locate
+from lime_mlx.files import expanded
 
 from .card import CARD, card, find_card
 from .options import Options
@@ -95,25 +96,29 @@ def convert(
     )
     if upload_repo is not None:
         check_repo(upload_repo)
-    out, source = Path(mlx_path).expanduser(), locate(hf_path, revision=revision, token=token)
+    out, source = expanded(mlx_path), locate(hf_path, revision=revision, token=token)
     check_out(out, source, force)
     check_source(source, options)
     if dry_run:
         return _report(out, plan_conversion(source, options, None, progress))
     with Staging(out) as staging, explain_os_errors(out, staging.folder):
+        check_out(out, source, force)  # again: another process may have finished before this one had the lock
         state = staging.resume(signature(source, options))
         bits = cast("Mapping[str, int] | None", state.get("bits"))
         plan = plan_conversion(source, options, bits, progress)
         report = _report(out, plan)
-        staging.remember({**state, "bits": {path: scheme.bits for path, scheme in plan.layers.schemes.items()}})
         done = [name for name in plan.files if (staging.folder / name).is_file()]
+        job = {**state, "bits": {path: scheme.bits for path, scheme in plan.layers.schemes.items()}}
+        if plan.sensitivity:  # it took long to measure
+            staging.remember(job)
         check_space(out, report.size - sum(report.files[name] for name in done))
+        staging.remember(job)
         names = [name for part in plan.files.values() for name in part]
         _write_index(staging.folder, plan, report)
         _write_weights(staging.folder, plan, report, done, progress)
         write_json(staging.folder / "config.json", plan.config)
         copied = _copy(source, staging.folder)
-        base = None if Path(hf_path).expanduser().exists() or not REPOSITORY.fullmatch(str(hf_path)) else str(hf_path)
+        base = None if expanded(hf_path).exists() or not REPOSITORY.fullmatch(str(hf_path)) else str(hf_path)
         text = card(find_card(source, base, revision, token), base, upload_repo or out.name, plan.config)
         (staging.folder / CARD).write_text(text, encoding="utf-8")
         check_structure(staging.folder, names)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from lime_mlx.errors import ConversionError
+from lime_mlx.errors import ConversionError, first_line
 
 from .write import write_json
 
@@ -33,6 +33,8 @@ class Staging:
         self._lock = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._lock), os.stat(self.folder)):
+                raise FileNotFoundError("the other process has just finished")
         except OSError:
             os.close(self._lock)
             raise ConversionError(f"Another process is writing {self.out}; wait for it, or end it.") from None
@@ -111,7 +113,9 @@ def explain_os_errors(out: Path, staging: Path) -> Iterator[None]:
     except OSError as error:
         for path in staging.glob("*.part"):
             path.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        where = f" ({error.filename})" if error.filename else ""
+        reason = "the disk is full" if full else f"{error.strerror or first_line(error)}{where}"
         raise ConversionError(
             f"{out} was not written: {reason}. What is finished is in {staging}: run the same command again to go on, "
             "or delete it."

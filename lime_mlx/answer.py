@@ -32,7 +32,8 @@ class Statistics:
     cached_tokens: how many tokens of the prompt were kept from earlier prompts, see `lime_mlx.prefixes`.
     finish_reason: "stop", "length", "loop" for an answer that repeated itself, None while it goes on. cost: where it
     was measured. calibrated_for_input: whether the input is like those that the model was calibrated on, as
-    `Session.in_domain` says; None where nothing can be said.
+    `Session.in_domain` says; None where nothing can be said. numerical_faults: the tokens at which values of the
+    method, or the relevance, were not finite: they were decoded plainly, or have no shares.
     """
 
     prompt_tokens: int = 0
@@ -44,6 +45,7 @@ class Statistics:
     finish_reason: str | None = None
     cost: Cost | None = field(default=None, compare=False)
     calibrated_for_input: bool | None = field(default=None, compare=False)
+    numerical_faults: int = 0
 
 
 @dataclass(kw_only=True)
@@ -95,6 +97,7 @@ class Answer(Statistics):
             "reliance": self.reliance,
             "calibrated_for_input": self.calibrated_for_input,
             "finish_reason": self.finish_reason,
+            "numerical_faults": self.numerical_faults,
             "prompt_tokens": self.prompt_tokens,
             "prompt_tps": self.prompt_tps,
             "generation_tokens": self.generation_tokens,

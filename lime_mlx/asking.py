@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import mlx.core as mx
 import numpy as np
@@ -29,7 +30,9 @@ class AskBack:
     language: Language
 
     def __call__(self, nouns: Sequence[Noun]) -> list[float | None]:
-        return margins(self.session, nouns)
+        """As `margins`; None, too, where the margin is not finite."""
+        rows = margins(self.session, nouns)
+        return [margin if margin is not None and isfinite(margin) else None for margin in rows]
 
 
 def margins(session: Session, nouns: Sequence[Noun]) -> list[float | None]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lime_mlx.answer import Answer, Response, collect
 from lime_mlx.errors import LimeError, PromptError
-from lime_mlx.files import write_bytes
+from lime_mlx.files import write_output
 from lime_mlx.generation import open_images, open_prompt, open_sounds, resolve_method, stream_generate
 from lime_mlx.maps import picture_map
 from lime_mlx.media.audio import AudioSource, Sound
@@ -146,7 +146,9 @@ class Explanation:
             return file
         shown = [self, *others]
         diagnoses = [figures.uri(panel) for each in shown for panel in each._diagnosis()]
-        write_bytes(file, encoded(page(self.question, self._facts(others), [each.view() for each in shown], diagnoses)))
+        write_output(
+            file, encoded(page(self.question, self._facts(others), [each.view() for each in shown], diagnoses))
+        )
         return file
 
     def _facts(self, others: Sequence[Explanation]) -> dict[str, str]:

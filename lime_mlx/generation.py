@@ -19,9 +19,10 @@ from lime_mlx.asking import AskBack
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
-from lime_mlx.media.image import ImageSource, open_image
+from lime_mlx.media.image import ImageSource, open_pictures
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
 from lime_mlx.methods.base import PlainDecoding, Rejected
+from lime_mlx.methods.guard import MOST, Guarded
 from lime_mlx.models.base import Model
 from lime_mlx.prefixes import Prefixes
 from lime_mlx.processor import Processor
@@ -41,7 +42,8 @@ class Step:
 
     scores: its logits (V,) on the device, before processors and sampling, of which `logits` makes an array. shares and
     relevance (T,) float32 where computed; trace: what the method recorded, {} where it optimised nothing; rejected: the
-    words that it did not take in its place.
+    words that it did not take in its place. fault: what was not finite, where the token was decoded plainly for that
+    reason, or has no relevance.
     """
 
     token: int
@@ -51,6 +53,7 @@ class Step:
     trace: dict[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     optimised: bool = False
     rejected: tuple[Rejected, ...] = field(default=(), compare=False, repr=False)
+    fault: str | None = None
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
@@ -82,6 +85,14 @@ def calibration_note(method: Method, prompt: Prompt, model: Model) -> Iterator[s
             "Note: this model was not calibrated: a word is replaced only where the model clearly denies it if asked. "
             "After lime-mlx evaluate --calibrate, how much the word rests on the input counts, too."
         )
+
+
+def fault_note(fault: str, number: int) -> str:
+    """Says what was not finite for the first time, at which token of the answer, counted from 1, and what follows."""
+    return (
+        f"Note: at generated token {number}: {fault} Such a token is decoded plainly, or has no shares; "
+        f"after {MOST} in a row, a method is off."
+    )
 
 
 def decode(
@@ -142,9 +153,10 @@ def steps(
     A step comes when the method will not take its token back; the session may be some tokens ahead.
     """
     check("max_tokens", max_tokens)
-    prepared = method.prepare(session.model)
+    inner = method.prepare(session.model)
+    prepared = Guarded(method.name, inner)
     session.pick, session.greedy = _pick(sampler), sampler is None
-    if type(prepared) is PlainDecoding and session.unobserved:
+    if type(inner) is PlainDecoding and session.unobserved:
         for ahead in tokens_ahead(session, max_tokens, sampler, stop):
             if not ahead.finite:
                 raise _not_finite(session)
@@ -156,7 +168,7 @@ def steps(
         forward = prepared.step(session)
         taken_back = count - len(session.generated)
         del waiting[len(waiting) - taken_back :]
-        step = _step(session, forward)
+        step = _step(session, forward, prepared.fault)
         waiting.append(step)
         last = step.token in stop
         if not last:
@@ -167,7 +179,7 @@ def steps(
         del waiting[:settled]
 
 
-def _step(session: Session, forward: Forward) -> Step:
+def _step(session: Session, forward: Forward, fault: str | None) -> Step:
     """The token that is picked after a forward, and what belongs to it. Raises `NumericalError`."""
     scores = session.scores(forward.logits)
     token = session.pick(scores) if forward.token is None else forward.token
@@ -182,6 +194,7 @@ def _step(session: Session, forward: Forward) -> Step:
         forward.trace,
         forward.optimised,
         forward.rejected,
+        fault,
     )
 
 
@@ -221,7 +234,7 @@ def open_images(image: ImageSource | Sequence[ImageSource] | None, notice: Notic
     """The pictures of one source or of several in a list or tuple."""
     several = isinstance(image, list | tuple)
     sources = cast(Sequence[ImageSource], image if several else [] if image is None else [image])
-    return [open_image(source, notice=notice) for source in sources]
+    return open_pictures(sources, notice=notice)
 
 
 def open_sounds(audio: AudioSource | Sequence[AudioSource] | None, notice: Notice | None = None) -> list[Sound]:
@@ -293,11 +306,13 @@ def stream_generate(
     text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)
     tokens: list[int] = []
+    faults = 0
     asks = reliance and session.modality.any()
     ask = AskBack(session, opened.language) if opened.language is not None and asks else None
     for count, step in enumerate(clock.timed(steps(session, chosen, limit, picker, ends)), start=1):
         clock.tick(count)
         tokens.append(step.token)
+        faults += step.fault is not None
         text.add(step.token, step.token in ends)
         reason = _finish_reason(text, tokens, ends, count == limit)
         if reason is not None:
@@ -322,7 +337,10 @@ def stream_generate(
             peak_memory=clock.peak() / 1e9,
             finish_reason=reason,
             calibrated_for_input=session.in_domain,
+            numerical_faults=faults,
         )
+        if step.fault and faults == 1 and notice is not None:
+            notice(fault_note(step.fault, count))
         if reason == "loop" and notice is not None:
             notice("Note: the answer repeated itself and was ended.")
         if measure and reason is not None and count > 1:

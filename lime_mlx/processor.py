@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,6 +18,7 @@ from lime_mlx.support.content import content_tokens
 from lime_mlx.support.grammars import ENGLISH, Grammar, grammar_of, may_be
 from lime_mlx.support.nouns import agrees, noun_phrase, noun_place, nouns
 from lime_mlx.support.prompted import folded, prompted_tokens, spellings
+from lime_mlx.templates import ChatTemplate
 
 Opened = TypeVar("Opened", Image.Image, Sound)
 
@@ -118,9 +118,11 @@ class Tokenizer(Protocol):
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str | None]: ...
 
-    def apply_chat_template(
-        self, conversation: Sequence[Json], *, chat_template: str | None, tokenize: bool, add_generation_prompt: bool
-    ) -> str: ...
+    @property
+    def special_tokens_map(self) -> Mapping[str, object]: ...
+
+    @property
+    def has_thinking(self) -> bool: ...
 
 
 class AddedToken(Protocol):
@@ -276,10 +278,18 @@ class Processor:
         (token,) = self.tokenizer.convert_ids_to_tokens([self._media[kind].token])
         return token or ""
 
+    @cached_property
+    def _chat_template(self) -> ChatTemplate:
+        special = self.tokenizer.special_tokens_map
+        tokens = {name: token for name, token in special.items() if isinstance(token, str)}
+        thinks = bool(self.tokenizer.has_thinking)
+        return ChatTemplate(self._template or "", {**tokens, "enable_thinking": thinks, "thinking": thinks})
+
     def _render(self, chat: Conversation, counts: Mapping[str, int]) -> str:
         """The chat in its template: messages as lists of parts, or as strings where the template wants that."""
         if self._template is None:
             raise PromptError("This model has no chat template; give a Prompt of token ids instead of text.")
+        template = self._chat_template
         written = {kind: sum(text.count(self._token(kind)) for text in chat.users) for kind in counts}
         for kind, count in counts.items():
             if written[kind] not in (0, count):
@@ -294,7 +304,7 @@ class Processor:
         problems = []
         for messages in forms if self._media else reversed(forms):
             try:
-                rendered = self._apply(messages)
+                rendered = template(messages)
             except PromptError as error:
                 problems.append(error)
                 continue
@@ -303,15 +313,6 @@ class Processor:
                 return rendered
             problems.append(PromptError(f"The chat template of this model has no place for {lost}."))
         raise problems[0]
-
-    def _apply(self, messages: Sequence[Json]) -> str:
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise PromptError(f"The chat template of this model cannot be used: {reason}") from error
 
     def _lost(self, rendered: str, chat: Conversation, counts: Mapping[str, int]) -> str | None:
         """What the template left out, or printed as Python or JSON, if anything."""

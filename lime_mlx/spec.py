@@ -30,12 +30,13 @@ from typing import (
 )
 from warnings import warn
 
-from lime_mlx.errors import LimeError
+from lime_mlx.errors import LimeError, short
 
 T = TypeVar("T")
 
 # How alike two words must be, from 0 to 1, so that one is suggested for the other.
 LIKENESS = 0.7
+LONGEST_WORD = 64
 TRUTHS = {"true": True, "false": False}
 TYPES: dict[type, tuple[type, str]] = {
     bool: (bool, "it must be true or false."),
@@ -135,7 +136,7 @@ def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeEr
     """
     name, _, rest = spec.strip().partition(":")
     if name not in kinds:
-        raise error(f"Unknown {what} {name!r}; choose one of {', '.join(kinds)}.{suggestion(name, kinds)}")
+        raise error(f"Unknown {what} {short(name)!r}; choose one of {', '.join(kinds)}.{suggestion(name, kinds)}")
     valid, old = options(kinds[name]), getattr(kinds[name], "old_spellings", {})
     values: dict[str, object] = {}
     for part in filter(None, (part.strip() for part in rest.split(","))):
@@ -146,10 +147,10 @@ def parse(spec: str, kinds: Mapping[str, type[T]], what: str, error: type[LimeEr
         if key in values:
             raise error(f"{name}: the option {key} is given twice; leave one out.")
         if not valid:
-            raise error(f"Unknown option {part!r} of {name}: {name} has no options.")
+            raise error(f"Unknown option {short(part)!r} of {name}: {name} has no options.")
         if key not in valid:
             listed = f"options are key=value: {', '.join(valid)}"
-            raise error(f"Unknown option {part!r} of {name}; {listed}.{suggestion(key, valid)}")
+            raise error(f"Unknown option {short(part)!r} of {name}; {listed}.{suggestion(key, valid)}")
         values[key] = _value(name, key, text, valid[key], error)
     if absent := [key for key, option in valid.items() if option.required and key not in values]:
         raise error(f"{name} needs the option {absent[0]}: write {name}:{absent[0]}=...")
@@ -199,6 +200,8 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of `names` that a misspelt `name` probably means; None where no name is alike, or `name` is right."""
     plain = {_plain(one): one for one in names}
     word = _plain(name)
+    if len(word) > LONGEST_WORD:
+        return None
     if word not in plain:
         swapped = [one for one in plain if sorted(one) == sorted(word)]
         word = next(iter(swapped or get_close_matches(word, plain, n=1, cutoff=LIKENESS)), "")
@@ -215,14 +218,14 @@ def _value(name: str, key: str, text: str, option: Option, error: type[LimeError
     try:
         value = option.read(text)
     except ValueError as problem:
-        raise error(f"{name}: {key} is {text!r}; {TYPES[option.kind][1]}") from problem
+        raise error(f"{name}: {key} is {short(text)!r}; {TYPES[option.kind][1]}") from problem
     _require(name, key, value, option, error)
     return value
 
 
 def _require(name: str, key: str, value: object, option: Option, error: type[LimeError]) -> None:
     if problem := option.problem(value):
-        shown = str(value) if isinstance(value, Real) else repr(value)
+        shown = short(str(value) if isinstance(value, Real) else repr(value))
         raise error(f"{name}: {key} is {shown}; {problem}")
 
 

@@ -140,8 +140,13 @@ def test_logits_that_are_not_finite_say_at_which_token(loaded):
 def test_lime_that_breaks_says_so(loaded):
     model, processor = loaded
     prompt = processor.prompt("dog", images=[PICTURE])
-    with pytest.raises(NumericalError, match="smaller lr"):
-        next(decode(model, prompt, "lime:words=all,steps=3,lr=1e38", 1))
+    notices = []
+    plain = generate(model, processor, prompt, method="none", max_tokens=5)
+    large = "lime:words=all,steps=3,lr=1e38"
+    answer = generate(model, processor, prompt, method=large, max_tokens=5, notice=notices.append)
+    assert answer.numerical_faults == 3 and answer.tokens == plain.tokens
+    (note,) = [sentence for sentence in notices if "smaller lr" in sentence]
+    assert note.startswith("Note: at generated token 1: ")
 
 
 def test_shares_by_their_formula():

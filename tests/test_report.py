@@ -277,6 +277,7 @@ def test_names_are_short_and_still_differ():
 
 def test_command(real, tmp_path, monkeypatch):
     page, runner = tmp_path / "there" / "page.html", CliRunner()
+    page.parent.mkdir()
     done = runner.invoke(main, ["report", str(real), "--output", str(page)])
     assert done.exit_code == 0 and done.stdout.strip() == str(page) and page.read_text().startswith("<!DOCTYPE html>")
     before = page.read_bytes()

@@ -3,19 +3,29 @@
 No weights are read and MLX is not needed. Code in a checkpoint is never run.
 """
 
-import json
+import math
 import os
 import re
 import struct
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from lime_mlx.errors import CheckpointError, first_line
-from lime_mlx.files import read_json, section
+from lime_mlx.errors import CheckpointError, first_line, os_reason, short
+from lime_mlx.files import parse_json, read_json, section
 from lime_mlx.models import FAMILIES, family
 
 MODES = {"affine": (64, 4), "mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}  # group size, bits
 FLOAT_BYTES = {"BF16": 2, "F16": 2, "F32": 4}  # by the names that safetensors has for types
+# The bits of a value in each type that safetensors has.
+TYPE_BITS = {
+    **dict.fromkeys(["F4"], 4),
+    **dict.fromkeys(["F6_E2M3", "F6_E3M2"], 6),
+    **dict.fromkeys(["BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"], 8),
+    **dict.fromkeys(["U16", "I16", "F16", "BF16"], 16),
+    **dict.fromkeys(["U32", "I32", "F32"], 32),
+    **dict.fromkeys(["U64", "I64", "F64", "C64"], 64),
+}
 OTHER_WEIGHTS = ("consolidated", "adapter")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 IMAGE_TOKENS = ("image_token_id", "image_token_index")
@@ -62,8 +72,8 @@ def check_supported(config: Mapping[str, object]) -> None:
         return
     if config.get("auto_map"):
         raise CheckpointError(
-            f"Models of type {kind!r} need code from their repository (auto_map in config.json), which lime-mlx never "
-            f"runs; supported are {', '.join(sorted(FAMILIES))}."
+            f"Models of type {short(kind)!r} need code from their repository (auto_map in config.json), which lime-mlx "
+            f"never runs; supported are {', '.join(sorted(FAMILIES))}."
         )
     family(kind)
 
@@ -91,12 +101,12 @@ def quantization(config: Mapping[str, object]) -> dict[str, object] | None:
             raise CheckpointError(f"{key} in config.json is no JSON object.")
         if method := settings.get("quant_method"):
             raise CheckpointError(
-                f"The weights are quantised by {method}, which MLX cannot read: "
+                f"The weights are quantised by {short(method)}, which MLX cannot read: "
                 "take a checkpoint that is not quantised, or one that MLX quantised."
             )
-        if settings.get("mode", "affine") not in MODES:
+        if str(settings.get("mode", "affine")) not in MODES:
             modes = ", ".join(MODES)
-            raise CheckpointError(f"The quantization mode {settings['mode']!r} is unknown; MLX has {modes}.")
+            raise CheckpointError(f"The quantization mode {short(repr(settings['mode']))} is unknown; MLX has {modes}.")
         return settings
     return None
 
@@ -137,11 +147,16 @@ def weight_files(folder: Path, names: Collection[str]) -> list[str]:
 
 
 def _indexed(index: Path) -> list[str]:
-    files = set(section(read_json(index), "weight_map").values())
-    names = [name for name in files if isinstance(name, str) and Path(name).name == name]
-    if not names or len(names) < len(files):
+    files = list(section(read_json(index), "weight_map").values())
+    names = {name for name in files if isinstance(name, str) and _is_file_name(name)}
+    if not names or not all(isinstance(name, str) and name in names for name in files):
         raise CheckpointError(f"{index} is no index of weight files: it needs a weight_map from tensors to files.")
     return sorted(names)
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a name is that of a file in the same folder, which any system can have."""
+    return Path(name).name == name and 0 < len(name.encode()) < 200 and name.isprintable()
 
 
 def _unindexed(names: Iterable[str]) -> list[str]:
@@ -155,22 +170,46 @@ def _unindexed(names: Iterable[str]) -> list[str]:
 
 
 def header(path: Path) -> dict[str, tuple[str, int]]:
-    """The type, as safetensors names it, and the bytes of each tensor in a file. Raises `CheckpointError`."""
+    """The type, as safetensors names it, and the bytes of each tensor in a file. Raises `CheckpointError`.
+
+    The tensors must fill the file behind its header, one after the other, with as many bytes as their shapes have.
+    """
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > LONGEST_HEADER:
                 raise ValueError("it is no safetensors file")
-            entries = {name: entry for name, entry in json.loads(file.read(length)).items() if name != "__metadata__"}
-        ends = [entry["data_offsets"][1] for entry in entries.values()]
-        if path.stat().st_size < 8 + length + max(ends, default=0):
-            raise ValueError("it is cut short")
+            content = parse_json(file.read(length))
+        entries = {name: entry for name, entry in content.items() if name != "__metadata__"}
+        _check_ranges(entries, path.stat().st_size - 8 - length)
         return {
             name: (entry["dtype"], entry["data_offsets"][1] - entry["data_offsets"][0])
             for name, entry in entries.items()
         }
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {os_reason(error)}.") from error
+    except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{path} cannot be read, download it again: {first_line(error)}.") from error
+
+
+def _check_ranges(entries: Mapping[str, Mapping[str, Any]], size: int) -> None:
+    """Raises `ValueError` unless the ranges of all tensors tile `size` bytes, and each is as long as its shape says."""
+    end = 0
+    for start, stop, name in sorted((*entry["data_offsets"], name) for name, entry in entries.items()):
+        if not all(isinstance(offset, int) and not isinstance(offset, bool) for offset in (start, stop)):
+            raise ValueError(f"the place of {short(name)} is no pair of numbers")
+        if stop > size:
+            raise ValueError("it is cut short")
+        if start != end or stop < start:
+            raise ValueError(f"{short(name)} does not begin where the tensor before it ends")
+        kind, shape = entries[name]["dtype"], entries[name]["shape"]
+        if kind not in TYPE_BITS or not all(isinstance(side, int) and side >= 0 for side in shape):
+            raise ValueError(f"{short(name)} has the type {short(kind)} and the shape {short(shape)}")
+        if math.prod(shape) * TYPE_BITS[kind] != 8 * (stop - start):
+            raise ValueError(f"{short(name)} has {stop - start:,} bytes, which do not fit its shape")
+        end = stop
+    if end != size:
+        raise ValueError(f"{size - end:,} bytes at its end belong to no tensor")
 
 
 def held_bytes(tensors: Iterable[tuple[str, int]], width: int) -> int:

@@ -17,7 +17,8 @@ from lime_mlx.checkpoint.files import (
     read_config,
     weight_files,
 )
-from lime_mlx.errors import CheckpointError, first_line
+from lime_mlx.errors import CheckpointError, first_line, short
+from lime_mlx.files import expanded
 
 DESCRIPTION = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 SUBFOLDERS = ["*/*"]
@@ -37,14 +38,14 @@ def locate(path_or_repo: str | os.PathLike[str], *, revision: str | None = None,
         if DEMOS[name] not in demos():
             raise CheckpointError("The demo checkpoint is not part of this installation; name another model.")
         return demos()[DEMOS[name]]
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
+    folder = expanded(name)
+    if name and len(os.fsencode(folder.name)) < 256 and folder.is_dir():
         return folder
-    if name and folder.exists():
+    if name and len(os.fsencode(folder.name)) < 256 and folder.exists():
         raise CheckpointError(f"{name} is a file; give the folder that holds config.json.")
     if isinstance(path_or_repo, os.PathLike) or not REPOSITORY.fullmatch(name):
         raise CheckpointError(
-            f"There is no folder {name!r}; give a model folder, a Hub repository (owner/name) or demo."
+            f"There is no folder {short(name)!r}; give a model folder, a Hub repository (owner/name) or demo."
         )
     return _download(name, revision, token)
 

@@ -14,6 +14,7 @@ from lime_mlx import backend
 from lime_mlx.checkpoint.files import (
     IMAGE_TOKENS,
     check_supported,
+    header,
     held_bytes,
     model_type,
     quantization,
@@ -22,7 +23,7 @@ from lime_mlx.checkpoint.files import (
 )
 from lime_mlx.checkpoint.hub import locate
 from lime_mlx.checkpoint.tokenizer import read_template, read_tokenizer
-from lime_mlx.errors import BackendError, CheckpointError, first_line
+from lime_mlx.errors import BackendError, CheckpointError, first_line, short
 from lime_mlx.files import read_json, section
 from lime_mlx.models import family, tower_type
 from lime_mlx.models.base import Model
@@ -71,7 +72,13 @@ def open_model(folder: str | os.PathLike[str]) -> tuple[Model, dict[str, mx.arra
     folder = Path(folder)
     config = read_config(folder)
     model = build(config)
-    weights = model.sanitize(read_weights(folder))
+    with _describing(config):
+        model.language_model.config.check_heads()
+    stored = read_weights(folder)
+    try:
+        weights = model.sanitize(stored)
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"The weights in {folder} do not fit config.json: {first_line(error)}.") from error
     _check_parts(folder, config, model, weights)
     _tie(config, model, weights)
     _quantize(folder, config, model, weights)
@@ -128,7 +135,7 @@ def _describing(config: Mapping[str, object]) -> Iterator[None]:
     """An error inside comes from config.json: a value has the wrong type, or makes no model."""
     try:
         yield
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError, MemoryError) as error:
         raise CheckpointError(
             f"config.json does not describe a {model_type(config)} model: {first_line(error)}."
         ) from error
@@ -141,6 +148,7 @@ def read_weights(folder: str | os.PathLike[str]) -> dict[str, mx.array]:
     """
     weights: dict[str, mx.array] = {}
     for path in shards(Path(folder)):
+        header(path)
         try:
             stored = mx.load(str(path), format="safetensors")
         except (RuntimeError, ValueError) as error:
@@ -213,7 +221,7 @@ def _check_fit(folder: Path, model: Model, weights: dict[str, mx.array]) -> None
     problems = [
         f"{name} is missing, shape {a.shape} is expected" for name, a in expected.items() if name not in weights
     ]
-    problems += [f"{name} is not expected" for name in weights if name not in expected]
+    problems += [f"{short(name)} is not expected" for name in weights if name not in expected]
     for name, wanted in expected.items():
         stored = weights.get(name, wanted)
         if wanted.shape != stored.shape:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenizers.decoders import ByteLevel
 
-from lime_mlx.errors import CheckpointError, first_line
+from lime_mlx import limits
+from lime_mlx.errors import CheckpointError, LimeError, first_line, short
 from lime_mlx.files import read_json, read_text, section
+from lime_mlx.media.formats import silent
+from lime_mlx.models.config import is_token
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+
+T = TypeVar("T")
+# What the tokenizer of transformers asks the library in Rust by.
+CALLS = ("_encode_plus", "_decode", "convert_ids_to_tokens")
 
 
 def read_template(folder: Path) -> str | None:
@@ -46,13 +54,37 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> TokenizerWrapp
     settings = (read_json(folder / "generation_config.json"), config, section(config, "text_config"))
     stored = next((part["eos_token_id"] for part in settings if part.get("eos_token_id") is not None), [])
     ends = stored if isinstance(stored, list) else [stored]
-    if not all(isinstance(end, int) for end in ends):
-        raise CheckpointError(f"The eos_token_id of {folder} is {ends}, which is no token id.")
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises nothing more precise
-        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {first_line(error)}.") from error
-    return TokenizerWrapper(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
+    if not all(map(is_token, ends)):
+        raise CheckpointError(f"The eos_token_id of {folder} is {short(ends)}, which is no token id.")
+    size = (folder / "tokenizer.json").stat().st_size
+    limits.TOKENIZER_BYTES.check(size, "The size of tokenizer.json", CheckpointError)
+    read = _without_panics(PreTrainedTokenizerFast.from_pretrained, f"The tokenizer in {folder} cannot be read")
+    tokenizer = read(folder, local_files_only=True)
+    for name in CALLS:
+        setattr(tokenizer, name, _without_panics(getattr(tokenizer, name), f"The tokenizer in {folder} failed"))
+    wrapped: Callable[..., TokenizerWrapper] = TokenizerWrapper
+    wrapped = _without_panics(wrapped, f"The tokenizer in {folder} cannot be used")
+    return wrapped(tokenizer, _detokenizer(tokenizer.backend_tokenizer.decoder), eos_token_ids=ends)
+
+
+def _without_panics(function: Callable[..., T], problem: str) -> Callable[..., T]:
+    """The function with a `CheckpointError` in place of what the library of tokenizers raises.
+
+    Where that library panics, it prints a report, and raises what is no `Exception`. It also prints the names of keys
+    that it does not know, to standard output.
+    """
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> T:
+        try:
+            with silent(1, 2):
+                return function(*arguments, **options)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit, LimeError):
+            raise
+        except BaseException as error:
+            raise CheckpointError(f"{problem}: {first_line(error)}.") from error
+
+    return call
 
 
 def _detokenizer(decoder: object) -> Any:

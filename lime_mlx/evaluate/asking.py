@@ -140,6 +140,8 @@ def answer(
     if reliance:
         shares = [None if step.reliance is None else round(step.reliance, 6) for step in decoded]
         fields["reliance"] = shares[: len(tokens)]
+    if faults := sum(step.fault is not None for step in decoded):
+        fields["numerical_faults"] = faults
     return {**fields, **costs}
 
 

@@ -23,6 +23,7 @@ class AnswerFields(TypedDict, total=False):
     reliance: list[float | None] | None
     seconds: float | None
     memory: float
+    numerical_faults: int
 
 
 class WordFields(TypedDict):
@@ -38,7 +39,8 @@ class Record(_Identity, AnswerFields, total=False):
     id: of the question, unique in its task. medium: the picture or sound. split: the part of the task. prompt: the
     question as it was put. history: the turns before it, if any: what the user and what the model said. label: "yes"
     or "no" for yes/no questions, else None. truth: see `Truth`. text, tokens: the answer. steps: decoding steps.
-    reliance: one share per token. seconds, memory (GB): of answers that were timed. error: why there is no answer.
+    reliance: one share per token. numerical_faults: the tokens at which values were not finite, where there are such.
+    seconds, memory (GB): of answers that were timed. error: why there is no answer.
     words, caption: the object words and all words of a caption (calibration); features: of its pictures or sounds, see
     `support.domain`; margin: the logit of yes less that of no.
     """

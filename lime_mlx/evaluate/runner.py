@@ -42,7 +42,7 @@ def run(
     with other settings or at work. What goes wrong with one question is recorded with it, and tried again next time.
     """
     hosts, store, work = hosts or Hosts(), Store(folder), prepare(config)
-    with store.locked(hosts.rank):
+    with store.removed_if_unused(), store.locked(hosts.rank):
         store.begin(work.settings)
         for spec, material in work.materials.items():
             store.keep(spec, material)

@@ -8,19 +8,23 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
-from lime_mlx.errors import DataError
+from lime_mlx.errors import DataError, os_reason, short
 from lime_mlx.evaluate.records import Material, Record
-from lime_mlx.files import write
+from lime_mlx.files import parse_json, read_regular, write
 
 from .tasks import Item
 
+# What a record of a run has of its question.
+QUESTION = ("medium", "split", "prompt", "label", "truth")
 SETTINGS, ANSWERS, MATERIAL = "settings.json", "answers", "material"
 
 
@@ -90,9 +94,9 @@ class Answers:
                 file.write(json.dumps(record).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-            except OSError:
+            except OSError as error:
                 os.truncate(self.file, start)
-                raise
+                raise DataError(f"{self.file} cannot be written: {os_reason(error)}.") from error
         self.add(record)
 
     def settle(self, order: Iterable[str]) -> None:
@@ -125,17 +129,66 @@ def read_records(file: Path) -> Iterator[Record]:
     """The records of a file, without a last line that a kill left incomplete. Raises `DataError` for a damaged line."""
     if not file.exists():
         return
+    if not file.is_file():
+        raise DataError(f"{file} is no ordinary file; remove it, and run the evaluation again.")
     *lines, _incomplete = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            if not isinstance(record["id"], str) or not ("error" in record or isinstance(record["text"], str)):
-                raise ValueError
-        except (ValueError, KeyError, TypeError):
+            record = parse_json(line)
+            _check_record(record)
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(
                 f"{file}:{number}: this line is no answer; delete it, and run the evaluation again."
             ) from None
         yield cast(Record, record)
+
+
+def _check_record(record: Record) -> None:
+    """Raises `ValueError` or `KeyError` for what is no record: an id, and an answer or an error."""
+    values: Mapping[str, object] = {**record}
+    texts = [values["id"], values["error"] if "error" in values else values["text"]]
+    texts += [values[key] for key in QUESTION if key != "truth" and values.get(key) is not None]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    tokens = record.get("tokens", [])
+    if not all(isinstance(token, int) for token in tokens) or not _is_number_list(record.get("reliance")):
+        raise ValueError
+    if not isinstance(values.get("steps", 0), int) or not _is_truth(values.get("truth")):
+        raise ValueError
+    if values.get("seconds") is not None and not {"memory", "steps"} <= values.keys():
+        raise ValueError
+    if not _is_number_list([record.get("seconds"), record.get("memory"), record.get("margin")]):
+        raise ValueError
+
+
+def _is_truth(value: object) -> bool:
+    """Whether a value is a `Truth`."""
+    lists = list(value.values()) if isinstance(value, Mapping) else [value or []]
+    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
+
+
+def _is_number_list(values: object) -> bool:
+    """Whether values are a list of finite numbers, with None in it or in its place."""
+    if values is None:
+        return True
+    return isinstance(values, list) and all(
+        value is None or (isinstance(value, int | float) and isfinite(value)) for value in values
+    )
+
+
+def _check_settings(stored: Mapping[str, object]) -> None:
+    """Raises `ValueError` for settings of another form."""
+    kinds = {"common": dict, "models": dict, "methods": list, "tasks": dict}
+    if not all(isinstance(stored[key], kind) for key, kind in kinds.items()):
+        raise ValueError
+    tasks, models, methods = (stored[key] for key in ("tasks", "models", "methods"))
+    assert isinstance(tasks, dict) and isinstance(models, dict) and isinstance(methods, list)
+    texts = [*methods, *models.values(), *([stored["data"]] if stored["data"] is not None else [])]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    for task in tasks.values():
+        if not isinstance(task["questions"], int) or not isinstance(task["sha256"], str):
+            raise ValueError
 
 
 class Store:
@@ -163,11 +216,23 @@ class Store:
         finally:
             lock.release()
 
+    @contextmanager
+    def removed_if_unused(self) -> Iterator[None]:
+        """Remove what was written inside, where an error ends that before there is any answer in a new folder."""
+        before = self.folder.exists()
+        try:
+            yield
+        except Exception:
+            if not before and not (self.folder / ANSWERS).exists():
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
     @property
     def settings(self) -> Settings:
         """What was run. Raises `DataError` where the folder holds no run."""
         try:
-            stored = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
+            stored = parse_json(read_regular(self.folder / SETTINGS))
+            _check_settings(stored)
             return {
                 "common": stored["common"],
                 "models": stored["models"],
@@ -217,7 +282,7 @@ class Store:
         """What the scores of a task need. Raises `DataError` where it cannot be read."""
         file = self.folder / MATERIAL / f"{slug(task)}.json"
         try:
-            material = json.loads(file.read_text(encoding="utf-8"))
+            material = parse_json(read_regular(file))
         except (OSError, ValueError):
             material = None
         if not isinstance(material, dict):
@@ -225,9 +290,16 @@ class Store:
         return material
 
     def answers(self, cell: Cell, rank: int | None = None) -> Answers:
-        """The answers of a cell. rank: of the process, where several run."""
+        """The answers of a cell. rank: of the process, where several run. Raises `DataError` for a damaged record."""
         model, method, task = map(slug, cell)
-        return Answers(self.folder / ANSWERS / model / method / f"{task}.jsonl", rank)
+        answers = Answers(self.folder / ANSWERS / model / method / f"{task}.jsonl", rank)
+        for name, record in answers.records.items():
+            if absent := [key for key in QUESTION if key not in record]:
+                raise DataError(
+                    f"{answers.path}: the record {short(name)} has no {absent[0]}; delete its line, and run the "
+                    "evaluation again."
+                )
+        return answers
 
     def cells(self) -> Iterator[Cell]:
         """The cells of the run, with and without answers."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lime_mlx.errors import DataError
+from lime_mlx.errors import DataError, first_line
 from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.scorers.metrics import LESS, MORE, RIGHT, SHARE, Metric, running
 
@@ -103,11 +103,20 @@ def answered(store: Store, cell: Cell) -> list[Record]:
 
 
 def score(store: Store, task: str, records: Sequence[Record], scorer: str) -> list[Metric]:
-    """The metrics of a task's answers, and their time, memory and reliance."""
+    """The metrics of a task's answers, and their time, memory and reliance.
+
+    Raises `DataError` for records that do not fit the task.
+    """
     benchmark = parse_task(task)
     chosen = scorer if scorer in benchmark.scorers else next(iter(benchmark.scorers))
-    metrics = benchmark.metrics(records, chosen, store.material(task))
-    return [metric for metric in (*metrics, *running(records)) if len(metric.ids)]
+    try:
+        metrics = [*benchmark.metrics(records, chosen, store.material(task)), *running(records)]
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise DataError(
+            f"The answers of {task} in {store.folder} cannot be scored: {first_line(error)}; run the evaluation again "
+            "in another folder."
+        ) from error
+    return [metric for metric in metrics if len(metric.ids)]
 
 
 def plain(settings: Settings) -> str:

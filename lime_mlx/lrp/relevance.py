@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.cache import NO_DELTA, Change, Delta, Edit, Entries, Overlay, overlays
-from lime_mlx.errors import PromptError
+from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.positions import SEQUENCE, Positions
 
 from .record import Pace, Record, read
@@ -268,13 +268,16 @@ def relevance(model: Model, prompt: Prompt, rules: str = "attnlrp", target: int 
 
     Gradient x input on the merged embeddings under `rules` ("attnlrp", "cplrp", "mlplrp", "plain"); signed, not
     normalised (arXiv 2402.05602). `target` None explains the most likely next token. Raises `MethodError` for unknown
-    rules and `PromptError` for a target that is no token.
+    rules, `PromptError` for a target that is no token, and `NumericalError` for relevance that is not finite.
     """
     decoder, chosen = model.language_model, rules_by_name(rules)
     if target is not None and not 0 <= target < decoder.config.vocab_size:
         raise PromptError(f"Target token {target} is outside the vocabulary of {decoder.config.vocab_size}.")
     embeds, positions = model.inputs(prompt)
-    return np.array(exact(decoder, embeds, chosen, target=target, positions=positions).relevance)
+    values = np.array(exact(decoder, embeds, chosen, target=target, positions=positions).relevance)
+    if not np.isfinite(values).all():
+        raise NumericalError("The relevance is not finite: check the weights.")
+    return values
 
 
 class Shares(NamedTuple):
@@ -301,10 +304,13 @@ def shares(relevance: NDArray[np.floating], modalities: Mapping[str, NDArray[np.
     """Where a token came from.
 
     relevance (T + n,): of the prompt's positions, then of the n tokens generated before. modalities: for "image" and
-    "audio", where there are such, the prompt's positions of that kind, (T,) bool.
+    "audio", where there are such, the prompt's positions of that kind, (T,) bool. Raises `NumericalError` for relevance
+    that is not finite.
     """
     size = np.abs(np.asarray(relevance, dtype=np.float64))
     total = size.sum()
+    if not np.isfinite(total):
+        raise NumericalError("The relevance is not finite: there are no shares of it.")
     if not total > 0:
         return NO_SHARES
     media = np.any(list(modalities.values()), axis=0)

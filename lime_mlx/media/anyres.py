@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import CheckpointError
+from lime_mlx import limits
+from lime_mlx.errors import CheckpointError, short
+
 from ..files import Json
 from .image import to_rgb
 from .pixels import Pixels, shorter
@@ -94,9 +96,10 @@ def resolutions(points: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, 
             for pair in points
         )
     )
+    limits.PINPOINTS.check(len(points) if isinstance(points, Sequence) else 0, "image_grid_pinpoints", ValueError)
     if not valid:
         raise CheckpointError(
-            f"image_grid_pinpoints is {points!r}; it must hold heights and widths that are multiples of {side}."
+            f"image_grid_pinpoints is {short(points)}; it must hold heights and widths that are multiples of {side}."
         )
     return tuple((height, width) for height, width in points)
 

@@ -2,8 +2,9 @@
 
 import codecs
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .fetch import one_line
@@ -38,6 +39,9 @@ ADVICE = {
     ("sound", "text"): "text, not a sound; check which file it is",
     ("sound", None): "not a sound that can be read; convert it to WAV, FLAC or MP3",
 }
+
+
+_DESCRIPTORS = threading.RLock()
 
 
 def is_picture_name(file: Path) -> bool:
@@ -78,19 +82,34 @@ def why_not(wanted: str, data: bytes, content_type: str) -> str:
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """For decoders in C that print their complaints straight to file descriptor 2."""
+    """For libraries that print their complaints straight to file descriptor 2. One thread at a time is inside."""
+    with silent(2):
+        yield
+
+
+@contextmanager
+def silent(*descriptors: int) -> Iterator[None]:
+    """What is written to these file descriptors inside goes nowhere. One thread at a time is inside."""
+    with _DESCRIPTORS, ExitStack() as stack:
+        for descriptor in descriptors:
+            stack.enter_context(_to_null(descriptor))
+        yield
+
+
+@contextmanager
+def _to_null(descriptor: int) -> Iterator[None]:
     try:
-        stderr = os.dup(2)
+        kept = os.dup(descriptor)
     except OSError:  # closed: what is printed goes nowhere anyway
         yield
         return
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    os.dup2(null, descriptor)
     try:
         yield
     finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+        os.dup2(kept, descriptor)
+        os.close(kept)
         os.close(null)
 
 

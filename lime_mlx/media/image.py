@@ -4,7 +4,7 @@ import logging
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from typing import BinaryIO
@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from .. import limits
 from ..errors import MediaError
 from .addresses import Private
 from .fetch import Source, one_line, read_source, source_name
@@ -105,6 +106,19 @@ def open_image(
     if several and notice is not None:
         notice(f"{name} has several frames or pages: only the first one is used.")
     return rgb
+
+
+def open_pictures(
+    sources: Sequence[ImageSource], *, notice: Callable[[str], None] | None = None, private: Private = "typed"
+) -> list[Image.Image]:
+    """Open the pictures of one call. Raises `MediaError` as `open_image` does, and where all together are too large."""
+    pictures: list[Image.Image] = []
+    for source in sources:
+        picture = open_image(source, notice=notice, private=private)
+        pixels = picture.width * picture.height + sum(one.width * one.height for one in pictures)
+        limits.OPENED_PIXELS.check(pixels, "The pixels of all pictures", MediaError)
+        pictures.append(picture)
+    return pictures
 
 
 def _error(name: str, problem: str) -> MediaError:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .. import limits
 from ..errors import MediaError
 from ..files import Json
 from .image import to_rgb
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SPELLINGS = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 LIMITS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
-MAX_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,16 @@ class Patches(Preprocessor):
 
     @classmethod
     def _read(cls, settings: Json, side: int) -> Self:
-        named = sides(settings.get("size", LIMITS), MAX_PIXELS)
-        limits = {SPELLINGS.get(key, key): value for key, value in named.items()}
-        limits |= {SPELLINGS[key]: positive(settings, key, 0) for key in SPELLINGS if key in settings}
-        if limits.keys() != LIMITS.keys():
-            raise unsupported(limits)
+        named = sides(settings.get("size", LIMITS), limits.PREPARED_PIXELS.value)
+        edges = {SPELLINGS.get(key, key): value for key, value in named.items()}
+        edges |= {SPELLINGS[key]: positive(settings, key, 0) for key in SPELLINGS if key in settings}
+        if edges.keys() != LIMITS.keys():
+            raise unsupported(edges)
+        limits.PREPARED_PIXELS.check(max(edges.values()), "min_pixels or max_pixels", ValueError)
         resize = settings.get("do_resize", True)
         return cls(
-            least=limits["shortest_edge"] if resize else None,
-            most=limits["longest_edge"] if resize else None,
+            least=edges["shortest_edge"] if resize else None,
+            most=edges["longest_edge"] if resize else None,
             patch=positive(settings, "patch_size", cls.patch),
             frames=positive(settings, "temporal_patch_size", cls.frames),
             merge=positive(settings, "merge_size", cls.merge),

@@ -176,6 +176,12 @@ def rescored(inner: Prepared, session: Session, blend: Scoring) -> Forward:
     return replace(forward, logits=blend(forward.logits))
 
 
+def nan_unless_finite(scores: mx.array, *sources: mx.array) -> mx.array:
+    """The scores (V,), all NaN where a source (V,) holds NaN or infinity: no cut hides it. Computed lazily."""
+    whole = mx.stack([mx.isfinite(source).all() for source in sources]).all()
+    return mx.where(whole, scores, mx.nan)
+
+
 class LayersText:
     """The constraint of an option that names layers: "all", "3", "0-15" (inclusive) or "3-"."""
 

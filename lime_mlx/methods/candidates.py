@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.asking import completions, margins
+from lime_mlx.errors import NumericalError
 from lime_mlx.prompt import Place
 from lime_mlx.session import Session
 from lime_mlx.support.content import APOSTROPHES
@@ -108,6 +109,8 @@ class Judge:
         asked = [index for index in asked if names[index]]
         for index, margin in zip(asked, margins(session, [place.noun(names[index]) for index in asked]), strict=True):
             statistics[index] |= {} if margin is None else {"margin": margin}
+        if not np.isfinite([value for values in statistics for value in values.values()]).all():
+            raise NumericalError("choose: the support of a word is not finite.")
         said = _said(session) if again else set()
         return [
             Candidate(

@@ -24,7 +24,7 @@ from lime_mlx.session import Session
 from lime_mlx.spec import Range
 
 from .attention import PaiAttention
-from .base import Forward, Layers, Plain, Prepared, Rescoring, rescored
+from .base import Forward, Layers, Plain, Prepared, Rescoring, nan_unless_finite, rescored
 from .sparing import Words, sparing
 
 # The forward diffusion of VCD's official code.
@@ -211,10 +211,14 @@ def log_ratio(logits: mx.array, other: mx.array) -> mx.array:
 
 
 def plausible(scores: mx.array, logits: mx.array, beta: float) -> mx.array:
-    """The scores of tokens whose probability is at least beta times the largest; the others can not be picked."""
+    """The scores of tokens whose probability is at least beta times the largest; the others can not be picked.
+
+    All are NaN where a score or a logit is not finite.
+    """
     if beta == 0:
         return scores
-    return mx.where(logits >= logits.max() + math.log(beta), scores, mx.finfo(mx.float32).min)
+    cut = mx.where(logits >= logits.max() + math.log(beta), scores, mx.finfo(mx.float32).min)
+    return nan_unless_finite(cut, scores, logits)
 
 
 def without_media(session: Session) -> Prompt:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import mlx.core as mx
 import numpy as np
 
+from lime_mlx import limits
 from lime_mlx.errors import MethodError
 from lime_mlx.lrp.relevance import reliance
 from lime_mlx.lrp.rules import NAMES
@@ -69,7 +70,7 @@ class Lime(Method):
     old_spellings = {"doubt": "threshold", "words=doubtful": "words=flagged"}
 
     mode: Literal["fast", "exact"] = "fast"
-    steps: Annotated[int, Range(1)] | None = None
+    steps: Annotated[int, Range(1, limits.STEPS.most)] | None = None
     lr: Annotated[float, Range(0)] | None = None
     kl: Annotated[float, Range(0)] | None = None
     tau: Annotated[float, Range(0, exclusive=True)] | None = None

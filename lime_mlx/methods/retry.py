@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import mlx.core as mx
 import numpy as np
 
-from lime_mlx.errors import MethodError
+from lime_mlx.errors import MethodError, NumericalError
 from lime_mlx.models.base import Model
 from lime_mlx.session import Session
 from lime_mlx.support.detector import Detector
@@ -75,5 +75,7 @@ class PreparedRetry(Prepared):
         if not session.may_judge(token):
             return 0.0
         assert forward.relevance is not None
+        if not np.isfinite(forward.relevance).all():
+            raise NumericalError("retry: the relevance of a word is not finite.")
         statistics = from_relevance(forward.relevance, session.modality)
         return self.detector.p_unsupported(statistics | from_logits(np.array(forward.logits), token))

@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from lime_mlx.asking import continued, margins
-from lime_mlx.errors import MethodError
+from lime_mlx.errors import MethodError, NumericalError
 from lime_mlx.models.base import Model
 from lime_mlx.prompt import NOUNS, Language, Noun
 from lime_mlx.session import Session
@@ -97,6 +97,8 @@ class BestOfN(Prepared):
         named = [language.nouns(language.text(caption)) for caption in captions]
         known = self._confidences(session, language, sorted({noun for part in named for noun in part}))
         means = [float(np.mean([known[noun] for noun in part])) if part else 1.0 for part in named]
+        if not np.isfinite(means).all():
+            raise NumericalError("selfval: the confidence in a caption is not finite.")
         return Plan(tuple(captions[int(np.argmax(means))]))
 
     def _caption(self, session: Session, language: Language, number: int) -> list[int]:
@@ -108,6 +110,8 @@ class BestOfN(Prepared):
         keys = mx.random.split(mx.random.key(self.options.seed * self.options.samples + number), max(room, 1))
         while True:
             scores = branch.scores(self.inner.step(branch).logits) / self.options.temperature
+            if not mx.isfinite(scores).all().item():
+                raise NumericalError("selfval: the scores of a caption are not finite.")
             token = int(mx.random.categorical(scores, key=keys[len(branch.generated) - len(session.generated)]))
             if token in language.ends:
                 return [*branch.generated, token]

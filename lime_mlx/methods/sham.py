@@ -21,7 +21,7 @@ from lime_mlx.prompt import Language
 from lime_mlx.session import Session
 from lime_mlx.spec import Range
 
-from .base import Forward, Prepared, Rescoring, rescored
+from .base import Forward, Prepared, Rescoring, nan_unless_finite, rescored
 from .contrastive import plausible
 
 SENTENCE_ENDS, PAUSES = (".", "!", "?"), (",", ";", ":")
@@ -81,7 +81,7 @@ class Control(Prepared):
         if options.beta is not None:
             scores = plausible(scores, logits, options.beta)
         if options.length is not None and len(session.generated) >= options.length:
-            scores = self._ended(scores, session)
+            scores = nan_unless_finite(self._ended(scores, session), scores)
         return scores
 
     def _ended(self, scores: mx.array, session: Session) -> mx.array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from lime_mlx.errors import CheckpointError
+from lime_mlx.errors import CheckpointError, short
 
 if TYPE_CHECKING:
     from .base import Model
@@ -56,7 +56,7 @@ def family(model_type: str, tower: object = None) -> type[Model]:
     """
     if model_type not in FAMILIES:
         raise CheckpointError(
-            f"Models of type {model_type!r} are not supported; supported are {', '.join(sorted(FAMILIES))}."
+            f"Models of type {short(model_type)!r} are not supported; supported are {', '.join(sorted(FAMILIES))}."
         )
     chosen = FAMILIES[model_type]
     if isinstance(tower, str):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from types import UnionType
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
-from lime_mlx.errors import CheckpointError
+from lime_mlx import limits
+from lime_mlx.errors import CheckpointError, short
 from lime_mlx.files import Json
 
 from .layers import check_activation
@@ -24,7 +26,40 @@ class Config:
     def from_dict(cls, values: Json) -> Self:
         """Reads known keys only; null takes the default. Raises `CheckpointError` for a variant that is not built."""
         names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in names and value is not None})
+        given = {name: value for name, value in values.items() if name in names and value is not None}
+        check_values(cls, given)
+        return cls(**given)
+
+
+# The limits of whole numbers, by a part of their names; the first that fits counts.
+NUMBERS = (
+    ("layers", limits.LAYERS),
+    ("depth", limits.LAYERS),
+    ("image_size", limits.SIDE),
+    ("patch", limits.SIDE),
+    ("window", limits.POSITIONS),
+    ("positions", limits.POSITIONS),
+    ("position_embeddings", limits.POSITIONS),
+    ("", limits.WIDTH),
+)
+LARGEST = 1e30  # of floats: their squares are still finite in float64, and rope's powers in float32
+
+
+def check_values(cls: type[Config], values: Json) -> None:
+    """Raises `ValueError` for a value of another type than its field has, or beyond the limits."""
+    for name, hint in get_type_hints(cls).items():
+        kinds, value = {*get_args(hint)} if isinstance(hint, UnionType) else {hint}, values.get(name)
+        if value is None:
+            continue
+        if int in kinds:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} is {short(repr(value))}, which is no whole number")
+            next(limit for part, limit in NUMBERS if part in name).check(value, name, ValueError)
+        elif float in kinds:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+                raise ValueError(f"{name} is {short(repr(value))}, which is no number from 0 to {LARGEST:g}")
+        elif str in kinds and not isinstance(value, str):
+            raise ValueError(f"{name} is {short(repr(value))}, which is no text")
 
 
 def renamed(values: Json, aliases: Mapping[str, str]) -> Json:
@@ -36,9 +71,15 @@ def renamed(values: Json, aliases: Mapping[str, str]) -> Json:
 def token_id(config: Json, keys: Sequence[str], default: int, kind: str) -> int:
     """The token id under the first of `keys` that is set. Raises `CheckpointError` when the value is no token id."""
     token = next((config[key] for key in keys if config.get(key) is not None), default)
-    if not isinstance(token, int) or token < 0:
-        raise CheckpointError(f"The {kind} token of config.json is {token!r}, which is no token id.")
+    if not is_token(token):
+        raise CheckpointError(f"The {kind} token of config.json is {short(repr(token))}, which is no token id.")
+    assert isinstance(token, int)
     return token
+
+
+def is_token(value: object) -> bool:
+    """Whether a value can be the id of a token: a whole number of 31 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
 
 
 def check_type(config: Json, part: str, kind: object, supported: Sequence[str]) -> None:
@@ -194,11 +235,23 @@ class DecoderConfig(Config):
             given |= {"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {}
         given["rope_theta"] = rope.get("rope_theta", given.get("rope_theta", cls.rope_theta))
         given["rope_scaling"] = rope_scaling(rope, given.get("max_position_embeddings", cls.max_position_embeddings))
+        check_values(cls, given)
         config = cls(**given)
         check_activation(config.hidden_act)
         if unknown := set(config.layer_types or ()) - {FULL, SLIDING}:
             raise CheckpointError(f"config.json has layers of type {min(unknown)!r}; supported: {FULL}, {SLIDING}.")
         return config
+
+    def check_heads(self) -> None:
+        """Raises `ValueError` for heads that do not divide the width, or each other."""
+        if not self.head_dim and self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"{self.num_attention_heads} heads do not divide a width of {self.hidden_size:,}")
+        if self.num_attention_heads % self.key_heads:
+            raise ValueError(f"{self.key_heads} heads of keys do not divide {self.num_attention_heads} heads")
+        if self.dim % 2 or not self.rope_theta:
+            raise ValueError("rotary embeddings need heads of an even width, and a rope_theta above 0")
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"layer_types has {len(self.layer_types):,} entries for {self.num_hidden_layers} layers")
 
     @property
     def key_heads(self) -> int:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lime_mlx.errors import LimeError
-from lime_mlx.files import write_bytes
+from lime_mlx.errors import LimeError, plain_text
+from lime_mlx.files import check_output, write_output
 from lime_mlx.methods.dleaf import Focus
 from lime_mlx.render.page import is_page
 from lime_mlx.render.svg import LIGHT, drawing
@@ -55,8 +55,7 @@ def check(path: Path) -> None:
     """Raise `LimeError`, before anything is computed, for a file that could not be written."""
     if path.suffix.lower() not in FORMATS:
         raise LimeError(f"{path} cannot be written: its name must end in one of {', '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise LimeError(f"There is no folder {path.parent} for {path.name}; make it, or name another file.")
+    check_output(path)
     if not is_page(path):
         with drawing():
             pass
@@ -146,7 +145,7 @@ def diagnosis(words: Sequence[str], focuses: Sequence[Focus]) -> Panel:
             axis.set_yticks(range(0, len(values), max(1, len(values) // 16)))
             axis.set_ylabel("layer")
             axis.grid(False)
-        left.set_xticks(range(len(words)), words, rotation=90)
+        left.set_xticks(range(len(words)), list(map(plain_text, words)), rotation=90)
         right.set_xticks(range(0, iaf.shape[1], max(1, iaf.shape[1] // 16)))
         right.set_xlabel("head")
 
@@ -156,7 +155,7 @@ def diagnosis(words: Sequence[str], focuses: Sequence[Focus]) -> Panel:
 
 def save(path: Path, panels: Sequence[Panel]) -> None:
     """Draw the panels, inside `drawing`, into one file at once."""
-    write_bytes(path, _rendered(panels, path.suffix.lower()[1:]))
+    write_output(path, _rendered(panels, path.suffix.lower()[1:]))
 
 
 def uri(panel: Panel) -> str:
@@ -215,7 +214,7 @@ def _shares(axis: Axes, words: Sequence[WordMap]) -> None:
 
 
 def _label(word: Word) -> str:
-    return f"{word.name or word.text.strip()}{' ?' if word.flagged else ''}"
+    return f"{plain_text(word.name or word.text.strip())}{' ?' if word.flagged else ''}"
 
 
 def _colour(word: Word) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from lime_mlx.errors import plain_text
 from lime_mlx.words import Word
 
 # Red, green and blue of the tint: the series colour of pictures and sounds on the pages.
@@ -14,7 +15,7 @@ TINT = "0,112,179"
 def words_html(words: Sequence[Word], text: str) -> str:
     """A paragraph. A word's tint is its reliance; a flagged word is underlined, and its title has the numbers."""
     if not words:
-        return f"<p>{escape(text)}</p>"
+        return f"<p>{escape(plain_text(text))}</p>"
     return f"<p>{''.join(_span(word) for word in words)}</p>"
 
 
@@ -24,7 +25,7 @@ def _span(word: Word) -> str:
     style = f"background:rgba({TINT},{0.5 * word.shares.reliance:.2f})" if word.shares else ""
     if word.flagged:
         style += ";text-decoration:underline wavy #bf4d00"
-    return f'{escape(space)}<span style="{style}" title="{escape(title(word))}">{escape(letters)}</span>'
+    return f'{escape(space)}<span style="{style}" title="{escape(title(word))}">{escape(plain_text(letters))}</span>'
 
 
 def title(word: Word) -> str:

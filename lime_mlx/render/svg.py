@@ -1,5 +1,6 @@
 """Figures of matplotlib as SVG inside a page: its fonts, its colours in light and dark, ids of their own."""
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from lime_mlx.errors import LimeError
+from lime_mlx.errors import LimeError, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,9 +59,26 @@ STYLE: Mapping[str, Any] = {
 HREF = "{http://www.w3.org/1999/xlink}href"
 
 
+def shown(value: object) -> object:
+    """What a page prints: text of others without control characters."""
+    return plain_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
     """What is drawn and written inside has the style of the page."""
+    # Where the user's folder cannot be written, matplotlib uses another one, and says so in a paragraph.
+    logger, silent = logging.getLogger("matplotlib"), logging.NullHandler()
+    logger.addHandler(silent)
+    try:
+        with _style():
+            yield
+    finally:
+        logger.removeHandler(silent)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
     try:
         import matplotlib
     except ImportError:

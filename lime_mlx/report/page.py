@@ -11,9 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
 from lime_mlx.evaluate.store import Settings, Store
-from lime_mlx.files import write
+from lime_mlx.files import check_output, write_output
 from lime_mlx.render.shared import style
-from lime_mlx.render.svg import drawing
+from lime_mlx.render.svg import drawing, shown
 
 from .charts import CellStyles, Section, sections
 from .conclusions import Group, Table, fewest, groups, score_tables
@@ -50,6 +50,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
     names, path = Names(settings), Path(output or store.folder / "report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise LimeError(f"{path} cannot be written: a report is a page, so its name must end in .html.")
+    check_output(path)
     with drawing():
         by_task = results(store, scorer)
         parts = [_part(result, store, names, scorer, f"t{number}") for number, result in enumerate(by_task)]
@@ -57,6 +58,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -71,7 +73,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         commands=_commands(store.folder, settings, scorer),
         versions=_versions(),
     )
-    write(path, text)
+    write_output(path, text.encode())
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import east_asian_width
 
-from lime_mlx.errors import DataError
+from lime_mlx.errors import DataError, plain_text
 from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.scorers.metrics import RIGHT
 from lime_mlx.evaluate.statistics import interval
@@ -134,7 +134,7 @@ class Names:
 
 def _short(names: Mapping[str, str], columns: int) -> dict[str, str]:
     """The names without their middle where they are long, and with a number where they are then the same."""
-    short = {key: clipped(name, columns) for key, name in names.items()}
+    short = {key: clipped(plain_text(name), columns) for key, name in names.items()}
     count = Counter(short.values())
     return {
         key: name if count[name] == 1 else f"{clipped(name, columns - 4)} #{number}"

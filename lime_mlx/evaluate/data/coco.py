@@ -9,7 +9,7 @@ from typing import NamedTuple, TypedDict
 from lime_mlx.errors import DataError
 from lime_mlx.evaluate.data.layout import WHOLE_TABLE, object_tables
 from lime_mlx.evaluate.scorers.chair import MODES, ObjectFinder
-from lime_mlx.files import write
+from lime_mlx.files import parse_json, read_regular, write
 
 INSTANCES, CAPTIONS = "annotations/instances_val2014.json", "annotations/captions_val2014.json"
 
@@ -33,7 +33,7 @@ class Annotations(NamedTuple):
 def made_from(path: Path) -> str | None:
     """The sha256 of the annotations that a table was made from; None where it is no table."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["annotations_sha256"])
+        return str(parse_json(read_regular(path))["annotations_sha256"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 

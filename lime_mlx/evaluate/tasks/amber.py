@@ -1,6 +1,5 @@
 """AMBER: descriptions, and questions on existence, attributes and relations (Wang et al. 2023, arXiv 2311.07397)."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from lime_mlx.evaluate.scorers.amber import Counts, Relation, describe
 from lime_mlx.evaluate.scorers.answers import NO, YES
 from lime_mlx.evaluate.scorers.metrics import LESS, MORE, Metric, by_split, ratio
 from lime_mlx.evaluate.scorers.tagger import Tagger
+from lime_mlx.files import parse_json, read_regular
 from lime_mlx.spec import Choice, Range
 
 from .base import Item, Task, drawn
@@ -81,10 +81,10 @@ class Amber(Task):
     def material(self, data: Path | None) -> Material:
         home = task_folder(data, self.name, [RELATION])
         try:
-            relation = json.loads((home / RELATION).read_text(encoding="utf-8"))
+            relation = parse_json(read_regular(home / RELATION))
             return {
                 "relation": {word: [*others] for word, others in relation.items()},
-                "safe": (home / SAFE).read_text(encoding="utf-8").split(),
+                "safe": read_regular(home / SAFE).split(),
                 **tagger.material_of(tagger_path(data)),
             }
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -133,7 +133,7 @@ def _described(
 def _entries(file: Path, keys: tuple[str, ...]) -> dict[str, tuple[str, dict[str, object]]]:
     """Where each entry stands, and the entry, by id."""
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = parse_json(read_regular(file))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as JSON ({error}): lime-mlx data get amber brings it.") from None
     by_id: dict[str, tuple[str, dict[str, object]]] = {}

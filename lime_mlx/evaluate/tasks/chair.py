@@ -1,6 +1,5 @@
 """CHAIR: objects of COCO that a description names but the picture lacks (Rohrbach et al. 2018, arXiv 1809.02156)."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from lime_mlx.evaluate.records import Material, Record, names
 from lime_mlx.evaluate.scorers import tagger
 from lime_mlx.evaluate.scorers.chair import ObjectFinder, read_synonyms
 from lime_mlx.evaluate.scorers.metrics import Metric, captions
+from lime_mlx.files import parse_json, read_regular
 from lime_mlx.media.formats import is_picture_name
 from lime_mlx.spec import Range
 
@@ -122,7 +122,7 @@ def read_truths(home: Path) -> dict[str, dict[str, list[str]]]:
 
 def _table(file: Path) -> dict[str, list[str]]:
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
+        table = parse_json(read_regular(file))
         objects = table["objects"]
         return {image: [objects[index] for index in indices] for image, indices in table["images"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -3,7 +3,6 @@
 A question file has JSON lines, or one JSON array, of {question_id, image, text, label}.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from lime_mlx.evaluate.data.layout import POPE, POPE_SETS, POPE_SPLITS, picture_
 from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.scorers.answers import NO, UNKNOWN, YES
 from lime_mlx.evaluate.scorers.metrics import Metric, by_split
+from lime_mlx.files import parse_json, read_regular
 from lime_mlx.spec import Choice, Range
 
 from .base import Item, Task, drawn
@@ -111,19 +111,21 @@ def _question(where: str, row: object) -> Question:
 def _rows(path: Path) -> Iterator[tuple[str, object]]:
     """Where each entry stands, and the entry."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path).removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or error})") from None
     if text.lstrip().startswith("["):
         try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+            rows = parse_json(text)
+        except ValueError as error:
+            line = getattr(error, "lineno", 1)
+            raise DataError(f"{path}:{line}: not valid JSON ({getattr(error, 'msg', error)})") from None
         yield from ((f"{path}: entry {number}", row) for number, row in enumerate(rows, 1))
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield f"{path}:{number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+                row = parse_json(line)
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: not valid JSON ({getattr(error, 'msg', error)})") from None
+            yield f"{path}:{number}", row
