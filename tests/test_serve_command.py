@@ -1,5 +1,6 @@
 """The command serve: what it refuses before it listens, and that it serves and ends."""
 
+import json
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import sys
 import urllib.request
 
 import pytest
-import serving  # noqa: F401  # skips the tests where the server's packages are not installed
+import serving
 from click.testing import CliRunner
 
 from lime_mlx.cli import main
@@ -89,8 +90,17 @@ def test_it_serves_and_ends():
         assert opener.open(f"{address[0]}/health", timeout=20).read() == b'{"status":"ok"}'
         request = urllib.request.Request(f"{address[0]}/v1/models", headers={"Authorization": "Bearer sk-7-local"})
         assert b'"demo"' in opener.open(request, timeout=20).read()
+        headers = {"Authorization": "Bearer sk-7-local", "Content-Type": "application/json"}
+        body = json.dumps(serving.asking(max_tokens=2)).encode()
+        request = urllib.request.Request(f"{address[0]}{serving.CHAT}", body, headers)
+        assert b'"A room"' in opener.open(request, timeout=60).read()
     finally:
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=30)[1]
-    assert "GET /v1/models 200" in rest and "sk-7-local" not in rest and "Traceback" not in rest
+    assert (
+        "GET /v1/models 200" in rest
+        and "sk-7-local" not in rest
+        and "Traceback" not in rest
+        and "terminate" not in rest
+    )
     assert process.returncode in (0, 130, -signal.SIGINT)

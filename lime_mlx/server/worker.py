@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 
+import mlx.core as mx
+
 from lime_mlx.server.errors import ApiError, as_api_error
 
 
@@ -109,6 +111,10 @@ class Worker:
         self._jobs.put(job)
 
     def _work(self) -> None:
+        self._compute_all()
+        mx.clear_streams()  # where a thread ends and leaves streams behind, MLX aborts the process at its end
+
+    def _compute_all(self) -> None:
         while (job := self._jobs.get()) is not None:
             self._current = job
             error: ApiError | None = None
