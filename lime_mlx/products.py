@@ -112,8 +112,13 @@ def _in_pieces(weight: mx.array, x: mx.array, wait: bool = False) -> mx.array:
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
 
 
+def piece_size() -> int:
+    """Bytes of the largest copy of weights in a wider type that there is at one time."""
+    return PIECE_CPU if is_cpu() else PIECE
+
+
 def _pieces(weight: mx.array, dtype: mx.Dtype) -> Iterator[tuple[int, int]]:
     """Which rows of the weights make up each piece."""
-    count = max(1, (PIECE_CPU if is_cpu() else PIECE) // (weight.shape[1] * dtype.size))
+    count = max(1, piece_size() // (weight.shape[1] * dtype.size))
     for start in range(0, weight.shape[0], count):
         yield start, min(start + count, weight.shape[0])
