@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -75,6 +77,29 @@ def test_a_folder_that_was_there_stays(tmp_path):
     (tmp_path / "run" / "mine.txt").write_text("x")
     refused(evaluate(tmp_path / "run", "--model", str(damaged(tmp_path / "model"))), "NaN")
     assert (tmp_path / "run" / "mine.txt").exists()
+
+
+def test_a_file_that_may_not_grow_keeps_whole_lines(tmp_path):
+    """A write that stops within a record leaves nothing of it, also when the file is closed."""
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from lime_mlx.errors import DataError
+from lime_mlx.evaluate.store import Answers
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+answers = Answers(Path(sys.argv[1]))
+for number in range(99):
+    try:
+        answers.append({"id": str(number), "medium": "m", "text": "x" * 150})
+    except DataError as error:
+        print(error)
+        break
+"""
+    file = tmp_path / "a.jsonl"
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert "cannot be written" in done.stdout
+    assert 4 <= len(list(read_records(file))) <= 5 and file.read_bytes().endswith(b"\n")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "text", "deep", "list", "types"])

@@ -11,9 +11,10 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from math import isfinite
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypedDict, cast
+from typing import NamedTuple, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
@@ -87,12 +88,14 @@ class Answers:
     def append(self, record: Record) -> None:
         """Write one record to the end of the file. A line that a kill left incomplete is removed first."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("ab+") as file:
+        # Without a buffer: closing would write what is left of one behind the place where the file was cut.
+        with self.file.open("ab+", buffering=0) as file:
             _drop_incomplete_line(file)
             start = file.tell()
             try:
-                file.write(json.dumps(record).encode() + b"\n")
-                file.flush()
+                rest = memoryview(json.dumps(record).encode() + b"\n")
+                while rest:
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError as error:
                 os.truncate(self.file, start)
@@ -108,7 +111,7 @@ class Answers:
             part.unlink(missing_ok=True)
 
 
-def _drop_incomplete_line(file: BinaryIO) -> None:
+def _drop_incomplete_line(file: FileIO) -> None:
     """Truncate a file after its last complete line, and go to its end."""
     size = file.seek(0, os.SEEK_END)
     end = size
