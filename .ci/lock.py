@@ -1,6 +1,6 @@
 """`python .ci/lock.py`: write the versions that this environment has of all that development needs to dev.lock.
 
-`pip install -r .ci/dev.lock -e .[cpu,dev]` makes such an environment again, on Linux with this version of Python.
+`pip install -r .ci/dev.lock -e .[cpu,dev,server]` makes such an environment again, on Linux with this Python.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 LOCK = Path(__file__).parent / "dev.lock"
-OWN, EXTRAS = "lime-mlx", ("cpu", "dev")
+OWN, EXTRAS = "lime-mlx", ("cpu", "dev", "server")
 
 
 def versions() -> dict[str, str]:

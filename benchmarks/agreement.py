@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.scorers import amber, tagger
 from lime_mlx.evaluate.scorers.chair import ObjectFinder, read_synonyms
 from lime_mlx.evaluate.scorers.metrics import captions
@@ -35,7 +36,7 @@ def differences(finder: ObjectFinder, cases: Sequence[dict], against: str, overa
             wrong = {mention.name for mention in objects.hallucinated(truth)}
             same += wrong == {kind for _, kind, _ in official["hallucinated"]}
             rows.append(objects.counts(truth))
-        records = [{"id": str(n), "medium": str(n)} for n in range(len(rows))]
+        records: list[Record] = [{"id": str(n), "medium": str(n)} for n in range(len(rows))]
         values = {metric.name: metric.value for metric in captions(records, "all", rows, [0] * len(rows))}
         points = {ours: 100 * abs(values[ours] - overall[name][against][theirs]) for ours, theirs in FIGURES.items()}
         yield name, len(part), same, points
@@ -46,7 +47,7 @@ def chair(data: Path, tags: tagger.Tagger | None) -> None:
     overall = json.loads((data / "reference/chair/overall.json").read_text())
     names = sorted({case["set"] for case in cases})
     synonyms = read_synonyms(data / "chair/synonyms.txt")
-    pairs = [("pattern", None, "pattern"), ("wordnet", None, "wordnet")]
+    pairs: list[tuple[str, tagger.Tagger | None, str]] = [("pattern", None, "pattern"), ("wordnet", None, "wordnet")]
     pairs += [("wordnet", tags, "wordnet")] if tags else []
     for mode, given, against in [*pairs, ("ours", None, "pattern"), ("ours", None, "wordnet")]:
         finder = ObjectFinder(synonyms, mode, given)

@@ -114,7 +114,7 @@ def measured(
             if only is not None and not any(name.startswith(f"{shape} | {dtype} |") for name in only):
                 continue
             model = build(shape, dtype)
-            weights = sum(x.nbytes for _, x in tree_flatten(model.parameters()))
+            weights = sum(x.nbytes for x in dict(tree_flatten(model.parameters())).values())
             for length in prompts:
                 plain = token(model, "none", length, reliance=False)
                 for method, spec in METHODS.items():

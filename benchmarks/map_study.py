@@ -10,6 +10,7 @@ counts how often the words for a place, such as "mostly upper left", name the pa
 """
 
 import argparse
+from typing import cast
 
 import numpy as np
 from rich.progress import track
@@ -78,7 +79,7 @@ def study(model, processor, method: str, scenes: int) -> tuple[list[dict[str, fl
     for seed in track(range(FIRST_SEED, FIRST_SEED + scenes)):
         scene = make_scene(seed, "ordinary")
         boxes: dict[str, Box] = {
-            thing.kind: tuple(edge / scene.image.width for edge in thing.box) for thing in scene.objects
+            thing.kind: cast(Box, tuple(edge / scene.image.width for edge in thing.box)) for thing in scene.objects
         }
         answer = explain(model, processor, PROMPTS[0], image=scene.image, method=method, max_tokens=64)
         kinds = [word for word in answer.words if word.name in KINDS]

@@ -59,7 +59,8 @@ def random_checkpoint(folder: Path, layers: int, hidden: int = 512, side: int = 
     settings |= {"size": {"shortest_edge": side * patch}, "crop_size": dict.fromkeys(("height", "width"), side * patch)}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     mx.random.seed(0)
-    weights = {name: 0.05 * mx.random.normal(x.shape) for name, x in tree_flatten(build(config).parameters())}
+    shapes = dict(tree_flatten(build(config).parameters()))
+    weights = {name: 0.05 * mx.random.normal(x.shape) for name, x in shapes.items()}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
 
 
@@ -115,7 +116,7 @@ def run(name: str, arguments: argparse.Namespace) -> dict:
     try:
         line = ""
         while "http://" not in line:
-            line = process.stderr.readline()
+            line = process.stderr.readline() if process.stderr else ""
         address = "http://" + line.split("http://")[1].split("/")[0]
         with httpx.Client(base_url=address, timeout=600, trust_env=False) as client:
             return measured(client, *load(name), arguments)

@@ -140,7 +140,7 @@ def main() -> None:
     try:
         line = ""
         while "http://" not in line:
-            line = process.stderr.readline()
+            line = process.stderr.readline() if process.stderr else ""
         address = "http://" + line.split("http://")[1].split("/")[0]
         print(json.dumps(asyncio.run(load(address, arguments, process))))
     finally:

@@ -41,7 +41,7 @@ def command(request: Request, temperature: float, top_p: float, seed: int | None
 
     with noting(notes):
         method = None if request.method is None else parse_method(request.method) and request.method
-    talk = Talk(quiet=quiet)
+    talk = Talk(quiet, "always" if request.allow_private_urls else "typed")
     for file in request.image:
         talk.show("image", file)
     for file in request.audio:

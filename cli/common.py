@@ -124,13 +124,24 @@ def takes_media(command: Callable[..., None]) -> Callable[..., None]:
         system: str | None,
         model: str | None,
         revision: str | None,
-        method: str | None,
+        method: tuple[str, ...],
         max_tokens: int,
+        allow_private_urls: bool,
         **options: object,
     ) -> None:
         check_options(max_tokens=max_tokens)
         pictures, sounds = by_kind(files)
-        request = Request(pictures + image, sounds + audio, "", system, model, revision, method, max_tokens)
+        request = Request(
+            pictures + image,
+            sounds + audio,
+            "",
+            system,
+            model,
+            revision,
+            method[-1] if method else None,
+            max_tokens,
+            allow_private_urls=allow_private_urls,
+        )
         if "-" in (*request.image, *request.audio):
             raise PromptError("The questions come from standard input; give pictures and sounds as files or addresses.")
         command(request, **options)

@@ -6,6 +6,7 @@ from types import TracebackType
 import click
 
 from lime_mlx.cli.common import note
+from lime_mlx.errors import plain_text
 from lime_mlx.evaluate.data.layout import POPE, POPE_SETS, WITH_FILES, WITH_LIMIT, home
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -70,7 +71,7 @@ def get(
         raise
     if not quiet:
         counts = ", ".join(f"{data.counts[kind]} {kind}" for kind in ("fetched", "copied", "kept") if data.counts[kind])
-        click.echo(f"{task} is in {folder} ({counts} files).")
+        click.echo(plain_text(f"{task} is in {folder} ({counts} files)."))
 
 
 @command.command(name="list")
@@ -87,14 +88,14 @@ def list_(folder: Path | None) -> None:
     table = Table("Task", "Files", "Pictures or sounds", "Licence", box=None, pad_edge=False)
     for task, files, media in DataFolder(folder).state():
         table.add_row(task, files, media, LICENCES[task])
-    click.echo(f"{folder}")
+    click.echo(plain_text(str(folder)))
     Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 @command.command()
 def where() -> None:
     """Show the folder of data."""
-    click.echo(home())
+    click.echo(plain_text(str(home())))
 
 
 class Bar:

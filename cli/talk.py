@@ -19,6 +19,7 @@ from lime_mlx.cli.common import Stream, by_content, note, noting
 from lime_mlx.cli.dropped import dropped, unquoted
 from lime_mlx.cli.lines import interactive
 from lime_mlx.errors import LimeError, PromptError
+from lime_mlx.media.addresses import Private
 from lime_mlx.media.audio import Sound, open_audio
 from lime_mlx.media.fetch import is_url, one_line
 from lime_mlx.media.image import open_image
@@ -56,10 +57,10 @@ COMMANDS = {
 
 
 class Talk:
-    """What somebody types, put to a chat. failed: whether a line could not be done."""
+    """What somebody types, put to a chat. private: what addresses may lead to. failed: a line could not be done."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet, self.failed = quiet, False
+    def __init__(self, quiet: bool = False, private: Private = "typed") -> None:
+        self.quiet, self.private, self.failed = quiet, private, False
         self.pictures: list[Image.Image] = []
         self.sounds: list[Sound] = []
         self.files: list[str] = []
@@ -133,12 +134,12 @@ class Talk:
     def show(self, kind: str, file: str) -> None:
         """Open a picture ("image") or a sound ("audio"), which comes with the next question."""
         if kind == "image":
-            picture = open_image(file, notice=self.notice)
+            picture = open_image(file, notice=self.notice, private=self.private)
             self._check_taken([picture], [])
             self.pictures.append(picture)
             size = f"{picture.width} x {picture.height}"
         else:
-            sound = open_audio(file, notice=self.notice)
+            sound = open_audio(file, notice=self.notice, private=self.private)
             self._check_taken([], [sound])
             self.sounds.append(sound)
             size = f"{sound.seconds:.1f} s"

@@ -15,6 +15,8 @@ from lime_mlx.errors import CheckpointError, LimeError, first_line, os_reason
 
 # What a JSON file holds: any value under any name.
 Json: TypeAlias = dict[str, Any]
+# Any value of JSON, before it is checked.
+JsonValue: TypeAlias = Any
 # The fingerprint of a file that is longer than the first reads as many bytes of both ends as the second says.
 LONGEST_WHOLE, EDGE = 1 << 26, 1 << 20
 WEIGHTS = "safetensors"
@@ -33,7 +35,7 @@ def read_json(path: Path) -> Json:
     return content
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> JsonValue:
     """The value of a JSON text. Raises `ValueError`, also for one that is too deep, or has half a character."""
     try:
         content = json.loads(text)

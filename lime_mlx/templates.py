@@ -152,10 +152,10 @@ class Limited(ImmutableSandboxedEnvironment):
         counted: nodes.Template = Counted().visit(template)
         return counted
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+    def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
         return attr not in REFUSED and super().is_safe_attribute(obj, attr, value)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
         self.budget.spend()
         if isinstance(left, (str, list, tuple)) or isinstance(right, (str, list, tuple)):
             size = self.budget.size(left, right)
@@ -173,7 +173,7 @@ class Limited(ImmutableSandboxedEnvironment):
                 raise PromptError("A number of the template is too large.")
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: object, *args: object, **kwargs: object) -> object:  # noqa: N805
         """What a template calls: macros, methods and functions."""
         self, called, values, named = __self, __obj, list(args), kwargs
         budget = self.budget

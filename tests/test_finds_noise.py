@@ -80,7 +80,7 @@ def explanation():
     words = [Word(text=f" {HOSTILE}", tokens=(1,), shares=shares, relevance=relevance, rank=1)]
     answer = Answer(text=HOSTILE, words=words, tokens=[1])
     pictures = [Image.new("RGB", (32, 32))]
-    spans = [Span("image", 0, 4, Grid(2, 2))]
+    spans = [Span("image", 0, 4, grid=Grid(2, 2))]
     return Explanation(question="?", method="none", answer=answer, spans=spans, pictures=pictures, warnings=[HOSTILE])
 
 

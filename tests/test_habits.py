@@ -35,7 +35,7 @@ def test_ci_runs_on_both_systems_and_every_python_that_the_package_names():
     assert {"push", "pull_request", "workflow_call"} <= workflow["on"].keys()
     groups = [group for group in re.findall(r"'([a-z,]+)'", job["env"]["EXTRAS"]) if "," in group]
     extras = {name for group in groups for name in group.split(",")}
-    assert extras == {"cpu", "dev", "types"} <= set(re.findall(r"^([a-z0-9]+) = \[", project(), re.M))
+    assert extras == {"cpu", "dev", "server", "types"} <= set(re.findall(r"^([a-z0-9]+) = \[", project(), re.M))
 
 
 def test_a_release_is_checked_built_and_published_without_a_token():

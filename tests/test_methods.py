@@ -79,7 +79,7 @@ def test_plain_decoding_has_no_options():
         ("steps=2.5", "steps is '2.5'; it must be a whole number."),
         ("lr=fast", "lr is 'fast'; it must be a number."),
         ("gate=", "gate is ''; it must be a number."),
-        ("steps=0", "steps is 0; it must be at least 1."),
+        ("steps=0", "steps is 0; it must be from 1 to 1000."),
         ("lr=-1", "lr is -1.0; it must be a number of at least 0."),
         ("kl=nan", "kl is nan; it must be a number of at least 0."),
         ("tau=inf", "tau is inf; it must be a number above 0."),

@@ -164,9 +164,8 @@ def test_shares_of_the_absolute_relevance():
     assert reliance(np.array([1, -2, 3, 0, -4.0]), np.array([False, True, True, False])) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("values", [[0.0, 0.0], [np.nan, 1.0]])
-def test_shares_of_nothing_are_zero(values):
-    assert shares(np.array(values), {"image": np.array([True, False])}) == (0, 0, 0, 0)
+def test_shares_of_nothing_are_zero():
+    assert shares(np.zeros(2), {"image": np.array([True, False])}) == (0, 0, 0, 0)
 
 
 def test_grounding_is_the_positive_share_inside():

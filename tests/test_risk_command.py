@@ -254,9 +254,30 @@ def test_generate_takes_a_share(answer, value):
 
 
 def test_without_a_promise_it_says_what_to_run(home, tmp_path):
-    result = CliRunner().invoke(main, ["generate", "examples/scene.png", "--risk", "0.02"])
-    assert result.exit_code == 1 and "No promise is stored for demo: lime-mlx evaluate --calibrate" in result.stderr
-    assert "--risk 0.02 --model demo --task scenes" in result.stderr
+    model = copied(tmp_path / "model", lambda lime: lime.pop("promise"))
+    result = CliRunner().invoke(main, ["generate", "examples/scene.png", "--risk", "0.02", "--model", str(model)])
+    assert result.exit_code == 1 and f"No promise is stored for {model}: lime-mlx evaluate --calibrate" in result.stderr
+    assert f"--risk 0.02 --model {model} --task scenes" in result.stderr
+
+
+def copied(folder, change):
+    """The picture demo with another "lime" in its config.json."""
+    shutil.copytree(locate("demo"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    change(config["lime"])
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(("medium", "model"), [("scene.png", "demo"), ("sounds.wav", "demo-sound")])
+def test_the_bundled_models_have_promises(home, medium, model):
+    answer = CliRunner().invoke(main, ["generate", f"examples/{medium}", "--risk", "0.01"])
+    assert answer.exit_code == 0 and answer.stdout and "at most 1 % of the object words" in answer.stderr
+    result = CliRunner().invoke(main, ["generate", f"examples/{medium}", "--risk", "0.001"])
+    assert result.exit_code == 1 and f"{model} has a promise of 0.01, which is weaker than 0.001" in result.stderr
+
+
+def test_without_a_picture_nothing_is_promised(home):
     result = CliRunner().invoke(main, ["generate", "-p", "Hello", "--risk", "0.02"])
     assert result.exit_code == 1 and "about a picture or a sound" in result.stderr
 

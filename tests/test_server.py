@@ -293,9 +293,11 @@ def test_health_and_metrics(server):
 
 
 def test_a_promise(monkeypatch, server):
-    """lime.risk needs a promise, which the bundled model has none of, and refuses options that would void it."""
-    error = server.post(CHAT, json=asking(lime={"risk": 0.02})).json()["error"]
-    assert error["param"] == "lime" and "No promise is stored for demo" in error["message"]
+    """lime.risk gives the promise of the model, and refuses a stronger one, and options that would void it."""
+    promise = server.post(CHAT, json=asking(lime={"risk": 0.02})).json()["choices"][0]["lime"]["promise"]
+    assert promise["risk"] == 0.01 and promise["procedure"].startswith("choose:")
+    error = server.post(CHAT, json=asking(lime={"risk": 0.001})).json()["error"]
+    assert error["param"] == "lime" and "demo has a promise of 0.01, which is weaker" in error["message"]
     for fields in ({"temperature": 0.5}, {"max_tokens": 5}, {"stop": "x"}, {"seed": 1}):
         error = server.post(CHAT, json=asking(lime={"risk": 0.02}, **fields)).json()["error"]
         assert error["param"] == next(iter(fields))

@@ -67,7 +67,7 @@ def test_the_text_is_that_of_transformers(name, messages):
 
 
 def test_bundled_templates_are_among_them():
-    assert bundled_template("qwen_vl") in REAL.values()
+    assert bundled_template("qwen3_vl") in REAL.values()
 
 
 BOMBS = {

@@ -8,13 +8,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lime_mlx.render.shared import FOLDER, answer_style, colours, safe_json, script, source_hash, style
+from lime_mlx.render.svg import shown
 from lime_mlx.render.view import AnswerView
 
 
 def page(question: str, facts: Mapping[str, str], views: Sequence[AnswerView], figures: Sequence[str] = ()) -> str:
     """The page. facts: what stands in its head, by names; empty ones are left out. figures: data URIs of pictures."""
     environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=shown
     )
     return environment.get_template("answer.html").render(
         question=question.strip(),

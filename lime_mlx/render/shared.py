@@ -8,6 +8,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from lime_mlx.errors import plain_text
 from lime_mlx.render.svg import COLOURS
 
 FOLDER = Path(__file__).parent
@@ -45,5 +46,6 @@ def source_hash(text: str) -> str:
 
 
 def safe_json(value: object) -> str:
-    """JSON that can stand inside a script element whatever texts it holds. Raises `ValueError` for NaN."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE)
+    """JSON without controls that can stand inside a script element whatever it holds. Raises `ValueError` for NaN."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return plain_text(text).translate(UNSAFE)

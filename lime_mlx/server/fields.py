@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lime_mlx.server.errors import ApiError
 
@@ -22,7 +21,7 @@ class Fields:
     ignored: Mapping[str, str]
     refused: Mapping[str, tuple[Sequence[object], str]]
 
-    def without_extras(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def without_extras(self, body: Mapping[str, object]) -> dict[str, object]:
         """The other fields. Raises `ApiError` for a field that would change the answer and is not supported."""
         for name, (neutral, reason) in self.refused.items():
             value = body.get(name)
