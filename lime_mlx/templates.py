@@ -175,7 +175,8 @@ class Limited(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: object, *args: object, **kwargs: object) -> object:  # noqa: N805
         """What a template calls: macros, methods and functions."""
-        self, called, values, named = __self, __obj, list(args), kwargs
+        self, called, named = __self, __obj, kwargs
+        values: list[Any] = [*args]
         budget = self.budget
         if isinstance(called, (Macro, BlockReference)):
             budget.spend(1, self.source)
