@@ -9,7 +9,7 @@ import pytest
 from lime_mlx import generate, load
 from lime_mlx.scenes import PROMPTS, make_scene
 
-FIRST, ALL = 150_000, 200
+FIRST = 150_000
 
 
 @cache
@@ -44,11 +44,3 @@ KINDS = ["float32", "bfloat16", "8 bits", "4 bits"]
 def test_looking_changes_no_word(kind, method):
     plain, *looked_at = answers(kind, FIRST, method)
     assert plain and all(tokens == plain for tokens in looked_at)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_looking_changes_no_word_of_many_answers(kind):
-    for seed in range(FIRST, FIRST + ALL):
-        plain, *looked_at = answers(kind, seed, "none")
-        assert all(tokens == plain for tokens in looked_at), seed

@@ -8,12 +8,12 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from lime_mlx.errors import plain_text
 from lime_mlx.render.svg import COLOURS
 
 FOLDER = Path(__file__).parent
-# What HTML could take for markup, and what JavaScript could take for the end of a line.
-UNSAFE = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+# What HTML could take for markup, what JavaScript could take for the end of a line, and control characters.
+CONTROLS = (*range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+UNSAFE = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), *CONTROLS)}
 
 
 def colours(selector: str = ":root") -> str:
@@ -48,4 +48,4 @@ def source_hash(text: str) -> str:
 def safe_json(value: object) -> str:
     """JSON without controls that can stand inside a script element whatever it holds. Raises `ValueError` for NaN."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return plain_text(text).translate(UNSAFE)
+    return text.translate(UNSAFE)
