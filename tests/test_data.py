@@ -374,7 +374,9 @@ def test_another_file_than_the_official_one(benchmark, tmp_path):
 
 
 SCRIPT = """
-import sys
+import signal, sys
+# A shell that starts the tests in the background ignores Ctrl-C, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_data import official
