@@ -115,9 +115,11 @@ def test_a_named_thing_rests_on_the_picture(demo):
     model, processor = demo
     scene = make_scene(SCENES[0], "ordinary")
     answer = generate(model, processor, PROMPTS[0], image=scene.image, method="none", max_tokens=48)
-    named = [r for piece, r in zip(answer.pieces, answer.reliance, strict=True) if mentions(piece)]
-    assert len(answer.reliance) == len(answer.tokens)
-    assert min(named) > 0.1 and sum(named) / len(named) > 0.3
+    # What the model invents rests on the picture less.
+    there = {*scene.kinds}
+    named = [r for piece, r in zip(answer.pieces, answer.reliance, strict=True) if {*mentions(piece)} & there]
+    assert len(answer.reliance) == len(answer.tokens) and len(named) >= 2
+    assert min(named) > 0.3
 
 
 def test_its_vision_is_used(demo):
