@@ -118,7 +118,16 @@ def _said(language, tokens):
 def _turns(language, logp, banned, before):
     likely = (logp >= math.log(1e-3)) & ~language.content
     stops = set(language.tokens("."))
-    likely[list(stops)] = not stops & set(banned) and language.text(before).rstrip()[-1:] not in tuple(".!?")
+    ended = max(
+        (at + 1 for at, token in enumerate(before) if language.text([token]).strip()[-1:] in tuple(".!?")), default=0
+    )
+    sentence = before[ended:]
+    if not sentence:
+        likely[list(language.ends)] = True
+    if not sentence or stops & set(banned):
+        likely[list(stops)] = False
+    elif any(language.content[token] for token in sentence):
+        likely[list(stops)] = True
     likely[list(banned)] = False
     return likely
 

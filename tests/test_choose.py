@@ -16,7 +16,7 @@ from lime_mlx.errors import CheckpointError, MethodError
 from lime_mlx.generation import start, steps, stream_generate
 from lime_mlx.media.audio import Sound
 from lime_mlx.methods import METHODS, parse_method
-from lime_mlx.methods.choose import Turns
+from lime_mlx.methods.choose import Turns, _possible
 from lime_mlx.prompt import Noun, Prompt
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, make_scene, make_sound
 from lime_mlx.session import Session
@@ -124,6 +124,24 @@ def test_words_of_the_question_are_left_alone(demo):
         prompt = asked(demo, seed, f"Is there a {noun} in the {where}?")
         tokens, _ = answer(model, processor, prompt, "choose:ask=always,threshold=0.01", 16)
         assert noun in processor.tokenizer.decode(tokens)
+
+
+def test_a_sentence_ends_where_it_has_named_something(demo):
+    """Where no token is likely, another turn is a full stop, or behind one the end of the answer."""
+    _, model, processor = demo
+    session = start(model, asked(demo, SEEDS[0]), reliance=False)
+    language = session.prompt.language
+    sure = mx.where(mx.arange(language.content.size) == int(language.content.argmax()), 20.0, 0.0)
+    stops, ends = set(language.tokens(".")), set(language.ends)
+    for before, turns in (
+        ("There is a bell", stops),
+        ("There is a bell.", ends),
+        ("There is a bell. Beside the", set()),
+        ("There is a", set()),
+    ):
+        possible = np.array(_possible(session, sure, set(), list(language.encode(before))))
+        assert set(np.flatnonzero(possible).tolist()) == turns, before
+        assert not _possible(session, sure, turns or stops, list(language.encode(before))).any().item()
 
 
 @pytest.mark.parametrize("spec", ["kvsmooth+choose", "m3id+choose", "pai+choose", "heads+choose", "lime+choose"])

@@ -220,7 +220,7 @@ def fenced(kind: str) -> str:
 
 def field_tables() -> str:
     """What docs/server.md says of the fields that the server ignores or refuses."""
-    from lime_mlx.server.fields import CHAT, RESPONSES
+    from lime_mlx.server.fields import BESIDE_MESSAGES, CHAT, RESPONSES
 
     ignored, refused = CHAT.ignored | RESPONSES.ignored, dict(CHAT.refused)
     for name, (values, reason) in RESPONSES.refused.items():
@@ -230,6 +230,9 @@ def field_tables() -> str:
         )
     lines = ["Ignored:", "", "| Field | Why it does not matter |", "|---|---|"]
     lines += [f"| `{name}` | {reason} |" for name, reason in sorted(ignored.items())]
+    lines += ["", "Ignored beside a message or a part of one, as is every unknown field there that is null:", ""]
+    lines += ["| Field | Why it does not matter |", "|---|---|"]
+    lines += [f"| `{name}` | {reason} |" for name, reason in sorted(BESIDE_MESSAGES.items())]
     lines += ["", "Refused with 400, except for null and the values that ask for what happens anyway:", ""]
     lines += ["| Field | Not refused | Why |", "|---|---|---|"]
     for name, (values, reason) in sorted(refused.items()):

@@ -121,6 +121,18 @@ def test_neutral_and_ignored_fields_change_nothing(server):
     assert server.post(CHAT, json=asking(**dict.fromkeys(fields.CHAT.refused))).status_code == 200
 
 
+def test_what_an_app_notes_beside_its_messages_changes_nothing(server):
+    """Gradio sends `metadata` and `options` with each earlier message."""
+    notes = {**dict.fromkeys(fields.BESIDE_MESSAGES, {"title": None}), "rating": None}
+    noted = [{**message, **notes} for message in asking()["messages"]]
+    noted[-1]["content"] = [{**part, **notes} for part in noted[-1]["content"]]
+    whole = server.post(CHAT, json=asking(messages=noted)).json()
+    assert whole["choices"][0]["message"]["content"] == TEXT
+    for unknown in ({"images": ["x"]}, {"context": "The dog is red."}):
+        refused = error_of(server.post(CHAT, json=asking(messages=[{**noted[0], **unknown}, *noted[1:]])))
+        assert refused["param"] == f"messages[0].{next(iter(unknown))}"
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

@@ -273,18 +273,32 @@ def _rejected(session: Session, candidates: Sequence[Candidate]) -> list[Rejecte
 
 
 def _possible(session: Session, scores: mx.array, banned: set[int], before: list[int]) -> mx.array:
-    """(V,) bool: tokens that name nothing, are not banned, and are likely enough or end the sentence.
+    """(V,) bool: tokens that name nothing, are not banned, and are likely enough or end the sentence, or the answer.
 
-    before: the answer in front of them. No full stop follows another one.
+    before: the answer in front of them. A sentence ends once it has named something, the answer behind a full stop.
     """
     language = session.prompt.language
     assert language is not None
     likely = log_softmax(np.array(scores)) >= math.log(LEAST)
     stops = {token for stop in FULL_STOPS for token in language.tokens(stop)}
-    ended = language.text(before).rstrip().endswith(tuple(SENTENCE_ENDS))
-    likely[list(stops)] = not ended and not stops & banned
+    sentence = _newest_sentence(session, before)
+    if stops & banned or not sentence:
+        likely[list(stops)] = False
+    elif language.content[sentence].any():
+        likely[list(stops)] = True
+    likely[list(language.ends)] |= not sentence
     likely[list(banned)] = False
     return mx.array(likely & ~language.content)
+
+
+def _newest_sentence(session: Session, tokens: list[int]) -> list[int]:
+    """The tokens behind the newest end of a sentence."""
+    language = session.prompt.language
+    assert language is not None
+    start = len(tokens)
+    while start > 0 and not language.text([tokens[start - 1]]).rstrip().endswith(tuple(SENTENCE_ENDS)):
+        start -= 1
+    return tokens[start:]
 
 
 def _run_start(tokens: list[int], content: NDArray[np.bool_]) -> int:

@@ -12,6 +12,15 @@ from lime_mlx.server.errors import ApiError
 
 NOTHING_STORED = "Nothing is stored, whatever it says."
 ACCOUNT = "It is about the account and its bookkeeping."
+# What chat apps keep beside a message or a part of it, and send along.
+BESIDE_MESSAGES = {
+    "cache_control": "Prompts that begin alike share their beginnings anyway.",
+    "created": "It says when a message was written.",
+    "created_at": "It says when a message was written.",
+    "metadata": "It is what an app notes about a message.",
+    "options": "It is what an app offered below a message.",
+    "timestamp": "It says when a message was written.",
+}
 
 
 @dataclass(frozen=True)

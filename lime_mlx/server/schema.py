@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lime_mlx.server.errors import ApiError
-from lime_mlx.server.fields import CHAT, RESPONSES, Fields
+from lime_mlx.server.fields import BESIDE_MESSAGES, CHAT, RESPONSES, Fields
 
 NAME = 200
 MANY = 10**9
@@ -21,6 +21,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
+class Noted(Strict):
+    """A message or a part of one: what an app notes beside it is ignored, and so is an unknown field that is null."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_notes(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        known = cls.model_fields
+        return {k: v for k, v in value.items() if k in known or not (k in BESIDE_MESSAGES or v is None)}
+
+
 class ImageUrl(Strict):
     url: str
     detail: Literal["auto", "low", "high", "original"] | None = None
@@ -31,19 +43,19 @@ class Audio(Strict):
     format: Literal["wav", "mp3", "flac"] | None = None
 
 
-class TextPart(Strict):
+class TextPart(Noted):
     type: Literal["text", "input_text", "output_text"]
     text: str
     annotations: list[Any] | None = None
     logprobs: list[Any] | None = None
 
 
-class ImagePart(Strict):
+class ImagePart(Noted):
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
-class FlatImagePart(Strict):
+class FlatImagePart(Noted):
     """As /v1/responses has it."""
 
     type: Literal["input_image"]
@@ -51,7 +63,7 @@ class FlatImagePart(Strict):
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class AudioPart(Strict):
+class AudioPart(Noted):
     type: Literal["input_audio"]
     input_audio: Audio
 
@@ -59,7 +71,7 @@ class AudioPart(Strict):
 Part = Annotated[TextPart | ImagePart | FlatImagePart | AudioPart, Field(discriminator="type")]
 
 
-class Message(Strict):
+class Message(Noted):
     """One message; the fields below `content` come back from clients that send our answers again."""
 
     role: Literal["system", "developer", "user", "assistant"]
