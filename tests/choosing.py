@@ -118,15 +118,13 @@ def _said(language, tokens):
 def _turns(language, logp, banned, before):
     likely = (logp >= math.log(1e-3)) & ~language.content
     stops = set(language.tokens("."))
-    ended = max(
-        (at + 1 for at, token in enumerate(before) if language.text([token]).strip()[-1:] in tuple(".!?")), default=0
-    )
-    sentence = before[ended:]
+    text = language.text(before)
+    sentence = text[max(text.rfind(end) for end in ".!?\n") + 1 :].split()
     if not sentence:
         likely[list(language.ends)] = True
     if not sentence or stops & set(banned):
         likely[list(stops)] = False
-    elif any(language.content[token] for token in sentence):
+    elif any(language.noun_phrase(word) for word in sentence):
         likely[list(stops)] = True
     likely[list(banned)] = False
     return likely

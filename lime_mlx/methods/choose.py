@@ -11,6 +11,7 @@ The question without the answer so far is that of Self-Validation (arXiv 2601.22
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
@@ -281,24 +282,14 @@ def _possible(session: Session, scores: mx.array, banned: set[int], before: list
     assert language is not None
     likely = log_softmax(np.array(scores)) >= math.log(LEAST)
     stops = {token for stop in FULL_STOPS for token in language.tokens(stop)}
-    sentence = _newest_sentence(session, before)
+    sentence = re.split(f"[{SENTENCE_ENDS}]", language.text(before))[-1].split()
     if stops & banned or not sentence:
         likely[list(stops)] = False
-    elif language.content[sentence].any():
+    elif any(language.noun_phrase(word) for word in sentence):
         likely[list(stops)] = True
     likely[list(language.ends)] |= not sentence
     likely[list(banned)] = False
     return mx.array(likely & ~language.content)
-
-
-def _newest_sentence(session: Session, tokens: list[int]) -> list[int]:
-    """The tokens behind the newest end of a sentence."""
-    language = session.prompt.language
-    assert language is not None
-    start = len(tokens)
-    while start > 0 and not language.text([tokens[start - 1]]).rstrip().endswith(tuple(SENTENCE_ENDS)):
-        start -= 1
-    return tokens[start:]
 
 
 def _run_start(tokens: list[int], content: NDArray[np.bool_]) -> int:
