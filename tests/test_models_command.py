@@ -229,7 +229,7 @@ def test_a_family_may_have_another_class_for_another_tower(monkeypatch):
 
 @pytest.fixture
 def full(tmp_path, weights, monkeypatch):
-    """A cache with a model of two revisions, and the rest of a download that broke off."""
+    """A cache with two models of the same commit; one has two revisions and the rest of a broken download."""
     for commit, ref in ((COMMIT, "main"), (EARLIER, "v1")):
         folder = tmp_path / "models--me--two" / "snapshots" / commit
         write(folder, LLAVA, weights)
@@ -252,7 +252,7 @@ def size_of(folder) -> int:
 
 def test_what_is_deleted_is_named_and_asked_about(full, monkeypatch):
     monkeypatch.setattr(models_command, "interactive", lambda: True)
-    folder = full / "models--me--two"
+    folder, other = full / "models--me--two", size_of(full / "models--me--other")
     kept = delete("me/two", input="n\n")
     assert kept.exit_code == 0
     assert f"me/two: 7 files, {size_of(folder) / 1e6:.1f} MB, in {folder}" in kept.stderr
@@ -262,7 +262,7 @@ def test_what_is_deleted_is_named_and_asked_about(full, monkeypatch):
     assert gone.exit_code == 0
     assert "Deleted me/two" in gone.stdout
     assert not folder.exists()
-    assert (full / "models--me--other").is_dir()
+    assert size_of(full / "models--me--other") == other
 
 
 def test_without_a_terminal_only_yes_deletes(full):

@@ -19,6 +19,8 @@ from lime_mlx.checkpoint.proposals import Proposal, proposals, proposed
 from lime_mlx.checkpoint.published import licence
 from lime_mlx.cli import main
 from lime_mlx.cli import setup as setup_command
+from lime_mlx.evaluate.calibrate import caption_seconds
+from lime_mlx.evaluate.runner import RunConfig
 from lime_mlx.settings import default_model, settings_file
 
 Usage = namedtuple("Usage", "total used free")
@@ -291,6 +293,11 @@ def test_a_calibration_says_how_long_it_takes_before_it_starts(hub, doctor, monk
     assert "how long it takes is measured" in result.stdout
     run("--yes", "--model", "me/tiny", "--calibrate", "40")
     assert steps[-1] == (["me/tiny"], 40)
+
+
+def test_the_time_of_a_caption_is_measured():
+    config = RunConfig(["demo"], ("none",), ["scenes:part=validation,count=2"])
+    assert 0 < caption_seconds(config, "demo") < 60
 
 
 def test_the_table_of_proposals():

@@ -1,11 +1,12 @@
 """Models leave the cache of the Hub: what goes, how large it is, and the removal itself."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lime_mlx.checkpoint.hub import DEMOS
-from lime_mlx.errors import CheckpointError, short
+from lime_mlx.errors import CheckpointError, os_reason, short
 from lime_mlx.spec import suggestion
 
 if TYPE_CHECKING:
@@ -38,17 +39,14 @@ def removal(name: str) -> Removal:
 
 
 def remove(chosen: Removal) -> None:
-    """Delete a model with all its revisions. Raises `CheckpointError` where something of it stays."""
-    cache = _cache()
-    commits = [
-        revision.commit_hash
-        for entry in cache.repos
-        if entry.repo_path == chosen.folder
-        for revision in entry.revisions
-    ]
-    cache.delete_revisions(*commits).execute()
-    if chosen.folder.exists():
-        raise CheckpointError(f"{chosen.folder} could not be deleted whole: check who may write there, and try again.")
+    """Delete the folder of a model. Raises `CheckpointError` where something of it stays.
+
+    The client of the Hub deletes by commits, which two repositories can share.
+    """
+    try:
+        shutil.rmtree(chosen.folder)
+    except OSError as error:
+        raise CheckpointError(f"{chosen.folder} could not be deleted whole: {os_reason(error)}.") from error
 
 
 def _cache() -> "HFCacheInfo":
