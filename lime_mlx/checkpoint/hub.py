@@ -50,6 +50,22 @@ def locate(path_or_repo: str | os.PathLike[str], *, revision: str | None = None,
     return _download(name, revision, token)
 
 
+def at_hand(name: str) -> Path | None:
+    """The folder of a model that is on this machine: bundled, a folder, or in the cache of the Hub; else None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if name in DEMOS or expanded(name).is_dir():
+        return locate(name)
+    if not REPOSITORY.fullmatch(name):
+        return None
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=[]))
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+    return None if missing_files(folder) else folder
+
+
 def demos() -> dict[str, Path]:
     """The bundled checkpoints: "picture", ... to folders."""
     home = Path(str(importlib.resources.files("lime_mlx"))) / "demo"
