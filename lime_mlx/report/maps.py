@@ -89,7 +89,7 @@ def read_again(
     The model is led through the tokens of the answer, whatever method picked them. None where the answer has no words,
     or the model has no place for relevance. Raises `LimeError`.
     """
-    history = [Turn(*turn) for turn in record.get("history", ())]
+    history = [Turn(user, assistant) for user, assistant in record.get("history", ())]
     (prompt,) = processor.prompts([record["prompt"]], **media, history=history)
     spans = model.spans(prompt)
     if not spans:
