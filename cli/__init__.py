@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "Write an evaluation as one HTML page: which model and method to trust.",
     "score": "Score the stored answers of an evaluation again.",
     "serve": "Serve models to apps that know OpenAI's API, and a page where a click on a word shows its map.",
+    "setup": "Choose, download and check a model for your own photographs, and make it the default.",
 }
 INTERRUPTED = 130
 # Where the context of a command keeps the arguments as they were typed.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import click
 
+from lime_mlx.checkpoint.choice import OPTION_HELP, Choice, chosen_model
 from lime_mlx.errors import CONTROLS, PromptError, plain_text
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ T = TypeVar("T")
 class Request:
     """What the user asks of which model, as the options say it. image, audio: files, addresses or "-".
 
-    methods: all that were given; method: the last of them.
+    model: the one that was chosen, and who chose it. methods: all that were given; method: the last of them.
     """
 
     image: tuple[str, ...]
     audio: tuple[str, ...]
     prompt: str
     system: str | None
-    model: str | None
+    model: Choice
     revision: str | None
     method: str | None
     max_tokens: int
@@ -68,9 +69,9 @@ class Request:
 
     @property
     def model_name(self) -> str:
-        """What --model says; of the bundled models, the one that takes what is given."""
-        if self.model not in (None, "demo"):
-            return str(self.model)
+        """The model that was chosen; of the bundled models, the one that takes what is given."""
+        if self.model.name not in (None, "demo"):
+            return str(self.model.name)
         if self.image and self.audio:
             raise PromptError(
                 "The demo models take a picture or a sound, not both; leave one out, or name another model."
@@ -104,7 +105,9 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
         text = question(prompt, image, audio)
         last = method[-1] if method else None
         command(
-            Request(image, audio, text, system, model, revision, last, max_tokens, method, allow_private_urls),
+            Request(
+                image, audio, text, system, chosen_model(model), revision, last, max_tokens, method, allow_private_urls
+            ),
             **options,
         )
 
@@ -136,7 +139,7 @@ def takes_media(command: Callable[..., None]) -> Callable[..., None]:
             sounds + audio,
             "",
             system,
-            model,
+            chosen_model(model),
             revision,
             method[-1] if method else None,
             max_tokens,
@@ -162,12 +165,7 @@ def _options(question: bool = True) -> list[Callable[[Callable[..., None]], Call
         click.option("--audio", multiple=True, metavar="FILE|URL|-", help="A sound; repeat it for each one."),
         *([prompt] if question else []),
         click.option("--system", "--system-prompt", "system", help="System prompt."),
-        click.option(
-            "--model",
-            envvar="LIME_MLX_MODEL",
-            metavar="REPO|FOLDER",
-            help="A Hub repository or a folder.  [default: $LIME_MLX_MODEL, else demo]",
-        ),
+        click.option("--model", metavar="REPO|FOLDER", help=f"A Hub repository or a folder.  {OPTION_HELP}"),
         click.option("--revision", help="Branch, tag or commit of a Hub repository."),
         click.option(
             "--method",
@@ -309,14 +307,22 @@ def load_request(request: Request, notes: list[str]) -> LoadedRequest:
 
 
 def load_model(request: Request, notes: list[str]) -> tuple[Model, Processor]:
-    """The model that a request means; that it is a bundled one by default goes to `notes`."""
+    """The model that a request means; who chose it goes to `notes`."""
     from lime_mlx.checkpoint.load import load
 
-    model, processor = load(request.model_name, revision=request.revision)
-    if request.model is None:
-        knows, real = BUNDLED[request.model_name]
-        notes.append(f"Using the bundled demo model, which knows {knows}; a real one: --model {real}")
+    with request.model.blamed():
+        model, processor = load(request.model_name, revision=request.revision)
+    notes += chosen_note(request.model, request.model_name)
     return model, processor
+
+
+def chosen_note(choice: Choice, *bundled: str) -> list[str]:
+    """Which model is used and who decided, as a note or none. bundled: the models that are used where nobody did."""
+    if choice.origin != "demo":
+        return [choice.note] if choice.note else []
+    knows = " and ".join(BUNDLED[name][0] for name in bundled)
+    real = BUNDLED[bundled[0]][1]
+    return [f"Using the bundled demo model, which knows {knows}; a real one: lime-mlx setup, or --model {real}"]
 
 
 class Stream(Generic[T]):

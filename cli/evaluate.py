@@ -1,6 +1,5 @@
 """lime-mlx evaluate: puts the questions of benchmarks to models with methods, and keeps every answer."""
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.cli.common import BUNDLED, METHOD_NAMES, no_stray, note, noting, prepare_backend
+from lime_mlx.checkpoint.choice import OPTION_HELP, chosen_model
+from lime_mlx.cli.common import METHOD_NAMES, chosen_note, no_stray, note, noting, prepare_backend
 from lime_mlx.cli.risk import wished
 from lime_mlx.cli.scores import SCORER, show_scores
 from lime_mlx.errors import DataError
@@ -34,7 +34,7 @@ CONTINUES = "Interrupted. The answers so far are kept; the same command continue
     "--model",
     multiple=True,
     metavar="REPO|FOLDER",
-    help="Repeat it to compare models.  [default: $LIME_MLX_MODEL, else demo]",
+    help=f"Repeat it to compare models.  {OPTION_HELP}",
 )
 @click.option(
     "--method",
@@ -168,15 +168,16 @@ def check_outcome(outcome: "RunOutcome") -> None:
 
 
 def chosen_models(model: Sequence[str], tasks: Sequence[str], notes: list[str]) -> list[str]:
-    """The models of --model, else that of $LIME_MLX_MODEL, else the bundled ones that the tasks need."""
+    """The models of --model, else the one that the environment or the settings name, else the bundled ones."""
     from lime_mlx.evaluate.tasks import parse_task
 
-    media = {parse_task(spec).medium for spec in tasks}
-    if model or (model := tuple(filter(None, [os.environ.get("LIME_MLX_MODEL")]))):
+    if model:
         return list(model)
-    names = [name for name, medium in (("demo", "image"), ("demo-sound", "audio")) if medium in media]
-    notes += [f"Using the bundled {name} model, which knows {BUNDLED[name][0]}." for name in names]
-    return names
+    choice = chosen_model(None)
+    media = {parse_task(spec).medium for spec in tasks}
+    bundled = [name for name, medium in (("demo", "image"), ("demo-sound", "audio")) if medium in media]
+    notes += chosen_note(choice, *bundled)
+    return bundled if choice.name is None else [choice.name]
 
 
 def check_scorer(scorer: str, tasks: Sequence[str], output_dir: Path) -> None:

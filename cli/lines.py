@@ -80,7 +80,7 @@ def _history() -> History:
     """The lines of earlier chats, in the user's folder, for the user alone; those of this chat where that fails."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-    from lime_mlx.support.store import home
+    from lime_mlx.settings import home
 
     file = home() / HISTORY
     try:

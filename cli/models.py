@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from lime_mlx.backend import COMFORTABLE
-from lime_mlx.checkpoint.catalog import OVERHEAD, catalog
+from lime_mlx.checkpoint.catalog import OVERHEAD, catalog, readable
+from lime_mlx.checkpoint.choice import settled
 from lime_mlx.cli.common import echo_json, note
-from lime_mlx.errors import plain_text
+from lime_mlx.cli.lines import interactive
+from lime_mlx.errors import LimeError, plain_text
+from lime_mlx.settings import settings_file
 
 if TYPE_CHECKING:
     from lime_mlx.checkpoint.catalog import Entry, Machine
@@ -22,12 +25,23 @@ WIDE = 160  # columns of the tables where there is no terminal
 
 
 @click.command(epilog=RULE)
+@click.option("--delete", metavar="REPO", help="Delete this model from the local cache, after a question.")
+@click.option("--yes", "-y", is_flag=True, help="Delete without a question.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def command(as_json: bool) -> None:
+def command(delete: str | None, yes: bool, as_json: bool) -> None:
     """Show the supported families, the models in the local cache of the Hub, and which of them fit in memory.
 
     Nothing is downloaded. HF_HUB_CACHE or HF_HOME say where the cache is.
+
+    \b
+    lime-mlx models
+    lime-mlx models --delete mlx-community/llava-1.5-7b-4bit
     """
+    if delete is not None:
+        delete_model(delete, yes, as_json)
+        return
+    if yes:
+        raise click.UsageError("--yes is for --delete.")
     from lime_mlx.models import FAMILIES, takes
 
     entries, machine = catalog(lambda sentence: note(f"Note: {sentence}"))
@@ -38,6 +52,29 @@ def command(as_json: bool) -> None:
         echo_json({"families": families, "memory": memory, "models": models})
     else:
         show(families, entries, machine)
+
+
+def delete_model(name: str, yes: bool, as_json: bool) -> None:
+    """Say what of a model is in the cache, ask, and delete it. Raises `LimeError` where nobody can be asked."""
+    from lime_mlx.checkpoint.removal import removal, remove
+
+    chosen = removal(name)
+    values = {"name": chosen.name, "folder": str(chosen.folder), "size": chosen.size, "files": chosen.files}
+    goes = f"{chosen.name}: {chosen.files} files, {readable(chosen.size)}, in {chosen.folder}"
+    remarks = [goes, *([f"Your settings name it: {settings_file()}"] if settled() == name else [])]
+    if not yes:
+        if not interactive():
+            raise LimeError(f"Nothing is deleted without a terminal to ask on: add --yes to delete {goes}.")
+        note(*remarks)
+        yes = click.confirm("Delete it?", err=True)
+    elif not as_json:
+        note(*remarks)
+    if yes:
+        remove(chosen)
+    if as_json:
+        echo_json({**values, "deleted": yes})
+    else:
+        click.echo(f"Deleted {chosen.name}: {readable(chosen.size)} are free again." if yes else "Nothing was deleted.")
 
 
 def show(families: Mapping[str, Sequence[str]], entries: Sequence["Entry"], machine: "Machine | None") -> None:
@@ -62,10 +99,6 @@ def show(families: Mapping[str, Sequence[str]], entries: Sequence["Entry"], mach
     console.print(models)
     console.print()
     console.print(f"Memory: {machine.memory / 1e9:.1f} GB. {RULE}" if machine else RULE)
-
-
-def readable(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def state(entry: "Entry") -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.cli.common import METHOD_NAMES, note, prepare_backend
+from lime_mlx.checkpoint.choice import OPTION_HELP, chosen_model
+from lime_mlx.cli.common import METHOD_NAMES, chosen_note, note, prepare_backend
 from lime_mlx.errors import BackendError, LimeError
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ KEY = "LIME_MLX_API_KEY"
 @click.command()
 @click.option(
     "--model",
-    envvar="LIME_MLX_MODEL",
     metavar="REPO|FOLDER",
-    default="demo",
-    help="The model of requests that name none.  [default: $LIME_MLX_MODEL, else demo]",
+    help=f"The model of requests that name none.  {OPTION_HELP}",
 )
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option(
@@ -71,7 +70,7 @@ KEY = "LIME_MLX_API_KEY"
 @click.option("--log-text", is_flag=True, help="The log also holds the questions.")
 @click.option("--quiet/--verbose", default=False, help="Log errors only.")
 def command(
-    model: str,
+    model: str | None,
     revision: str | None,
     method: str,
     host: str,
@@ -107,13 +106,16 @@ def command(
         raise BackendError(f"The server needs {error.name}: run pip install 'lime-mlx[server]'.") from None
     key = read_key(api_key, api_key_file)
     check_open(host, key, no_auth)
+    choice = chosen_model(model)
     prepare_backend(notes, quiet)
 
     from lime_mlx.server.app import create_app
     from lime_mlx.server.settings import Settings
 
+    name = choice.name or "demo"
+    notes += [] if quiet else chosen_note(choice, name)
     settings = Settings(
-        model=model,
+        model=name,
         revision=revision,
         method=method,
         host=host,
@@ -129,12 +131,13 @@ def command(
         prefixes=prefix_memory << 20,
         log_text=log_text,
     )
-    app = create_app(settings)
+    with choice.blamed():
+        app = create_app(settings)
     start_log(quiet)
     with listening(host, port) as listener:
         bound, number = listener.getsockname()[:2]
         shown = f"[{bound}]" if ":" in bound else bound
-        note(*notes, f"Serving {model} with the method {method}: http://{shown}:{number}/ and /v1; Ctrl-C ends it.")
+        note(*notes, f"Serving {name} with the method {method}: http://{shown}:{number}/ and /v1; Ctrl-C ends it.")
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=3, server_header=False
         )

@@ -5,25 +5,21 @@ import os
 import re
 import subprocess
 import sys
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from checkpoints import LLAVA, TEXT, merged, random_weights, text_only, write, write_tokenizer
+from hubs import MAIN, NOWHERE, OLD, Hub, fetched, files_of, running
 
 from lime_mlx.checkpoint.load import load, load_model
 from lime_mlx.errors import CheckpointError
 
-MAIN, OLD = "0" * 39 + "1", "0" * 39 + "2"
 WEIGHTS = "model.safetensors"
 SHARDS = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
 NOT_NEEDED = (
     "consolidated.safetensors original/config.json onnx/model.safetensors adapter_model.safetensors "
     "model.fp16.safetensors modeling_tiny.py pytorch_model.bin tiny.gguf README.md picture.png"
 ).split()
-NOWHERE = "http://127.0.0.1:9"
 # The Hub's settings are read at import, hence a process of its own. Small pieces, so that a tiny file has a middle.
 LOCATE = """
 import json, sys, time
@@ -63,75 +59,6 @@ UNUSABLE = {
 }
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hub as a download needs. Files by repository and commit; `asked`: method, file and range."""
-
-    files: dict[str, dict[str, dict[str, bytes]]]
-    asked: list[tuple[str, str, str | None]]
-    breaks: dict[str, int]  # after how many bytes the answer ends, once
-    lies: dict[str, str]  # the method that announces seven bytes more than there are
-    down: set[str]
-
-    def do_HEAD(self):
-        path = self.path.split("?")[0]
-        repository, kind, place = re.match(r"/(?:api/models/)?(\w+/[\w-]+)/?(\w*)/?(.*)", path).groups()
-        commits = self.files.get(repository, {})
-        token = self.headers.get("Authorization")
-        if token == "Bearer expired":
-            return self.refuse(401, None, "Invalid credentials in Authorization header")
-        if repository in self.down:
-            return self.refuse(503, None)
-        if repository == "me/gated" and kind == "resolve" and token != "Bearer right":
-            return self.refuse(403 if token else 401, "GatedRepo")
-        if not commits:
-            return self.refuse(404, "RepoNotFound")
-        if kind == "revision":
-            commit = {"main": MAIN, "v1": OLD}.get(place, place)
-            known = commit in commits
-            return (
-                self.answer(json.dumps({"id": repository, "sha": commit}).encode())
-                if known
-                else self.refuse(404, "RevisionNotFound")
-            )
-        if kind == "tree":
-            files = commits[place].items()
-            tree = [{"type": "file", "path": name, "size": len(body), "oid": name} for name, body in files]
-            return self.answer(json.dumps(tree).encode())
-        commit, name = place.split("/", 1)
-        self.asked.append((self.command, name, self.headers.get("Range")))
-        return self.answer(commits[commit][name], commit, name)
-
-    do_GET = do_HEAD
-
-    def answer(self, body, commit=MAIN, name=None):
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        announced = len(body) - start + 7 * (self.command in self.lies.get(name, ""))
-        if start >= len(body) > 0:
-            return self.refuse(416, None)
-        self.send_response(206 if start else 200)
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("ETag", f'"{sha1(body).hexdigest()}"')
-        self.send_header("Content-Length", str(announced))
-        self.end_headers()
-        if self.command == "GET":
-            end = self.breaks.pop(name, len(body))
-            self.wfile.write(body[start:end])
-
-    def refuse(self, status, code, message=None):
-        self.send_response(status)
-        for key, value in (("X-Error-Code", code), ("X-Error-Message", message), ("Content-Length", "0")):
-            if value:
-                self.send_header(key, value)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-def files_of(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory):
     weights = random_weights(LLAVA)
@@ -150,12 +77,8 @@ def repositories(tmp_path_factory):
 
 @pytest.fixture
 def hub(repositories):
-    Hub.files, Hub.asked, Hub.breaks, Hub.lies, Hub.down = repositories, [], {}, {}, {"me/down"}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with running(repositories) as address:
+        yield address
 
 
 def locate(cache, endpoint, *names, **environment):
@@ -173,13 +96,6 @@ def locate(cache, endpoint, *names, **environment):
     said = done.stdout.splitlines()
     assert len(said) == len(names), said
     return said
-
-
-def fetched() -> list[tuple[str, str | None]]:
-    """Files and ranges that were asked for since the last call, in order of name."""
-    got = sorted((name, span or "") for method, name, span in Hub.asked if method == "GET")
-    Hub.asked.clear()
-    return got
 
 
 def test_only_what_is_needed(hub, tmp_path):

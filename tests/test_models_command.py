@@ -19,9 +19,11 @@ from lime_mlx.checkpoint.catalog import how_it_fits
 from lime_mlx.checkpoint.files import header, held_bytes
 from lime_mlx.checkpoint.load import held, load_model, read_weights
 from lime_mlx.cli import main
+from lime_mlx.cli import models as models_command
 from lime_mlx.errors import BackendError
 from lime_mlx.models import FAMILIES, family, takes, tower_type
 from lime_mlx.models.base import Model
+from lime_mlx.settings import set_default_model
 
 COMMIT, EARLIER = "a" * 40, "b" * 40
 HEAD = "language_model.lm_head"
@@ -223,3 +225,77 @@ def test_a_family_may_have_another_class_for_another_tower(monkeypatch):
     for vision in ({"model_type": "clip_vision_model"}, {}, None, "siglip_vision_model"):
         assert family("llava", tower_type({**config, "vision_config": vision})).__name__ == "Llava"
     assert family("llava").__name__ == "Llava"
+
+
+@pytest.fixture
+def full(tmp_path, weights, monkeypatch):
+    """A cache with two models of the same commit; one has two revisions and the rest of a broken download."""
+    for commit, ref in ((COMMIT, "main"), (EARLIER, "v1")):
+        folder = tmp_path / "models--me--two" / "snapshots" / commit
+        write(folder, LLAVA, weights)
+        (tmp_path / "models--me--two" / "refs").mkdir(exist_ok=True)
+        (tmp_path / "models--me--two" / "refs" / ref).write_text(commit)
+    (tmp_path / "models--me--two" / "blobs").mkdir()
+    (tmp_path / "models--me--two" / "blobs" / "x.incomplete").write_bytes(bytes(1000))
+    write(tmp_path / "models--me--other" / "snapshots" / COMMIT, LLAVA, weights)
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", partial(SCAN, tmp_path))
+    return tmp_path
+
+
+def delete(*arguments, **options):
+    return CliRunner().invoke(main, ["models", "--delete", *arguments], **options)
+
+
+def size_of(folder) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_deleted_is_named_and_asked_about(full, monkeypatch):
+    monkeypatch.setattr(models_command, "interactive", lambda: True)
+    folder, other = full / "models--me--two", size_of(full / "models--me--other")
+    kept = delete("me/two", input="n\n")
+    assert kept.exit_code == 0
+    assert f"me/two: 7 files, {size_of(folder) / 1e6:.1f} MB, in {folder}" in kept.stderr
+    assert "Nothing was deleted." in kept.stdout
+    assert folder.is_dir()
+    gone = delete("me/two", input="y\n")
+    assert gone.exit_code == 0
+    assert "Deleted me/two" in gone.stdout
+    assert not folder.exists()
+    assert size_of(full / "models--me--other") == other
+
+
+def test_without_a_terminal_only_yes_deletes(full):
+    folder = full / "models--me--two"
+    size = size_of(folder)
+    refused = delete("me/two", input="y\n")
+    assert refused.exit_code == 1
+    assert "add --yes to delete me/two: 7 files" in refused.stderr
+    assert folder.is_dir()
+    gone = delete("me/two", "--yes", "--json")
+    values = {"name": "me/two", "folder": str(folder), "size": size, "files": 7, "deleted": True}
+    assert json.loads(gone.stdout) == values
+    assert gone.stderr == ""
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("me/twoo", "is not in the cache of the Hub"),
+        ("demo", "is a part of lime-mlx and stays"),
+    ],
+)
+def test_what_cannot_be_deleted(full, name, words):
+    result = delete(name, "--yes")
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert name == "demo" or "Did you mean me/two?" in result.stderr
+
+
+def test_the_default_model_is_named_as_such(full, monkeypatch, tmp_path):
+    monkeypatch.setenv("LIME_MLX_HOME", str(tmp_path / "home"))
+    set_default_model("me/two")
+    assert "Your settings name it: " in delete("me/two", "--yes").stderr
+    assert CliRunner().invoke(main, ["models", "--yes"]).exit_code == 2

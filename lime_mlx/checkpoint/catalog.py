@@ -163,3 +163,8 @@ def how_it_fits(size: int) -> str:
     if backend.fits(size, backend.COMFORTABLE):
         return "yes"
     return "tight" if backend.fits(size) else "no"
+
+
+def readable(size: int) -> str:
+    """Bytes for people: "5.8 GB", "12.0 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -50,6 +50,22 @@ def locate(path_or_repo: str | os.PathLike[str], *, revision: str | None = None,
     return _download(name, revision, token)
 
 
+def at_hand(name: str) -> Path | None:
+    """The folder of a model that is on this machine: bundled, a folder, or in the cache of the Hub; else None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if name in DEMOS or expanded(name).is_dir():
+        return locate(name)
+    if not REPOSITORY.fullmatch(name):
+        return None
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=[]))
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+    return None if missing_files(folder) else folder
+
+
 def demos() -> dict[str, Path]:
     """The bundled checkpoints: "picture", ... to folders."""
     home = Path(str(importlib.resources.files("lime_mlx"))) / "demo"
@@ -57,22 +73,34 @@ def demos() -> dict[str, Path]:
 
 
 def _download(name: str, revision: str | None, token: str | None) -> Path:
-    from huggingface_hub import constants, errors
-
     try:
         return _fetch(name, revision, token)
-    except errors.GatedRepoError as error:
+    except failures() as error:
+        raise CheckpointError(refusal(name, revision, error) or _unfinished(name, revision, error)) from error
+
+
+def refusal(name: str, revision: str | None, error: Exception) -> str | None:
+    """What the Hub says of a repository that it refuses: gated, not there, no name; None for any other failure."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.GatedRepoError):
         problem = f"{name} is gated: accept its conditions on {constants.ENDPOINT}/{name}"
-        raise CheckpointError(f"{problem} and set HF_TOKEN to a token of that account.") from error
-    except errors.RepositoryNotFoundError as error:
+        return f"{problem} and set HF_TOKEN to a token of that account."
+    if isinstance(error, errors.RepositoryNotFoundError):
         problem = f"There is no folder {name} here and no such repository on the Hub"
-        raise CheckpointError(f"{problem}; a private one needs HF_TOKEN.") from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{name} has no revision {revision!r} on the Hub.") from error
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{name!r} is neither a folder nor the name of a Hub repository (owner/name).") from error
-    except FAILURES + http_errors() as error:
-        raise CheckpointError(_unfinished(name, revision, error)) from error
+        return f"{problem}; a private one needs HF_TOKEN."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{name} has no revision {revision!r} on the Hub."
+    if isinstance(error, errors.HFValidationError):
+        return f"{name!r} is neither a folder nor the name of a Hub repository (owner/name)."
+    return None
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What the client of the Hub raises where a name, a connection, a server or the disk is at fault."""
+    from huggingface_hub.errors import HFValidationError
+
+    return (*FAILURES, *http_errors(), HFValidationError)
 
 
 def http_errors() -> tuple[type[Exception], ...]:

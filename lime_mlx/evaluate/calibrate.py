@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
+from time import perf_counter
 
 import mlx.core as mx
 from rich.progress import Progress
@@ -119,6 +120,17 @@ def calibrate(
         notes.append(f"{len(captions.items)} {noun} cannot tell which others are like them: that needs {LEAST_INPUTS}.")
     asked = yes_no.ask(config, model, captions.spec, captions.task, Path(folder), progress)
     return replace(fitted_one, yes=yes_no.fitted_threshold(asked))
+
+
+def caption_seconds(config: RunConfig, model: str) -> float:
+    """Seconds that a caption of `calibrate` takes here, by the second of two: the first one warms up."""
+    captions, seconds = _prepare(config, model, []), 0.0
+    give = partial(_captioned, captions, load(model))
+    for item in captions.items[:2]:
+        start = perf_counter()
+        give(item)
+        seconds = perf_counter() - start
+    return seconds
 
 
 def captioned(

@@ -14,6 +14,7 @@ globalThis.LimeAnswer ??= (() => {
   "use strict";
   const {make, between, peak, wholeMap, Picture, Sound} = LimeMedia;
   const SOURCES = {image: "the picture", audio: "the sound", prompt: "the rest of the prompt", own: "the answer so far"};
+  const MARKS = {invented: "names what is not there", again: "names it again", differs: "not in every answer"};
   let labels = 0;
 
   const percent = (share) => `${Math.round(100 * share)} %`;
@@ -27,6 +28,7 @@ globalThis.LimeAnswer ??= (() => {
     for (const kind of ["image", "audio"]) {
       if (word.shares?.[kind] > 0) parts.push(`${percent(word.shares[kind])} from ${from[kind]}`);
     }
+    if (MARKS[word.mark]) parts.push(MARKS[word.mark]);
     const verdict = verdictOf(word);
     if (verdict) parts.push(word.flagged ? `flagged: ${verdict}` : verdict);
     return parts.join(", ");
@@ -53,6 +55,16 @@ globalThis.LimeAnswer ??= (() => {
       this.buttons = [];
       this.chosen = this.hovered = -1;
       this.settings = {smooth: false, common: false, contrast: false};
+      this.build(container, view);
+      this.line.addEventListener("keydown", (event) => this.key(event));
+      this.media(view.media ?? []);
+      this.caution(view.cautions ?? []);
+      (view.words ?? []).forEach((word) => this.add(word));
+      this.changed();
+    }
+
+    /* The elements of the view, in the container. */
+    build(container, view) {
       this.root = make(container, "section", "lime-answer");
       const title = `lime-title-${++labels}`;
       if (view.title) {
@@ -77,11 +89,6 @@ globalThis.LimeAnswer ??= (() => {
       make(this.details, "summary", "", "All words in a table");
       this.details.addEventListener("toggle", () => this.details.open && this.tabulate());
       this.switches();
-      this.line.addEventListener("keydown", (event) => this.key(event));
-      this.media(view.media ?? []);
-      this.caution(view.cautions ?? []);
-      (view.words ?? []).forEach((word) => this.add(word));
-      this.changed();
     }
 
     append(words) {
@@ -145,6 +152,7 @@ globalThis.LimeAnswer ??= (() => {
       const word = this.words[index], button = this.buttons[index];
       button.style.setProperty("--share", String(reliance(word)));
       button.classList.toggle("lime-flagged", Boolean(word.flagged));
+      for (const mark of Object.keys(MARKS)) button.classList.toggle(`lime-${mark}`, word.mark === mark);
       button.setAttribute("aria-label", spoken(word, sources(this.parts)));
     }
 
@@ -214,6 +222,7 @@ globalThis.LimeAnswer ??= (() => {
       if (!word) return make(shown, "p", "", this.words.length ? "No word is chosen." : "");
       const line = make(shown, "p");
       make(line, "strong", "", plain(word));
+      if (MARKS[word.mark]) line.append(`, ${MARKS[word.mark]}`);
       const verdict = verdictOf(word);
       if (verdict) line.append(word.flagged ? `, flagged: ${verdict}` : `, ${verdict}`);
       const places = this.maps(word).filter((map) => map?.where).map((map) => map.where);
@@ -319,7 +328,7 @@ globalThis.LimeAnswer ??= (() => {
 
   /* On paper the tables are open. */
   addEventListener("beforeprint", () => document.querySelectorAll(".lime-details").forEach((each) => (each.open = true)));
-  return {show, showAll};
+  return {show, showAll, Answer};
 })();
 if (document.readyState === "loading") addEventListener("DOMContentLoaded", () => LimeAnswer.showAll());
 else LimeAnswer.showAll();

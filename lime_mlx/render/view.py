@@ -58,7 +58,8 @@ class ContrastView(TypedDict):
 class WordView(TypedDict, total=False):
     """A word; the fields of `lime_mlx.words.Word` have its meaning.
 
-    text: with the white space before it. maps: one for each medium of the answer, in its order, or None.
+    text: with the white space before it. maps: one for each medium of the answer, in its order, or None. mark: on the
+    page of a run, "invented", "again" or "differs".
     """
 
     text: str
@@ -70,6 +71,7 @@ class WordView(TypedDict, total=False):
     maps: Sequence[MapView | None]
     rejected: Sequence[RejectedView]
     contrast: ContrastView | None
+    mark: str
 
 
 class MediumView(TypedDict, total=False):

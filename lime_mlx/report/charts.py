@@ -36,11 +36,15 @@ HARM = (
     ("recall", 0.25, "D", False),
     ("Cover", 0.25, "D", False),
 )
-HARM_NOTE = (
-    "Filled circles: captions with invented objects. Triangles: right answers of plain decoding that are spoilt. "
-    "Squares: things that are named again. Diamonds: what is there and is named, where more is better. Lines: 95 % "
-    "intervals."
-)
+# What the marks of each of these say.
+HARM_KEYS = {
+    "CHAIR_S": "Filled circles: captions with invented objects.",
+    "Hal": "Filled circles: captions with invented objects.",
+    "spoilt": "Triangles: right answers of plain decoding that are spoilt.",
+    "repeats": "Squares: things that are named again.",
+    "recall": "Diamonds: what is there and is named, where more is better.",
+    "Cover": "Diamonds: what is there and is named, where more is better.",
+}
 Marks = Sequence[tuple[str, float, str, bool]]
 Floats = NDArray[np.float64]
 ByName = dict[tuple[Cell, str], Figure]
@@ -92,7 +96,7 @@ def sections(result: TaskResult, styles: CellStyles, name: str) -> list[Section]
     harmed = result.splits("CHAIR_S", "Hal") + [split for split in result.splits("spoilt") if split == "all"]
     if harmed:
         charts = [scores(result, styles, split, f"{name}-h{number}", HARM) for number, split in enumerate(harmed)]
-        listed.append(Section("Hallucination, repeats and harm", HARM_NOTE, charts))
+        listed.append(Section("Hallucination, repeats and harm", _harm_note(result, harmed), charts))
     if splits := result.splits(*(score for score, *_ in SCORES)):
         charts = [scores(result, styles, split, f"{name}-s{number}") for number, split in enumerate(splits)]
         note = "Filled: accuracy. Open: F1. Lines: 95 % intervals by picture or sound."
@@ -112,6 +116,13 @@ def sections(result: TaskResult, styles: CellStyles, name: str) -> list[Section]
         )
         listed.append(Section("Reliance of right and wrong answers", note, charts))
     return listed
+
+
+def _harm_note(result: TaskResult, splits: Sequence[str]) -> str:
+    """What the marks of a plot of harm say, without those that it does not have."""
+    drawn = {figure.metric.name for figure in result.figures if figure.metric.split in splits}
+    keys = dict.fromkeys(text for name, text in HARM_KEYS.items() if name in drawn)
+    return " ".join([*keys, "Lines: 95 % intervals."])
 
 
 def _canvas(height: float, left: float, right: float, top: float = 0.34, bottom: float = 0.42) -> "tuple[Canvas, Axes]":

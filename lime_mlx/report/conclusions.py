@@ -9,7 +9,7 @@ from lime_mlx.evaluate.store import Cell
 from lime_mlx.evaluate.summary import BETTER, TOO_FEW, WORSE, Figure, PairedComparison, figure_tables
 
 from .results import CAPTIONS, HALLUCINATION, Names, TaskResult
-from .verdict import MIXED, SAME, UNSURE, in_words, kind_of
+from .verdict import MIXED, SAME, UNSURE, in_words, kind_of, perhaps
 
 # A larger number of questions says nothing.
 MANY = 1_000_000
@@ -20,7 +20,7 @@ Compared = list[tuple[Figure, PairedComparison]]
 class Conclusion:
     """What the figures say about one cell. kind: "better", "worse", "mixed", "unsure" or "same".
 
-    verdict: the same in words, "" where nothing is more than chance. lines: what it rests on. costs: how many answers
+    verdict: the same in words, "" where no difference is seen. lines: what it rests on. costs: how many answers
     are the same as plain ones, and the time.
     """
 
@@ -100,12 +100,12 @@ def _conclusion(result: TaskResult, cell: Cell, name: str, against: Cell, figure
     kind = kind_of(figures)
     lines = [f"{word}: {_listed(part)}." for word, part in (("Better", gained), ("Worse", lost)) if part]
     if kind is UNSURE:
-        lines.append(f"Not enough questions to tell. Clearest difference: {_open(*open_[0])}.")
+        lines.append(f"Clearest difference: {_open(*open_[0])}.")
     elif open_:
         lines.append(f"Not enough questions to tell for the rest; clearest: {_open(*open_[0])}.")
     elif kind is SAME:
         lines.append("No difference seen in any score.")
-    verdict = in_words(result, against, figures)
+    verdict = perhaps(result, against, *open_[0]) if kind is UNSURE else in_words(result, against, figures)
     return Conclusion(cell, name, kind, verdict, lines, _costs(result, cell, against))
 
 

@@ -1,7 +1,7 @@
 """The questions on which cells disagree most, with their pictures and sounds as data URIs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from lime_mlx.evaluate.records import Material, Record
 from lime_mlx.evaluate.store import Cell
 from lime_mlx.evaluate.tasks import Item
 from lime_mlx.render.media import peaks, picture_uri, sound_uri
+from lime_mlx.render.view import MediumView, WordView
 
 from .results import CAPTIONS, QUESTIONS, Names, TaskResult
 
@@ -22,16 +23,27 @@ INVENTED, AGAIN, DIFFERS = "invented", "again", "differs"
 SECONDS, PEAKS = 12, 120
 
 
-class GivenAnswer(NamedTuple):
+# From words with the white space before them to the marks of those that are in question: what names an object, with
+# "" where it is there and new; in an answer to a question, what other answers lack.
+Marker = Callable[[Sequence[str]], dict[int, str]]
+
+
+@dataclass
+class GivenAnswer:
     """An answer as words, each with its mark: INVENTED, AGAIN, DIFFERS or "".
 
-    by: the cells that gave it. judgement: what is wrong with it, if anything.
+    by: the cells that gave it. judgement: what is wrong with it, if anything. cell, id: one record of it. views: the
+    words with shares and maps, where the model read them again.
     """
 
     words: list[tuple[str, str]]
     by: str
     judgement: str
     wrong: bool
+    cell: Cell
+    id: str
+    marker: Marker = field(repr=False)
+    views: list[WordView] | None = None
 
 
 class ExhibitQuestion(NamedTuple):
@@ -47,7 +59,8 @@ class ExhibitQuestion(NamedTuple):
 class Exhibit:
     """A picture or sound.
 
-    shows: it in words. more: questions that are not shown. problem: why it cannot be shown. wave: peaks, 0 to 1.
+    shows: it in words. more: questions that are not shown. problem: why it cannot be shown. wave: peaks, 0 to 1. media:
+    what maps of it need.
     """
 
     medium: str
@@ -58,6 +71,7 @@ class Exhibit:
     sound: str = ""
     wave: list[float] = field(default_factory=list)
     problem: str = ""
+    media: list[MediumView] = field(default_factory=list)
 
 
 class Gallery(NamedTuple):
@@ -130,29 +144,43 @@ def _question(result: TaskResult, name: str, names: Names, with_model: bool, mat
     answers = []
     for words, (_, cells) in zip(marked(list(by_text)), by_text.items(), strict=True):
         judgement, wrong = _judgement(result, cells[0], name)
-        if record["label"] is None:
-            words = _named(result, record, words, material)
-            again = sum(mark == AGAIN for _, mark in words)
+        marker = _differing(list(by_text))
+        if record["label"] is None and (objects := _objects(result, record, material)) is not None:
+            marker = objects
+            marks = marker([f" {word}" for word, _ in words])
+            words = [(word, marks.get(index, "")) for index, (word, _) in enumerate(words)]
+            again = sum(mark == AGAIN for mark in marks.values())
             judgement += f", {again} named again" if again else ""
-        answers.append(GivenAnswer(words, names.all(cells, with_model), judgement, wrong))
+        answers.append(GivenAnswer(words, names.all(cells, with_model), judgement, wrong, cells[0], name, marker))
     return ExhibitQuestion(record["prompt"], record["split"], _truth(record), answers)
 
 
-def _named(
-    result: TaskResult, record: Record, words: list[tuple[str, str]], material: Material
-) -> list[tuple[str, str]]:
-    """The words of a caption; what names objects is marked by whether they are there, and nothing else."""
+def _objects(result: TaskResult, record: Record, material: Material) -> Marker | None:
+    """What marks the words of captions that name objects; None for a task without objects in its captions."""
+    item = Item(record["id"], record["medium"], record["prompt"], 0, truth=record["truth"])
     try:
-        objects = result.benchmark.objects([f" {word}" for word, _ in words], material)
-        item = Item(record["id"], record["medium"], record["prompt"], 0, truth=record["truth"])
         there = set(result.benchmark.true_objects(item))
-    except DataError:  # a task without objects in its captions
-        return words
-    marks, named = dict[int, str](), set[str]()
-    for index, name in objects:
-        marks[index] = INVENTED if name not in there else AGAIN if name in named else ""
-        named.add(name)
-    return [(word, marks.get(index, "")) for index, (word, _) in enumerate(words)]
+        result.benchmark.objects([], material)
+    except DataError:
+        return None
+
+    def marker(words: Sequence[str]) -> dict[int, str]:
+        marks, named = dict[int, str](), set[str]()
+        for index, name in result.benchmark.objects(list(words), material):
+            marks[index] = INVENTED if name not in there else AGAIN if name in named else ""
+            named.add(name)
+        return marks
+
+    return marker
+
+
+def _differing(texts: Sequence[str]) -> Marker:
+    """What marks the words that not all of the texts have."""
+    sets = [{_plain(word) for word in text.split()} for text in texts]
+    common = set.intersection(*sets) if sets else set()
+    return lambda words: {
+        index: DIFFERS for index, word in enumerate(words) if any(_plain(part) not in common for part in word.split())
+    }
 
 
 def _judgement(result: TaskResult, cell: Cell, name: str) -> tuple[str, bool]:
@@ -200,3 +228,9 @@ def _with_medium(exhibit: Exhibit, result: TaskResult, data: Path | None) -> Exh
     except Exception as error:  # the answers are worth showing without it
         exhibit.problem = " ".join(str(error).split()) or type(error).__name__
     return exhibit
+
+
+def view_of(exhibit: Exhibit) -> Mapping[str, object] | None:
+    """The exhibit as JSON values for the script: its media, and the words of each answer in the order of the page."""
+    words = [answer.views for question in exhibit.questions for answer in question.answers]
+    return {"media": exhibit.media, "answers": words} if any(words) and exhibit.media else None

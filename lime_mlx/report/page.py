@@ -2,6 +2,7 @@
 
 import platform
 import shlex
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +13,12 @@ from lime_mlx._version import __version__
 from lime_mlx.errors import LimeError
 from lime_mlx.evaluate.store import Settings, Store
 from lime_mlx.files import check_output, write_output
-from lime_mlx.render.shared import style
+from lime_mlx.render.shared import safe_json, script, source_hash, style
 from lime_mlx.render.svg import drawing, shown
 
 from .charts import CellStyles, Section, sections
 from .conclusions import Group, Table, fewest, groups, score_tables
-from .gallery import Gallery, gallery
+from .gallery import Gallery, gallery, view_of
 from .results import Names, TaskResult, data_folder, remarks, results
 from .verdict import GLOSSARY
 
@@ -39,8 +40,17 @@ class Part(NamedTuple):
     prompts: dict[str, str]
 
 
-def write_report(folder: str | Path, output: str | Path | None = None, scorer: str = "ours") -> Path:
+def write_report(
+    folder: str | Path,
+    output: str | Path | None = None,
+    scorer: str = "ours",
+    maps: bool = False,
+    notice: Callable[[str], None] = lambda sentence: None,
+) -> Path:
     """Write the page of a run's folder, by default as report.html in it, and return where it is.
+
+    maps: also show what carried the words in question; for that the models of the run, as far as they are on this
+    machine, read the answers again that are shown. notice: is called with a sentence on each model.
 
     Raises `DataError` for a folder without answers or an unknown scorer, and `LimeError` without matplotlib, and for
     an output whose name does not end in .html.
@@ -54,6 +64,11 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
     with drawing():
         by_task = results(store, scorer)
         parts = [_part(result, store, names, scorer, f"t{number}") for number, result in enumerate(by_task)]
+    if maps:
+        from .maps import add_maps  # needs MLX
+
+        shown_ones = [(part.result, part.gallery.exhibits) for part in parts]
+        add_maps(shown_ones, settings, data_folder(settings), notice)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -69,6 +84,10 @@ def write_report(folder: str | Path, output: str | Path | None = None, scorer: s
         settings=settings,
         names=names,
         style=style(),
+        script=script(),
+        script_hash=source_hash(script()),
+        view_of=lambda exhibit: (view := view_of(exhibit)) and safe_json(view),
+        mapped=any(view_of(exhibit) for part in parts for exhibit in part.gallery.exhibits),
         glossary=GLOSSARY,
         commands=_commands(store.folder, settings, scorer),
         versions=_versions(),

@@ -69,6 +69,12 @@ def in_words(result: TaskResult, against: Cell, figures: Compared) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
+def perhaps(result: TaskResult, against: Cell, figure: Figure, comparison: PairedComparison) -> str:
+    """One sentence on a difference that is not shown to be more than chance."""
+    worse = comparison.difference * figure.metric.goal < 0
+    return f"Perhaps {_part(result, against, figure, worse)}; too few questions to tell."
+
+
 def _part(result: TaskResult, against: Cell, figure: Figure, worse: bool) -> str:
     """fewer captions with invented objects: 40 -> 13 %; of a split that is one of several, with its name."""
     metric = figure.metric

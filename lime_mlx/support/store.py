@@ -1,28 +1,16 @@
 """Detectors and promises that the user calibrated: in the user's folder, by the fingerprint of the checkpoint."""
 
-import os
-import sys
 from collections.abc import Mapping
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 
-from platformdirs import user_config_path
-
 from lime_mlx.errors import CheckpointError
 from lime_mlx.files import Json, fingerprint, read_json, section
+from lime_mlx.settings import home
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.domain import Domain
 from lime_mlx.support.promise import Promise
-
-
-def home() -> Path:
-    """The user's folder: $LIME_MLX_HOME, else lime-mlx among the settings of this system."""
-    if chosen := os.environ.get("LIME_MLX_HOME"):
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":  # whatever $XDG_CONFIG_HOME says, which platformdirs follows on a Mac, too
-        return Path("~/Library/Application Support/lime-mlx").expanduser()
-    return user_config_path("lime-mlx", appauthor=False)
 
 
 def detector_file(folder: Path) -> Path:
