@@ -17,6 +17,7 @@ from lime_mlx.ahead import tokens_ahead
 from lime_mlx.answer import Answer, Cost, Response, collect
 from lime_mlx.asking import AskBack
 from lime_mlx.errors import NumericalError, PromptError
+from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_pictures
@@ -106,18 +107,19 @@ def decode(
     sampler: Sampler | None = None,
     logits_processors: Sequence[LogitsProcessor] = (),
     stop: frozenset[int] = frozenset(),
+    kv: KVOptions = DEFAULT,
 ) -> Iterator[Step]:
     """Decode token by token, without a tokenizer.
 
     trace: keep what the method recorded. reliance: compute relevance also for tokens for which the method needs none.
     sampler: log-probabilities (1, V) to a token (1,), as mlx-lm's; None is greedy. logits_processors: as mlx-lm's,
-    (tokens so far, logits (1, V)) to logits (1, V). stop: ids that end the answer.
+    (tokens so far, logits (1, V)) to logits (1, V). stop: ids that end the answer. kv: the options of the cache.
 
     A prompt that a processor made knows its content tokens; for token ids alone every token counts as one.
     Raises `PromptError` for a prompt that does not fit the model, `NumericalError` for logits that are not finite.
     """
     chosen = resolve_method(method, prompt, model)
-    session = start(model, prompt, trace=trace, reliance=reliance, processors=logits_processors)
+    session = start(model, prompt, trace=trace, reliance=reliance, processors=logits_processors, kv=kv)
     yield from steps(session, chosen, max_tokens, sampler, stop)
 
 
@@ -129,12 +131,13 @@ def start(
     reliance: bool = True,
     processors: Sequence[LogitsProcessor] = (),
     prefixes: Prefixes | None = None,
+    kv: KVOptions = DEFAULT,
 ) -> Session:
     """A session at the end of the prompt. prefixes: of the same model, else `PromptError`; see `stream_generate`."""
     if prefixes is None:
-        session = Session.open(model, prompt, processors)
+        session = Session.open(model, prompt, processors, kv=kv)
     elif prefixes.model is model:
-        session = prefixes.open(prompt, processors)
+        session = prefixes.open(prompt, processors, kv)
     else:
         raise PromptError("The kept prefixes are those of another model; make a Prefixes of this one.")
     session.want_relevance, session.want_trace = reliance, trace
@@ -269,6 +272,7 @@ def stream_generate(
     measure: bool = False,
     notice: Notice | None = None,
     prefixes: Prefixes | None = None,
+    kv: KVOptions = DEFAULT,
 ) -> Iterator[Response]:
     """Yield a `Response` for every token, the last with a finish_reason ("stop", "length" or "loop").
 
@@ -278,7 +282,7 @@ def stream_generate(
     (one backward pass each); relevance: keep the arrays (T,). logprobs: keep those of every place, (V,). measure: time
     plain decoding at the end, for `Response.cost`. notice: is called with a sentence for the user, about an opened
     file, a cut answer or the method. prefixes: what is kept of earlier prompts; what this one has in common with them
-    is not computed again, and the answer is the same.
+    is not computed again, and the answer is the same. kv: the options of the cache, as mlx-lm has them.
     """
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
@@ -298,6 +302,7 @@ def stream_generate(
         reliance=reliance or relevance,
         processors=[*sampling.processors(), *logits_processors],
         prefixes=prefixes,
+        kv=kv,
     )
     picker = sampler or sampling.sampler(model.language_model.config.vocab_size)
     if measure:
@@ -374,6 +379,7 @@ def generate(
     measure: bool = False,
     notice: Notice | None = None,
     prefixes: Prefixes | None = None,
+    kv: KVOptions = DEFAULT,
 ) -> Answer:
     """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out.
 
@@ -407,6 +413,7 @@ def generate(
         measure=measure,
         notice=keep,
         prefixes=prefixes,
+        kv=kv,
     )
     answer = collect(responses, model, opened)
     for sentence in answer.notices:
