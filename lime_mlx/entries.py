@@ -196,6 +196,20 @@ class LayerCache:
             self.pack()
         self._append_arrays(list(arrays))
 
+    def held(self) -> list[mx.array]:
+        """The arrays that hold all positions that are held, in their order."""
+        return self._slices(0, self.size)
+
+    def restore(self, arrays: Sequence[mx.array], offset: int, packing: Packing | None) -> None:
+        """Take over what `held` gave of a layer with `offset` positions.
+
+        Raises `ValueError` where that is too little.
+        """
+        self.buffers, self.packing, self.offset = list(arrays), packing, offset
+        self.first = self.pinned + offset - arrays[0].shape[2]
+        if self.gap and (self.reach is None or not self._holds(offset) or arrays[0].shape[2] < self.pinned):
+            raise ValueError(f"{arrays[0].shape[2]:,} of {offset:,} positions are too few")
+
     def pack_if_due(self) -> None:
         """Quantise the entries where the options want that and there are enough of them."""
         if self.offset >= max(1, self.options.quantized_kv_start):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from PIL import Image
 from lime_mlx.ahead import tokens_ahead
 from lime_mlx.answer import Answer, Cost, Response, collect
 from lime_mlx.asking import AskBack
+from lime_mlx.cache_file import open_with_file
 from lime_mlx.errors import NumericalError, PromptError
 from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.lrp.relevance import Shares, shares
@@ -132,9 +134,12 @@ def start(
     processors: Sequence[LogitsProcessor] = (),
     prefixes: Prefixes | None = None,
     kv: KVOptions = DEFAULT,
+    cache_file: str | os.PathLike[str] | None = None,
 ) -> Session:
     """A session at the end of the prompt. prefixes: of the same model, else `PromptError`; see `stream_generate`."""
-    if prefixes is None:
+    if cache_file is not None:
+        session = open_with_file(model, prompt, processors, kv, cache_file)
+    elif prefixes is None:
         session = Session.open(model, prompt, processors, kv=kv)
     elif prefixes.model is model:
         session = prefixes.open(prompt, processors, kv)
@@ -273,6 +278,7 @@ def stream_generate(
     notice: Notice | None = None,
     prefixes: Prefixes | None = None,
     kv: KVOptions = DEFAULT,
+    cache_file: str | os.PathLike[str] | None = None,
 ) -> Iterator[Response]:
     """Yield a `Response` for every token, the last with a finish_reason ("stop", "length" or "loop").
 
@@ -282,7 +288,9 @@ def stream_generate(
     (one backward pass each); relevance: keep the arrays (T,). logprobs: keep those of every place, (V,). measure: time
     plain decoding at the end, for `Response.cost`. notice: is called with a sentence for the user, about an opened
     file, a cut answer or the method. prefixes: what is kept of earlier prompts; what this one has in common with them
-    is not computed again, and the answer is the same. kv: the options of the cache, as mlx-lm has them.
+    is not computed again, and the answer is the same. kv: the options of the cache, as mlx-lm has them. cache_file: a
+    .safetensors file with the cache of the prompt, which is written where there is none, and used in place of
+    `prefixes`; see `lime_mlx.cache_file`.
     """
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
@@ -303,7 +311,11 @@ def stream_generate(
         processors=[*sampling.processors(), *logits_processors],
         prefixes=prefixes,
         kv=kv,
+        cache_file=cache_file,
     )
+    if cache_file is not None and notice is not None:
+        taken = f"{session.reused:,} of {len(opened):,} tokens of the prompt came from {os.fspath(cache_file)}."
+        notice(f"Note: {taken}" if session.reused else f"Wrote {os.fspath(cache_file)}")
     picker = sampler or sampling.sampler(model.language_model.config.vocab_size)
     if measure:
         session.prefill()
@@ -380,6 +392,7 @@ def generate(
     notice: Notice | None = None,
     prefixes: Prefixes | None = None,
     kv: KVOptions = DEFAULT,
+    cache_file: str | os.PathLike[str] | None = None,
 ) -> Answer:
     """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out.
 
@@ -414,6 +427,7 @@ def generate(
         notice=keep,
         prefixes=prefixes,
         kv=kv,
+        cache_file=cache_file,
     )
     answer = collect(responses, model, opened)
     for sentence in answer.notices:

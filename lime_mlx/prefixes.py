@@ -136,13 +136,13 @@ def _chunk_key(before: bytes, session: Session, start: int, stop: int) -> bytes:
     for part in (positions.coordinates, positions.blocks):
         if part is not None:
             key.update(np.ascontiguousarray(part[..., start:stop], dtype=np.int64).data)
-    for media_key in _media_among(session, start, stop):
+    for media_key in media_keys(session, start, stop):
         key.update(media_key)
     return key.digest()
 
 
-def _media_among(session: Session, start: int, stop: int) -> list[bytes]:
-    """The keys of the pictures and sounds among positions; of all, where the prompt does not tell where they lie."""
+def media_keys(session: Session, start: int, stop: int) -> list[bytes]:
+    """The hashes of the pictures and sounds among positions; of all, where the prompt does not tell where they lie."""
     prompt = session.prompt
     if not prompt.sources or prompt.spans is not None:
         return [prompt.whole.digest] if prompt.media else []

@@ -150,7 +150,7 @@ def test_kept_chunks_are_quantised_alike(model):
 
 
 def test_windows_and_limits_hold_for_quantised_entries():
-    model = small_model(**WIDE, sliding_window=12, use_sliding_window=True)
+    model = small_model(**WIDE, sliding_window=12, use_sliding_window=True, max_window_layers=1)
     for kv in (options(8, 0, prefill_step_size=16), options(8, 0, prefill_step_size=16, max_kv_size=40)):
         tokens = [step.token for step in decode(model, small_prompt(40, 4, 20), "none", 12, kv=kv)]
         assert len(tokens) == 12
