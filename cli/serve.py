@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.cli.common import METHOD_NAMES, note, prepare_backend
+from lime_mlx.cli.common import METHOD_NAMES, note, prepare_backend, takes_cache
 from lime_mlx.errors import BackendError, LimeError
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
+
+    from lime_mlx.kv import KVOptions
 
 KEY = "LIME_MLX_API_KEY"
 
@@ -68,6 +70,7 @@ KEY = "LIME_MLX_API_KEY"
     metavar="MB",
     help="For earlier prompts.",
 )
+@takes_cache
 @click.option("--log-text", is_flag=True, help="The log also holds the questions.")
 @click.option("--quiet/--verbose", default=False, help="Log errors only.")
 def command(
@@ -88,6 +91,7 @@ def command(
     timeout: float,
     max_body: int,
     prefix_memory: int,
+    kv: KVOptions,
     log_text: bool,
     quiet: bool,
 ) -> None:
@@ -127,6 +131,7 @@ def command(
         seconds=timeout,
         body=max_body << 20,
         prefixes=prefix_memory << 20,
+        kv=kv,
         log_text=log_text,
     )
     app = create_app(settings)
