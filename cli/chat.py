@@ -56,6 +56,7 @@ def command(request: Request, temperature: float, top_p: float, seed: int | None
         temperature=temperature,
         top_p=top_p,
         seed=seed,
+        kv=request.kv,
         notice=talk.notice,
     )
     if not quiet:

@@ -19,6 +19,7 @@ import click
 
 from lime_mlx.checkpoint.choice import OPTION_HELP, Choice, chosen_model
 from lime_mlx.errors import CONTROLS, PromptError, plain_text
+from lime_mlx.kv import DEFAULT, PREFILL, QUANTIZED_START, KVOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,6 +49,7 @@ class Request:
     """What the user asks of which model, as the options say it. image, audio: files, addresses or "-".
 
     model: the one that was chosen, and who chose it. methods: all that were given; method: the last of them.
+    kv: the options of the cache.
     """
 
     image: tuple[str, ...]
@@ -60,6 +62,7 @@ class Request:
     max_tokens: int
     methods: tuple[str, ...] = ()
     allow_private_urls: bool = False
+    kv: KVOptions = DEFAULT
 
     @property
     def medium(self) -> str:
@@ -94,6 +97,7 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
         method: tuple[str, ...],
         max_tokens: int,
         allow_private_urls: bool,
+        kv: KVOptions,
         **options: object,
     ) -> None:
         check_options(max_tokens=max_tokens)
@@ -106,11 +110,22 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
         last = method[-1] if method else None
         command(
             Request(
-                image, audio, text, system, chosen_model(model), revision, last, max_tokens, method, allow_private_urls
+                image,
+                audio,
+                text,
+                system,
+                chosen_model(model),
+                revision,
+                last,
+                max_tokens,
+                method,
+                allow_private_urls,
+                kv,
             ),
             **options,
         )
 
+    asking = takes_cache(asking)
     for option in reversed(_options()):
         asking = option(asking)
     return asking
@@ -130,6 +145,7 @@ def takes_media(command: Callable[..., None]) -> Callable[..., None]:
         method: tuple[str, ...],
         max_tokens: int,
         allow_private_urls: bool,
+        kv: KVOptions,
         **options: object,
     ) -> None:
         check_options(max_tokens=max_tokens)
@@ -144,14 +160,35 @@ def takes_media(command: Callable[..., None]) -> Callable[..., None]:
             method[-1] if method else None,
             max_tokens,
             allow_private_urls=allow_private_urls,
+            kv=kv,
         )
         if "-" in (*request.image, *request.audio):
             raise PromptError("The questions come from standard input; give pictures and sounds as files or addresses.")
         command(request, **options)
 
+    opening = takes_cache(opening)
     for option in reversed(_options(question=False)):
         opening = option(opening)
     return opening
+
+
+def takes_cache(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of the cache, with mlx-lm's names; the command gets them as the `KVOptions` named kv."""
+
+    @wraps(command)
+    def choosing(
+        kv_bits: int | None,
+        kv_group_size: int,
+        quantized_kv_start: int,
+        max_kv_size: int | None,
+        prefill_step_size: int,
+        **options: object,
+    ) -> None:
+        command(kv=KVOptions(kv_bits, kv_group_size, quantized_kv_start, max_kv_size, prefill_step_size), **options)
+
+    for option in reversed(_cache_options()):
+        choosing = option(choosing)
+    return choosing
 
 
 def _options(question: bool = True) -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
@@ -181,6 +218,34 @@ def _options(question: bool = True) -> list[Callable[[Callable[..., None]], Call
             "--allow-private-urls",
             is_flag=True,
             help="Follow an address also where it leads from the Internet into a private network.",
+        ),
+    ]
+
+
+def _cache_options() -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
+    return [
+        click.option("--kv-bits", type=int, help="Quantise the cache to 8 or 4 bits."),
+        click.option(
+            "--kv-group-size", type=int, default=64, show_default=True, help="So many numbers of it share a scale."
+        ),
+        click.option(
+            "--quantized-kv-start",
+            type=int,
+            default=QUANTIZED_START,
+            show_default=True,
+            help="Quantise it once so many tokens are in it.",
+        ),
+        click.option(
+            "--max-kv-size",
+            type=int,
+            help="The most tokens that one attends to: up to the end of the pictures and sounds, and the newest.",
+        ),
+        click.option(
+            "--prefill-step-size",
+            type=int,
+            default=PREFILL,
+            show_default=True,
+            help="Run so much of a prompt at a time.",
         ),
     ]
 

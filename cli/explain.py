@@ -164,6 +164,7 @@ def explained(
         max_tokens=request.max_tokens,
         relevance=True,
         notice=notes.append,
+        kv=request.kv,
     )
     stream = Stream(responses)
     with noting(notes):

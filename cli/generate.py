@@ -68,6 +68,11 @@ if TYPE_CHECKING:
 )
 @click.option("--open", "open_it", is_flag=True, help="Show in the browser where the words came from.")
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
+@click.option(
+    "--prompt-cache-file",
+    metavar="FILE",
+    help="Keep the cache of the prompt in this .safetensors file, or go on with what it holds.",
+)
 @click.option("--measure", is_flag=True, help="Also time plain decoding, and print how much longer this answer took.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.option("--quiet/--verbose", default=False, help="Print the answer and warnings, without notes.")
@@ -86,6 +91,7 @@ def command(
     risk: float | None,
     open_it: bool,
     check_input: bool,
+    prompt_cache_file: str | None,
     measure: bool,
     as_json: bool,
     quiet: bool,
@@ -142,6 +148,8 @@ def command(
         relevance=(bool(request.audio) and shown) or open_it,
         measure=measure,
         notice=notes.append,
+        kv=request.kv,
+        cache_file=prompt_cache_file,
     )
     with noting(notes):
         first = next(responses)  # nothing is printed before this has gone well

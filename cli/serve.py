@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from lime_mlx.checkpoint.choice import OPTION_HELP, chosen_model
-from lime_mlx.cli.common import METHOD_NAMES, chosen_note, note, prepare_backend
+from lime_mlx.cli.common import METHOD_NAMES, chosen_note, note, prepare_backend, takes_cache
 from lime_mlx.errors import BackendError, LimeError
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
+
+    from lime_mlx.kv import KVOptions
 
 KEY = "LIME_MLX_API_KEY"
 
@@ -67,6 +69,7 @@ KEY = "LIME_MLX_API_KEY"
     metavar="MB",
     help="For earlier prompts.",
 )
+@takes_cache
 @click.option("--log-text", is_flag=True, help="The log also holds the questions.")
 @click.option("--quiet/--verbose", default=False, help="Log errors only.")
 def command(
@@ -87,6 +90,7 @@ def command(
     timeout: float,
     max_body: int,
     prefix_memory: int,
+    kv: KVOptions,
     log_text: bool,
     quiet: bool,
 ) -> None:
@@ -129,6 +133,7 @@ def command(
         seconds=timeout,
         body=max_body << 20,
         prefixes=prefix_memory << 20,
+        kv=kv,
         log_text=log_text,
     )
     with choice.blamed():

@@ -1,9 +1,9 @@
 """About how much memory a model needs while it answers: fitted to measured peaks (docs/convert.md), not guaranteed."""
 
 from lime_mlx.backend import compute_dtype, is_cpu
+from lime_mlx.kv import PREFILL
 from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.products import piece_size
-from lime_mlx.session import PREFILL
 
 FLOAT = 4  # bytes of what relevance, deltas and Adam's state are kept in
 # Measured: what a block's second derivative holds of attention and MLP.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lime_mlx.checkpoint.load import load, load_model
     from lime_mlx.explanation import Explanation, explain
     from lime_mlx.generation import decode, generate, stream_generate
+    from lime_mlx.kv import KVOptions
     from lime_mlx.lrp.relevance import relevance
     from lime_mlx.prefixes import Prefixes
     from lime_mlx.prompt import Prompt, Span
@@ -22,6 +23,7 @@ __all__ = [
     "Answer",
     "Chat",
     "Explanation",
+    "KVOptions",
     "Prefixes",
     "Prompt",
     "Response",
@@ -43,6 +45,7 @@ _HOMES = {
     "Explanation": "explanation",
     "explain": "explanation",
     "Word": "words",
+    "KVOptions": "kv",
     "Prefixes": "prefixes",
     "Prompt": "prompt",
     "Response": "answer",

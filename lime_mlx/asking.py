@@ -78,16 +78,19 @@ def _alone(session: Session, question: Question) -> float:
 def continued(session: Session, start: int, tails: Sequence[Sequence[int]]) -> mx.array:
     """Logits (N, V) at the end of each of N texts that follow the first `start` positions, in one batch.
 
-    tails: the tokens of each text. The cache must hold these positions, and stays as it is.
+    tails: the tokens of each text. The cache must have held these positions, which end with text, and stays as it is;
+    what layers with a window do not hold any more is computed again.
     """
+    begin = session.cache.resumable(start)
+    tails = [[*session.tokens[begin:start], *tail] for tail in tails]
     longest = max(map(len, tails))
     ids = np.zeros((len(tails), longest), dtype=np.int32)
     for row, tail in zip(ids, tails, strict=True):
         row[: len(tail)] = tail
     decoder = session.decoder
     embeds = decoder.embed(mx.array(ids.reshape(-1))).reshape(*ids.shape, -1)
-    positions = session.positions.beginning(start)
-    hidden = decoder(embeds, overlays(session.cache.before(start)), start, positions=positions)
+    past = session.cache.before(begin) if begin else [None] * len(session.cache)
+    hidden = decoder(embeds, overlays(past), begin, positions=session.positions.beginning(begin))
     ends = mx.array([len(tail) - 1 for tail in tails])
     logits = decoder.head(hidden[mx.arange(len(tails)), ends])
     mx.eval(logits)

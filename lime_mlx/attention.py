@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import mlx.core as mx
+
+# From more queries than this on, attention that is differentiated once goes in blocks of so many.
+QUERIES = 128
 
 
 class AttentionRule(Protocol):
@@ -53,3 +57,43 @@ def attend(weights: mx.array, v: mx.array) -> mx.array:
     """(B, H, L, d) from weights (B, K, G, L, T) and values (B, K, T, d)."""
     batch, key_heads, groups, length, _ = weights.shape
     return (weights @ v[:, :, None]).reshape(batch, key_heads * groups, length, v.shape[-1])
+
+
+def weighted(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
+    """Attention (B, H, L, d) from queries (B, H, L, d) and keys, values (B, K, T, d), with plain gradients."""
+    return attend(softmax(masked_scores(q, k, scale, mask)), v)
+
+
+def in_blocks(
+    q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, stages: list[mx.array]
+) -> mx.array:
+    """`weighted`, one block of `QUERIES` queries after the other, forward and back: nothing holds the weights (L, T).
+
+    stages: gets what is to be computed first, in this order. What is returned has a gradient, and no second one.
+    """
+    blocks = [slice(start, start + QUERIES) for start in range(0, q.shape[2], QUERIES)]
+
+    def block(rows: slice) -> Callable[[mx.array, mx.array, mx.array], mx.array]:
+        hidden = None if mask is None else mask[..., rows, :]
+        return lambda q, k, v: weighted(q, k, v, scale, hidden)
+
+    @mx.custom_function
+    def run(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        parts = [block(rows)(q[:, :, rows], k, v) for rows in blocks]
+        stages.extend(parts)
+        return mx.concatenate(parts, axis=2)
+
+    @run.vjp
+    def back(
+        primals: tuple[mx.array, mx.array, mx.array], arriving: mx.array, _: mx.array
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        q, k, v = primals
+        parts, at_k, at_v = [], mx.zeros_like(k), mx.zeros_like(v)
+        for rows in blocks:
+            _, (part, more_k, more_v) = mx.vjp(block(rows), [q[:, :, rows], k, v], [arriving[:, :, rows]])
+            parts.append(part)
+            at_k, at_v = at_k + more_k, at_v + more_v
+            stages.extend([part, at_k, at_v])
+        return mx.concatenate(parts, axis=2), at_k, at_v
+
+    return cast(mx.array, run(q, k, v))

@@ -10,12 +10,14 @@ from typing import cast
 import mlx.core as mx
 
 from lime_mlx.attention import AttentionRule, attend, group_queries, hide, masked_scores, score, softmax
+from lime_mlx.entries import CHUNK, Entries, Held, LayerCache, as_cached
+from lime_mlx.errors import MethodError
+from lime_mlx.kv import DEFAULT, KVOptions
 
-CHUNK = 256
+__all__ = ["CHUNK", "Entries", "Held", "KVCache", "LayerCache"]
+
 # Masked scores (1, K, G, L, T), G queries to one key head, to attention weights of the same shape.
 Edit = Callable[[mx.array], mx.array]
-# Keys and values of one layer, (1, K, T, d) each.
-Entries = tuple[mx.array, mx.array]
 
 
 class Moves(ABC):
@@ -58,60 +60,6 @@ class Guidance:
 
         A row may have any sum and any sign.
         """
-
-
-class LayerCache:
-    """Keys and values of one layer, (1, K, T, d) each, in buffers that grow by `CHUNK` positions."""
-
-    def __init__(self) -> None:
-        self.buffers: list[mx.array] = []
-        self.offset = 0
-
-    def extend(self, k: mx.array, v: mx.array) -> Entries:
-        """Append the entries of new positions and return all entries."""
-        start, self.offset = self.offset, self.offset + k.shape[2]
-        self._reserve((k, v))
-        for buffer, new in zip(self.buffers, (k, v), strict=True):
-            buffer[:, :, start : self.offset] = new
-        return self.entries()
-
-    def attention(
-        self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None, rules: AttentionRule
-    ) -> mx.array:
-        """Append `k`, `v` and attend to all entries."""
-        return rules.attention(q, *self.extend(k, v), scale, mask)
-
-    def entries(self) -> Entries:
-        """All keys and values. Raises `IndexError` when there are none."""
-        if not self.buffers:
-            raise IndexError("the cache of this layer is empty")
-        keys, values = self.buffers
-        return keys[:, :, : self.offset], values[:, :, : self.offset]
-
-    def overwrite(self, position: int, k: mx.array | None = None, v: mx.array | None = None) -> None:
-        """Replace the entries of one position; `k`, `v` are (1, K, 1, d), None leaves them."""
-        if not 0 <= position < self.offset:
-            raise IndexError(f"position {position} is outside the {self.offset} cached ones")
-        for buffer, new in zip(self.buffers, (k, v), strict=True):
-            if new is not None:
-                buffer[:, :, position : position + 1] = new
-
-    def trim(self, count: int) -> None:
-        self.offset -= min(count, self.offset)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self.buffers)
-
-    def _reserve(self, new: Entries) -> None:
-        held = self.buffers[0].shape[2] if self.buffers else 0
-        if self.offset <= held:
-            return
-        room = -(-self.offset // CHUNK) * CHUNK - held
-        fresh = [mx.zeros((*x.shape[:2], room, x.shape[3]), x.dtype) for x in new]
-        if self.buffers:
-            fresh = [mx.concatenate([old, new], axis=2) for old, new in zip(self.buffers, fresh, strict=True)]
-        self.buffers = fresh
 
 
 class Edited:
@@ -161,6 +109,7 @@ class Overlay:
             k, v = (_moved(_repeat(x, widest), delta) for x, delta in zip((k, v), self.delta, strict=True))
             return rules.attention(q, k, v, scale, mask)
         old_k, old_v = self.past
+        k, v = as_cached(k, self.past), as_cached(v, self.past)
         grouped = group_queries(q, k.shape[1], scale)
         scores = score(grouped, old_k)
         if self.gates is not None:
@@ -237,10 +186,22 @@ def _grouped(delta: mx.array, heads: int) -> mx.array:
 
 
 class KVCache:
-    """The cache of all layers; `cache[i]` is layer i's."""
+    """The cache of all layers; `cache[i]` is layer i's.
 
-    def __init__(self, layers: int) -> None:
-        self.layers = [LayerCache() for _ in range(layers)]
+    reaches: for each layer, how many positions back a query attends to, and how many first positions all attend to
+    beside these; None is all. mark: a position behind which the cache can go on at any time.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        options: KVOptions = DEFAULT,
+        reaches: Sequence[tuple[int | None, int]] | None = None,
+        mark: int | None = None,
+    ) -> None:
+        self.layers = [LayerCache(options, *reach) for reach in reaches or [(None, 0)] * layers]
+        for layer in self.layers:
+            layer.mark = mark
 
     def __getitem__(self, index: int) -> LayerCache:
         return self.layers[index]
@@ -263,32 +224,69 @@ class KVCache:
             layer.extend(k, v)
 
     def entries(self) -> list[Entries | None]:
-        """Every layer's keys and values as plain arrays; None for a layer that holds none yet."""
+        """Every layer's keys and values; None for a layer that holds none yet."""
         return [layer.entries() if layer.offset else None for layer in self.layers]
 
     def before(self, position: int) -> list[Entries]:
-        """Every layer's keys and values of the first `position` positions. Raises `IndexError` for an empty layer."""
-        return [(k[:, :, :position], v[:, :, :position]) for k, v in (layer.entries() for layer in self.layers)]
+        """Every layer's keys and values of the first `position` positions.
+
+        Raises `IndexError` for an empty layer, and where the cache is not `resumable` there.
+        """
+        return [layer.entries(position) for layer in self.layers]
 
     def overwrite(self, position: int, entries: Sequence[Delta]) -> None:
         for layer, (k, v) in zip(self.layers, entries, strict=True):
             layer.overwrite(position, k, v)
 
+    def resumable(self, position: int) -> int:
+        """The last position up to this one behind which the cache can go on with what it holds."""
+        marks = [layer.mark for layer in self.layers if layer.mark is not None and layer.mark < position]
+        for each in (position, *marks[:1]):
+            if all(layer.resumable(each) for layer in self.layers):
+                return each
+        return 0
+
     def trim(self, count: int) -> None:
-        """Forget the newest `count` positions."""
+        """Forget the newest `count` positions, and as many more as it takes to go on with what is held.
+
+        Raises `MethodError` where these were overwritten, so that computing them again would not give the same.
+        """
+        wanted = self.offset - min(count, self.offset)
+        position = self.resumable(wanted)
+        lost = sum(position <= each < wanted for layer in self.layers for each in layer.changed)
+        if lost:
+            held = min(layer.offset - layer.first for layer in self.layers if layer.gap)
+            raise MethodError(
+                f"The answer cannot go back {count:,} positions: layers with a window hold only {held:,}, and a method "
+                "changed those before; leave that method or --max-kv-size out."
+            )
         for layer in self.layers:
-            layer.trim(count)
+            layer.back_to(position)
+
+    def pack(self) -> None:
+        """Quantise what the options want quantised by now."""
+        for layer in self.layers:
+            layer.pack_if_due()
 
     def copy(self, count: int | None = None) -> KVCache:
         """The first `count` entries, or all; what is appended or overwritten in one cache is not in the other."""
-        other = KVCache(len(self))
-        for old, new in zip(self.layers, other.layers, strict=True):
-            if old.offset:
-                new.extend(*(mx.array(x[:, :, :count]) for x in old.entries()))
+        other = KVCache(0)
+        position = self.offset if count is None else min(count, self.offset)
+        other.layers = [layer.copy(position) for layer in self.layers]
         return other
 
+    def piece(self, start: int, stop: int) -> list[mx.array]:
+        """The arrays of all layers that hold the positions from `start` to `stop`, as `put` takes them."""
+        return [array for layer in self.layers for array in layer.piece(start, stop)]
+
+    def put(self, arrays: Sequence[mx.array]) -> None:
+        """Append a `piece` of another cache with the same options."""
+        each = len(arrays) // len(self.layers)
+        for number, layer in enumerate(self.layers):
+            layer.put(arrays[each * number : each * (number + 1)])
+
     def arrays(self) -> list[mx.array]:
-        return [buffer for layer in self.layers for buffer in layer.buffers]
+        return [array for layer in self.layers for array in layer.arrays()]
 
 
 def fresh(edits: Mapping[int, Edit] | None) -> dict[int, Edit]:

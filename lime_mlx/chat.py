@@ -17,6 +17,7 @@ from lime_mlx.errors import LimeError, PromptError
 from lime_mlx.explanation import Explanation
 from lime_mlx.files import write
 from lime_mlx.generation import open_images, open_sounds, resolve_method, stream_generate
+from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.lrp.relevance import Shares
 from lime_mlx.media.audio import AudioSource, Sound
 from lime_mlx.media.image import ImageSource
@@ -104,6 +105,7 @@ class Chat:
         stop: str | Sequence[str] = (),
         reliance: bool = True,
         prefixes: Prefixes | None = None,
+        kv: KVOptions = DEFAULT,
         notice: Callable[[str], None] | None = None,
     ) -> None:
         """Options as for `stream_generate`. method: a spec or None, as there; `chat.method` may be set at any time.
@@ -118,6 +120,7 @@ class Chat:
         self.temperature, self.top_p, self.top_k, self.min_p = temperature, top_p, top_k, min_p
         self.repetition_penalty, self.seed = repetition_penalty, seed
         self.prefixes = Prefixes(model) if prefixes is None else prefixes
+        self.kv = kv
         self._turns: list[Exchange] = []
         self._media = PreparedMedia({})
 
@@ -297,6 +300,7 @@ class Chat:
             relevance=self.reliance,
             notice=keep,
             prefixes=self.prefixes,
+            kv=self.kv,
         )
         try:
             for response in responses:

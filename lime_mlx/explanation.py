@@ -16,6 +16,7 @@ from lime_mlx.answer import Answer, Response, collect
 from lime_mlx.errors import LimeError, PromptError
 from lime_mlx.files import write_output
 from lime_mlx.generation import open_images, open_prompt, open_sounds, resolve_method, stream_generate
+from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.maps import picture_map
 from lime_mlx.media.audio import AudioSource, Sound
 from lime_mlx.media.fetch import source_name
@@ -244,6 +245,7 @@ def explain(
     diagnose: bool = False,
     check_input: bool = False,
     prefixes: Prefixes | None = None,
+    kv: KVOptions = DEFAULT,
     contrast: str | None = None,
 ) -> Explanation:
     """Generate an answer and explain it; options as for `stream_generate`.
@@ -274,6 +276,7 @@ def explain(
         relevance=True,
         notice=notices.append,
         prefixes=prefixes,
+        kv=kv,
     )
     explanation = explained(
         responses,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from PIL import Image
 from lime_mlx.ahead import tokens_ahead
 from lime_mlx.answer import Answer, Cost, Response, collect
 from lime_mlx.asking import AskBack
+from lime_mlx.cache_file import open_with_file
 from lime_mlx.errors import NumericalError, PromptError
+from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_pictures
@@ -106,18 +109,19 @@ def decode(
     sampler: Sampler | None = None,
     logits_processors: Sequence[LogitsProcessor] = (),
     stop: frozenset[int] = frozenset(),
+    kv: KVOptions = DEFAULT,
 ) -> Iterator[Step]:
     """Decode token by token, without a tokenizer.
 
     trace: keep what the method recorded. reliance: compute relevance also for tokens for which the method needs none.
     sampler: log-probabilities (1, V) to a token (1,), as mlx-lm's; None is greedy. logits_processors: as mlx-lm's,
-    (tokens so far, logits (1, V)) to logits (1, V). stop: ids that end the answer.
+    (tokens so far, logits (1, V)) to logits (1, V). stop: ids that end the answer. kv: the options of the cache.
 
     A prompt that a processor made knows its content tokens; for token ids alone every token counts as one.
     Raises `PromptError` for a prompt that does not fit the model, `NumericalError` for logits that are not finite.
     """
     chosen = resolve_method(method, prompt, model)
-    session = start(model, prompt, trace=trace, reliance=reliance, processors=logits_processors)
+    session = start(model, prompt, trace=trace, reliance=reliance, processors=logits_processors, kv=kv)
     yield from steps(session, chosen, max_tokens, sampler, stop)
 
 
@@ -129,12 +133,16 @@ def start(
     reliance: bool = True,
     processors: Sequence[LogitsProcessor] = (),
     prefixes: Prefixes | None = None,
+    kv: KVOptions = DEFAULT,
+    cache_file: str | os.PathLike[str] | None = None,
 ) -> Session:
     """A session at the end of the prompt. prefixes: of the same model, else `PromptError`; see `stream_generate`."""
-    if prefixes is None:
-        session = Session.open(model, prompt, processors)
+    if cache_file is not None:
+        session = open_with_file(model, prompt, processors, kv, cache_file)
+    elif prefixes is None:
+        session = Session.open(model, prompt, processors, kv=kv)
     elif prefixes.model is model:
-        session = prefixes.open(prompt, processors)
+        session = prefixes.open(prompt, processors, kv)
     else:
         raise PromptError("The kept prefixes are those of another model; make a Prefixes of this one.")
     session.want_relevance, session.want_trace = reliance, trace
@@ -269,6 +277,8 @@ def stream_generate(
     measure: bool = False,
     notice: Notice | None = None,
     prefixes: Prefixes | None = None,
+    kv: KVOptions = DEFAULT,
+    cache_file: str | os.PathLike[str] | None = None,
 ) -> Iterator[Response]:
     """Yield a `Response` for every token, the last with a finish_reason ("stop", "length" or "loop").
 
@@ -278,7 +288,9 @@ def stream_generate(
     (one backward pass each); relevance: keep the arrays (T,). logprobs: keep those of every place, (V,). measure: time
     plain decoding at the end, for `Response.cost`. notice: is called with a sentence for the user, about an opened
     file, a cut answer or the method. prefixes: what is kept of earlier prompts; what this one has in common with them
-    is not computed again, and the answer is the same.
+    is not computed again, and the answer is the same. kv: the options of the cache, as mlx-lm has them. cache_file: a
+    .safetensors file with the cache of the prompt, which is written where there is none, and used in place of
+    `prefixes`; see `lime_mlx.cache_file`.
     """
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
@@ -298,7 +310,12 @@ def stream_generate(
         reliance=reliance or relevance,
         processors=[*sampling.processors(), *logits_processors],
         prefixes=prefixes,
+        kv=kv,
+        cache_file=cache_file,
     )
+    if cache_file is not None and notice is not None:
+        taken = f"{session.reused:,} of {len(opened):,} tokens of the prompt came from {os.fspath(cache_file)}."
+        notice(f"Note: {taken}" if session.reused else f"Wrote {os.fspath(cache_file)}")
     picker = sampler or sampling.sampler(model.language_model.config.vocab_size)
     if measure:
         session.prefill()
@@ -374,6 +391,8 @@ def generate(
     measure: bool = False,
     notice: Notice | None = None,
     prefixes: Prefixes | None = None,
+    kv: KVOptions = DEFAULT,
+    cache_file: str | os.PathLike[str] | None = None,
 ) -> Answer:
     """The whole answer at once; options as for `stream_generate`. The token that ends the answer is left out.
 
@@ -407,6 +426,8 @@ def generate(
         measure=measure,
         notice=keep,
         prefixes=prefixes,
+        kv=kv,
+        cache_file=cache_file,
     )
     answer = collect(responses, model, opened)
     for sentence in answer.notices:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
@@ -16,12 +16,20 @@ class Positions:
 
     coordinates (3, T) int: time, row and column for M-RoPE; None counts 0, 1, 2, ... blocks (T,) int: positions with
     the same number above 0 attend to each other in both directions; None is causal attention. features: arrays
-    (1, T, D); the i-th is added to the output of layer i (DeepStack, arXiv 2406.04334).
+    (1, T, D); the i-th is added to the output of layer i (DeepStack, arXiv 2406.04334). recent: in layers without a
+    window of their own, a position attends to so many newest ones, itself included, and to the first `pinned`; None is
+    all.
     """
 
     coordinates: NDArray[np.integer] | None = None
     blocks: NDArray[np.int32] | None = None
     features: Sequence[mx.array] = ()
+    recent: int | None = None
+    pinned: int = 0
+
+    def reach(self, window: int | None) -> tuple[int | None, int]:
+        """For a layer with this window: how many positions back a query attends to, and how many first ones beside."""
+        return (self.recent, self.pinned) if window is None and self.recent is not None else (window, 0)
 
     def at(self, start: int, length: int) -> int | mx.array:
         """The coordinates of `length` positions from `start`: the first of consecutive ones, or (3, length)."""
@@ -39,8 +47,8 @@ class Positions:
 
         `window` is how many positions back a position attends to, itself included; it holds in blocks, too.
         """
-        stop = start + length
-        if length == 1 and (window is None or stop <= window):
+        stop, (reach, pinned) = start + length, self.reach(window)
+        if length == 1 and (reach is None or stop <= reach + pinned):
             return None
         queries, keys = mx.arange(start, stop)[:, None], mx.arange(stop)[None]
         mask = queries >= keys
@@ -49,7 +57,10 @@ class Positions:
             blocks[: len(self.blocks)] = self.blocks[:stop]
             numbers = mx.array(blocks)
             mask = mask | ((numbers[start:, None] == numbers[None]) & (numbers[start:, None] > 0))
-        return mask if window is None else mask & (queries - keys < window)
+        if reach is None:
+            return mask
+        near = queries - keys < reach
+        return mask & (near | (keys < pinned) if pinned else near)
 
     def feature(self, layer: int, start: int, length: int) -> mx.array | None:
         """What is added to the output of `layer` at these positions, (1, length, D), or nothing."""
@@ -62,7 +73,8 @@ class Positions:
         """The positions of a prompt that has the first `length` of these, and after them only text."""
         coordinates = None if self.coordinates is None else self.coordinates[:, :length]
         blocks = None if self.blocks is None else self.blocks[:length]
-        return Positions(coordinates, blocks, [feature[:, :length] for feature in self.features])
+        features = [feature[:, :length] for feature in self.features]
+        return replace(self, coordinates=coordinates, blocks=blocks, features=features)
 
     def cut(self, stop: int) -> int:
         """The first position from `stop` on before which the sequence can be cut without cutting a block."""

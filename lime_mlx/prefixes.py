@@ -12,12 +12,13 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import groupby
 
 import mlx.core as mx
 import numpy as np
 
-from lime_mlx.cache import Entries
 from lime_mlx.errors import PromptError
+from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.models.base import Features, Model, encoded
 from lime_mlx.prompt import Prompt, Source
 from lime_mlx.session import LogitsProcessor, Session
@@ -52,19 +53,19 @@ class Prefixes:
         """Forget everything."""
         self._kept.clear()
 
-    def open(self, prompt: Prompt, processors: Sequence[LogitsProcessor] = ()) -> Session:
+    def open(self, prompt: Prompt, processors: Sequence[LogitsProcessor] = (), kv: KVOptions = DEFAULT) -> Session:
         """A session at the end of the prompt, prefilled up to its last whole chunk; `session.reused` tells how much
         of that was kept from earlier prompts. Raises as `Session.open`.
         """
-        session = Session.open(self.model, prompt, processors, partial(self.features, prompt))
-        session.opener = self.open
+        session = Session.open(self.model, prompt, processors, partial(self.features, prompt), kv)
+        session.opener = partial(self.open, kv=kv)
         chunks = list(self._chunks(session))
         self._take(session, chunks)
         for key, stop in chunks:
             if stop > session.cache.offset:
                 start = session.cache.offset
                 session.prefill(stop)
-                self._keep(key, [x[:, :, start:stop] for pair in session.cache.before(stop) for x in pair])
+                self._keep(key, session.cache.piece(start, stop))
         self._touch([*(key for key, _ in reversed(chunks)), *self._media_keys(prompt)])
         return session
 
@@ -81,7 +82,9 @@ class Prefixes:
 
     def _chunks(self, session: Session) -> Iterator[tuple[bytes, int]]:
         """The key and the end of each whole chunk of the prefill."""
-        start, key, last = 0, b"", session.embeds.shape[1] - 1
+        kv, positions = session.kv, session.positions
+        form = (kv.kv_bits, kv.kv_group_size, kv.quantized_kv_start) if kv.kv_bits else None
+        start, key, last = 0, repr((form, positions.recent, positions.pinned)).encode(), session.embeds.shape[1] - 1
         while (stop := session.border(start)) <= last:
             key = _chunk_key(key, session, start, stop)
             yield key, stop
@@ -95,10 +98,9 @@ class Prefixes:
                 break
             kept.append(self._kept[key])
             session.reused = stop
-        if kept:
-            joined = [mx.concatenate(list(arrays), axis=2) for arrays in zip(*kept, strict=True)]
-            entries: list[Entries] = list(zip(joined[::2], joined[1::2], strict=True))
-            session.cache.append(entries)
+        # Chunks from before the entries were quantised have fewer arrays than those that follow.
+        for _, alike in groupby(kept, len):
+            session.cache.put([mx.concatenate(list(arrays), axis=2) for arrays in zip(*alike, strict=True)])
 
     def _keep(self, key: bytes, arrays: Sequence[mx.array]) -> None:
         """Keep copies, which hold no more than their own bytes."""
@@ -134,13 +136,13 @@ def _chunk_key(before: bytes, session: Session, start: int, stop: int) -> bytes:
     for part in (positions.coordinates, positions.blocks):
         if part is not None:
             key.update(np.ascontiguousarray(part[..., start:stop], dtype=np.int64).data)
-    for media_key in _media_among(session, start, stop):
+    for media_key in media_keys(session, start, stop):
         key.update(media_key)
     return key.digest()
 
 
-def _media_among(session: Session, start: int, stop: int) -> list[bytes]:
-    """The keys of the pictures and sounds among positions; of all, where the prompt does not tell where they lie."""
+def media_keys(session: Session, start: int, stop: int) -> list[bytes]:
+    """The hashes of the pictures and sounds among positions; of all, where the prompt does not tell where they lie."""
     prompt = session.prompt
     if not prompt.sources or prompt.spans is not None:
         return [prompt.whole.digest] if prompt.media else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lime_mlx.attention import Memory, softmax
 from lime_mlx.cache import Change, Edit, Edited, Entries, Guidance, KVCache, fresh, overlays
 from lime_mlx.errors import NumericalError, PromptError
+from lime_mlx.kv import DEFAULT, FIRST, KVOptions
 from lime_mlx.lrp.record import Record, read
 from lime_mlx.lrp.relevance import RelevanceResult, Scoring, Target, cached
 from lime_mlx.lrp.rules import ATTN_LRP, Rules
@@ -26,7 +27,6 @@ from lime_mlx.prompt import Noun, Prompt
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.domain import Domain, features
 
-PREFILL = 512
 # mlx-lm's form: the tokens so far, logits (1, V), to logits (1, V).
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 # Scores (V,) to the token that is picked.
@@ -55,7 +55,8 @@ class Session:
     its layer. state: what methods keep, by their names. pick: how a token is picked by its scores; greedy: always
     the best one. margins: of the questions that the model was asked about this prompt, see `lime_mlx.asking`. reused:
     how many positions of the prompt were not computed for this session, see `lime_mlx.prefixes`. features: of the
-    pictures and sounds. opener: opens sessions of other prompts, where `Session.open` is not meant; see `beside`.
+    pictures and sounds. opener: opens sessions of other prompts, where `Session.open` is not meant; see `beside`. kv:
+    what was chosen about the cache.
 
     To intervene in decoding, subclass `Method`: its `step` may observe, change the cache (`cache.overwrite`), edit
     attention weights (`extend`, `relevance`), try a branch (`fork`) or go back (`rewind`).
@@ -79,12 +80,14 @@ class Session:
     reused: int = 0
     features: Features = field(default_factory=dict)
     opener: Callable[[Prompt], Session] | None = None
+    kv: KVOptions = DEFAULT
 
     def __post_init__(self) -> None:
         self.modalities: Mapping[str, NDArray[np.bool_]] = self.model.modalities(self.prompt)
         self.modality: NDArray[np.bool_] = np.any(list(self.modalities.values()), axis=0)
         self.tokens = self.tokens or [int(token) for token in self.prompt.input_ids]
-        self.cache = KVCache(len(self.decoder.layers))
+        reaches = [self.positions.reach(layer.window) for layer in self.decoder.layers]
+        self.cache = KVCache(len(reaches), self.kv, reaches, max(self.media_ends, default=None))
         self._blends: list[Scoring] = []
 
     @classmethod
@@ -94,6 +97,7 @@ class Session:
         prompt: Prompt,
         processors: Sequence[LogitsProcessor] = (),
         features: Callable[[], Features] | None = None,
+        kv: KVOptions = DEFAULT,
     ) -> Session:
         """A session at the end of the prompt.
 
@@ -107,17 +111,22 @@ class Session:
                 f"The prompt has {len(prompt):,} tokens, but the context of this model holds {context:,}: "
                 "shorten the text, or give fewer or smaller pictures or sounds."
             )
+        kv.check_heads(model.language_model.config.dim)
+        pinned = max((span.stop for span in model.spans(prompt)), default=min(FIRST, len(prompt) - 1))
+        recent = kv.recent(pinned, len(prompt))
         computed = encoded(prompt, model) if features is None else features()
         embeds, positions = model.inputs(prompt, computed)
+        if recent is not None:
+            positions = replace(positions, recent=recent, pinned=pinned)
         if not mx.isfinite(embeds).all().item():
             raise NumericalError("The input embeddings are not finite: the weights or the media input hold NaN.")
-        return cls(model, prompt, embeds, positions, processors, features=computed)
+        return cls(model, prompt, embeds, positions, processors, features=computed, kv=kv)
 
     def beside(self, prompt: Prompt) -> Session:
         """A session of another prompt about the same pictures and sounds, whose features are not computed again."""
         if self.opener is not None:
             return self.opener(prompt)
-        return Session.open(self.model, prompt, features=lambda: self.features)
+        return Session.open(self.model, prompt, features=lambda: self.features, kv=self.kv)
 
     def branch(self, prompt: Prompt, shared: int | None = None) -> Session:
         """A session of another prompt that begins with the same tokens and media, and continues with text only.
@@ -126,9 +135,11 @@ class Session:
         and the features of the media are taken over. Nothing that methods did is.
         """
         common = self.cache.offset if shared is None else min(shared, self.cache.offset)
+        common = self.cache.resumable(common)
         rest = self.decoder.embed(self.model.ids(prompt))[:, common:]
         embeds = mx.concatenate([self.embeds[:, :common], rest], axis=1)
-        session = Session(self.model, prompt, embeds, self.positions.beginning(common), features=self.features)
+        positions = self.positions.beginning(common)
+        session = Session(self.model, prompt, embeds, positions, features=self.features, kv=self.kv)
         session.opener = self.opener
         session.want_relevance = self.want_relevance
         session.cache = self.cache.copy(common)
@@ -136,7 +147,7 @@ class Session:
 
     def fork(self) -> Session:
         """The same answer so far, with a cache and states of methods that change on their own; nobody observes it."""
-        session = Session(self.model, self.prompt, self.embeds, self.positions, self.processors)
+        session = Session(self.model, self.prompt, self.embeds, self.positions, self.processors, kv=self.kv)
         session.want_relevance, session.want_trace = self.want_relevance, self.want_trace
         session.pick, session.greedy, session.margins = self.pick, self.greedy, self.margins
         session.features, session.opener = self.features, self.opener
@@ -149,7 +160,8 @@ class Session:
     def rewind(self, count: int) -> None:
         """Take back the newest `count` tokens of the answer; 0 takes back only the method's work on the newest one.
 
-        The cache and the states of methods go back, too. Raises `ValueError` for more tokens than were generated.
+        The cache and the states of methods go back, too; what layers with a window then lack is computed again. Raises
+        `ValueError` for more tokens than were generated, and `MethodError` where a method changed what is lacking.
         """
         if not 0 <= count <= len(self.generated):
             raise ValueError(f"{count} tokens cannot be taken back, {len(self.generated)} were generated")
@@ -239,7 +251,8 @@ class Session:
 
         Prompts that begin alike are cut alike, so that what was computed for one serves the other to the last bit.
         """
-        return self.positions.cut(min([start + PREFILL, *(end for end in self.media_ends if end > start)]))
+        step = start + self.kv.prefill_step_size
+        return self.positions.cut(min([step, *(end for end in self.media_ends if end > start)]))
 
     def prefill(self, end: int | None = None) -> None:
         """Run what the cache lacks, up to but without position `end`; by default the newest."""
@@ -350,6 +363,7 @@ class Session:
         """The cache then holds every position but the newest."""
         self.prefill()
         self.cache.trim(self.cache.offset - (self.embeds.shape[1] - 1))
+        self.cache.pack()
 
     def scores(self, logits: mx.array) -> mx.array:
         """What a token is picked by, (V,), from logits (V,): blends first, then the processors."""

@@ -15,9 +15,9 @@ from helpers import any_length, distance, excess, fixture, parity_checkpoint, pr
 from mlx.utils import tree_flatten
 
 import lime_mlx
-from lime_mlx import session as sessions
 from lime_mlx.checkpoint.load import load_model
 from lime_mlx.generation import steps
+from lime_mlx.kv import KVOptions
 from lime_mlx.lrp.rules import ATTN_LRP
 from lime_mlx.methods import parse_method
 from lime_mlx.models.base import Model
@@ -73,10 +73,9 @@ def test_a_branch_of_a_prefilled_prompt_goes_on_as_the_prompt_itself(case, metho
 
 @pytest.mark.parametrize("reliance", [True, False])
 @pytest.mark.parametrize("case", FAMILY_OF)
-def test_prefill_and_decode_give_the_logits_of_the_whole(case, reliance, monkeypatch):
-    monkeypatch.setattr(sessions, "PREFILL", 7)
+def test_prefill_and_decode_give_the_logits_of_the_whole(case, reliance):
     model, prompt = loaded(case)
-    steps = list(lime_mlx.decode(model, prompt, "none", 4, reliance=reliance))
+    steps = list(lime_mlx.decode(model, prompt, "none", 4, reliance=reliance, kv=KVOptions(prefill_step_size=7)))
     whole = Prompt(np.append(prompt.input_ids, [step.token for step in steps[:-1]]), prompt.media)
     assert distance(np.stack([step.logits for step in steps]), model.logits(whole)[-4:]) < 1e-5
 

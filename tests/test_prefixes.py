@@ -9,10 +9,10 @@ from helpers import any_length, distance, fixture, parity_checkpoint, prompt_of,
 from PIL import Image
 
 import lime_mlx
-from lime_mlx import session as sessions
 from lime_mlx.checkpoint.load import load, load_model
 from lime_mlx.errors import PromptError
 from lime_mlx.generation import generate, stream_generate
+from lime_mlx.kv import KVOptions
 from lime_mlx.media.audio import Sound
 from lime_mlx.prefixes import Prefixes
 from lime_mlx.prompt import Prompt, Turn
@@ -22,6 +22,7 @@ from lime_mlx.session import Session
 WITH_MEDIA = [
     case for case in FAMILY_OF if fixture(case)["input_ids"].size and any("media." in name for name in fixture(case))
 ]
+EIGHT = KVOptions(prefill_step_size=8)
 METHODS = ["none", "choose", "lime:words=content", "kvsmooth", "lime:mode=exact,steps=2", "m3id"]
 
 
@@ -72,15 +73,14 @@ def test_the_logits_are_the_same_to_the_last_bit(case, dtype, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 30])
-def test_text_is_kept_in_whole_chunks(length, monkeypatch):
-    monkeypatch.setattr(sessions, "PREFILL", 8)
+def test_text_is_kept_in_whole_chunks(length):
     model, ids = small_model(), np.random.default_rng(0).integers(0, 64, 40)
     prefixes = Prefixes(model)
-    prefixes.open(Prompt(ids))
+    prefixes.open(Prompt(ids), kv=EIGHT)
     other = Prompt(np.append(ids[:length], [(ids[length] + 1) % 64, 2, 3]))
-    session = prefixes.open(other)
+    session = prefixes.open(other, kv=EIGHT)
     assert session.reused == length // 8 * 8
-    assert (logits(session) == logits(Session.open(model, other))).all()
+    assert (logits(session) == logits(Session.open(model, other, kv=EIGHT))).all()
 
 
 @pytest.mark.parametrize("spec", METHODS)
@@ -201,17 +201,16 @@ def test_the_oldest_go_first(demo):
     assert (len(prefixes), prefixes.nbytes, prefixes.open(prompts[0]).reused) == (0, 0, 0)
 
 
-def test_no_chunk_stays_without_those_before_it(monkeypatch):
-    monkeypatch.setattr(sessions, "PREFILL", 8)
+def test_no_chunk_stays_without_those_before_it():
     model, rng = small_model(), np.random.default_rng(0)
     prefixes, beginning = Prefixes(model), rng.integers(0, 64, 24)
-    prefixes.open(Prompt(beginning))
+    prefixes.open(Prompt(beginning), kv=EIGHT)
     prefixes.limit = 5 * (prefixes.nbytes // 2)
     for _ in range(30):
         length = int(rng.integers(1, 4)) * 8
         prompt = Prompt(np.append(beginning[:length], rng.integers(0, 64, int(rng.integers(1, 30)))))
-        session = prefixes.open(prompt)
-        assert (logits(session) == logits(Session.open(model, prompt))).all()
+        session = prefixes.open(prompt, kv=EIGHT)
+        assert (logits(session) == logits(Session.open(model, prompt, kv=EIGHT))).all()
         assert 0 < prefixes.nbytes <= prefixes.limit
         keys = [key for key, _ in prefixes._chunks(session)]
         kept = [key in prefixes._kept for key in keys]

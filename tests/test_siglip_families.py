@@ -14,9 +14,9 @@ from PIL import Image
 
 import lime_mlx
 from lime_mlx import generate, load
-from lime_mlx import session as sessions
 from lime_mlx.checkpoint.load import build, load_model
 from lime_mlx.errors import CheckpointError, PromptError
+from lime_mlx.kv import KVOptions
 from lime_mlx.models.decoder import Decoder
 from lime_mlx.models.idefics3 import Idefics3
 from lime_mlx.models.towers.siglip import spread
@@ -228,7 +228,6 @@ def test_names_in_mlx_checkpoints():
 @pytest.mark.parametrize("step", [1, 7, 10])
 def test_no_part_of_the_prompt_cuts_a_picture(monkeypatch, step):
     """Whatever its length, and the logits are those of the whole; windows are shorter than a picture."""
-    monkeypatch.setattr(sessions, "PREFILL", step)
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(parity_checkpoint("gemma3_two_pictures", Path(folder)))
     prompt, starts = prompt_of(fixture("gemma3_two_pictures")), []
@@ -239,7 +238,7 @@ def test_no_part_of_the_prompt_cuts_a_picture(monkeypatch, step):
         return run(self, h, memory, start, *rest, **more)
 
     monkeypatch.setattr(Decoder, "__call__", watched)
-    (first,) = lime_mlx.decode(model, prompt, "none", 1)
+    (first,) = lime_mlx.decode(model, prompt, "none", 1, kv=KVOptions(prefill_step_size=step))
     assert len(starts) > 3
     assert not any(at and blocks[at] and blocks[at] == blocks[at - 1] for at in starts)
     assert distance(first.logits, fixture("gemma3_two_pictures")["logits"][-1]) < 2e-5

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lime_mlx.attention import AttentionRule, group_queries, hide, softmax
-from lime_mlx.cache import Change, Entries, delta_outputs, delta_scores, paced
+from lime_mlx.cache import Change, delta_outputs, delta_scores, paced
+from lime_mlx.entries import Entries, Held, as_cached
 from lime_mlx.positions import SEQUENCE, Positions
 from lime_mlx.products import slope
 
@@ -148,6 +149,8 @@ class PairMemory:
 
     def _forward(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
         old_k, old_v = (x.astype(q.dtype) for x in self.past)
+        if isinstance(self.past, Held):
+            k, v = (mx.concatenate([as_cached(x[:1], self.past), x[1:]]) for x in (k, v))
         dk, dv = self.delta
         length = old_k.shape[2]
         grouped = group_queries(q, k.shape[1], scale)

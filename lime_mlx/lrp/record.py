@@ -138,15 +138,19 @@ class Pace:
     """Computes one layer after the other, so that the memory of a layer is free before it is needed again.
 
     On the CPU each is waited for; elsewhere one may be on its way while the next is prepared. stages: what is computed
-    before a layer, one after the other.
+    before a layer, one after the other; blocks: the same, of large arrays, on every device.
     """
 
     def __init__(self) -> None:
         self.stages: list[mx.array] = []
+        self.blocks: list[mx.array] = []
         self.before: tuple[mx.array | Sequence[mx.array], ...] = ()
 
     def keep(self, *arrays: mx.array | Sequence[mx.array]) -> None:
         """Have these computed."""
+        for block in self.blocks:
+            mx.eval(block)
+        self.blocks.clear()
         if is_cpu():
             for stage in self.stages:
                 mx.eval(stage)

@@ -131,9 +131,10 @@ def _layer_by_layer(
 ) -> RelevanceResult:
     """`exact` with the inputs of all layers and one layer's own arrays in memory; not to be differentiated."""
     added, pace = replace(positions, features=inputs[1:]), Pace()
+    paced = rules.paced(pace.blocks)
 
     def layer(index: int, h: mx.array) -> mx.array:
-        return decoder.block(index, h, Overlay(None, pairs[index]), rules=rules, positions=positions)
+        return decoder.block(index, h, Overlay(None, pairs[index]), rules=paced, positions=positions)
 
     states = [inputs[0]]
     for index in range(len(pairs)):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import mlx.nn as nn
 
-from lime_mlx.attention import attend, masked_scores, softmax
+from lime_mlx.attention import QUERIES, in_blocks, weighted
 from lime_mlx.errors import MethodError
 from lime_mlx.products import product
 
@@ -55,12 +55,19 @@ class Rules:
     key_share = 1.0
     value_share = 1.0
 
-    def __init__(self, linear: Linear = product) -> None:
-        self.linear = linear
+    def __init__(self, linear: Linear = product, stages: list[mx.array] | None = None) -> None:
+        self.linear, self.stages = linear, stages
 
     def using(self, linear: Linear) -> Self:
         """The same rules, with products of weights that `linear` computes."""
-        return type(self)(linear)
+        return type(self)(linear, self.stages)
+
+    def paced(self, stages: list[mx.array]) -> Self:
+        """The same rules for a first derivative alone, whose long attentions say what is to be computed first.
+
+        stages: gets that, see `lime_mlx.attention.in_blocks`.
+        """
+        return type(self)(self.linear, stages)
 
     def rms_norm(self, x: mx.array, weight: mx.array, eps: float) -> mx.array:
         return x * mx.rsqrt(mx.mean(x * x, axis=-1, keepdims=True) + eps) * weight
@@ -86,7 +93,9 @@ class Rules:
 
     def attention(self, q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
         """(B, H, L, d) from queries (B, H, L, d) and keys, values (B, H or fewer, T, d)."""
-        return attend(softmax(masked_scores(q, k, scale, mask)), v)
+        if self.stages is not None and q.shape[2] > QUERIES:
+            return in_blocks(q, k, v, scale, mask, self.stages)
+        return weighted(q, k, v, scale, mask)
 
 
 class Fused(Rules):

@@ -91,7 +91,7 @@ class Contrast(Prepared):
         if len(sources) > 1:
             given = "pictures and sounds" if len({kind for kind, _ in sources}) > 1 else f"{len(sources)} of them"
             raise MethodError(f"{name} contrasts one picture or one sound, but the prompt has {given}.")
-        return Session.open(session.model, self.method.other(session))
+        return Session.open(session.model, self.method.other(session), kv=session.kv)
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,8 @@ class Smoothing(Prepared):
         """Overwrite the entries at `position` of the layers that have a lam."""
         smoothed: dict[int, Sequence[mx.array | None]] = {
             index: [
-                _mixed(entries, position, share) if which in self.smooth else None
-                for entries, which in zip(cache[index].entries(), "kv", strict=True)
+                _mixed(entries, share) if which in self.smooth else None
+                for entries, which in zip(cache[index].between(position - 1, position + 1), "kv", strict=True)
             ]
             for index, share in lam.items()
         }
@@ -137,7 +137,7 @@ class Smoothing(Prepared):
             cache[index].overwrite(position, k, v)
 
 
-def _mixed(entries: mx.array, position: int, lam: mx.array) -> mx.array:
-    """The entry (1, K, 1, d) at a position, drawn by lam toward the one before it."""
-    old, new = entries[:, :, position - 1 : position], entries[:, :, position : position + 1]
+def _mixed(entries: mx.array, lam: mx.array) -> mx.array:
+    """The second of two entries (1, K, 2, d), drawn by lam toward the first, (1, K, 1, d)."""
+    old, new = entries[:, :, :1], entries[:, :, 1:]
     return ((1 - lam) * new + lam * old).astype(new.dtype)

@@ -131,6 +131,7 @@ class _Answering:
             logprobs=wants_words or question.top_logprobs is not None,
             notice=self.notices.append,
             prefixes=self.loaded.prefixes,
+            kv=self.loaded.kv,
         )
         taken = self._taken(responses)
         if wants_words:

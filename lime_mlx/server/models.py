@@ -17,6 +17,7 @@ from lime_mlx.checkpoint.files import model_type, read_config
 from lime_mlx.checkpoint.hub import DEMOS, locate
 from lime_mlx.checkpoint.load import load
 from lime_mlx.errors import CheckpointError
+from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.models import takes
 from lime_mlx.models.base import Model
 from lime_mlx.prefixes import Prefixes
@@ -41,13 +42,14 @@ class Listed:
 
 @dataclass
 class Loaded:
-    """A model in memory, with what is kept of earlier prompts."""
+    """A model in memory, with what is kept of earlier prompts, and the options of the cache."""
 
     name: str
     folder: Path
     model: Model
     processor: Processor
     prefixes: Prefixes
+    kv: KVOptions = DEFAULT
 
 
 class Models:
@@ -100,7 +102,8 @@ class Models:
             began = time.perf_counter()
             revision = self._settings.revision if listed is self.default else None
             model, processor = load(listed.source if listed is self.default else listed.folder, revision=revision)
-            self._loaded[name] = Loaded(name, listed.folder, model, processor, Prefixes(model, self._settings.prefixes))
+            prefixes, kv = Prefixes(model, self._settings.prefixes), self._settings.kv
+            self._loaded[name] = Loaded(name, listed.folder, model, processor, prefixes, kv)
             self._notice(f"loaded {name} in {time.perf_counter() - began:.1f} s")
         self._loaded.move_to_end(name)
         return self._loaded[name]

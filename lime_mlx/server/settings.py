@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lime_mlx.kv import DEFAULT, KVOptions
+
 HOST = "127.0.0.1"
 
 
@@ -16,7 +18,8 @@ class Settings:
     address. origins: of other pages that may use it. queue: how many requests may wait while one computes. tokens: the
     most of an answer that says nothing about it. seconds: how long a request may wait and compute. body, media: bytes
     of a request, and of one picture or sound in it. pixels: of one picture. messages: the most of a request.
-    prefixes: bytes kept of earlier prompts for each model. log_text: whether the log holds texts of users.
+    prefixes: bytes kept of earlier prompts for each model. kv: the options of the cache. log_text: whether the log
+    holds texts of users.
     """
 
     model: str = "demo"
@@ -37,4 +40,5 @@ class Settings:
     sound_seconds: float = 600.0
     messages: int = 1000
     prefixes: int = 1 << 30
+    kv: KVOptions = DEFAULT
     log_text: bool = False

@@ -26,7 +26,7 @@ class PlainLogprobs:
 
     def __init__(self, loaded: Loaded, prompt: Prompt, method: Method) -> None:
         inner = method.inner if isinstance(method, Choose) else method
-        self._session = None if isinstance(inner, Plain) else loaded.prefixes.open(prompt)
+        self._session = None if isinstance(inner, Plain) else loaded.prefixes.open(prompt, kv=loaded.kv)
 
     def of(self, response: Response) -> NDArray[np.floating]:
         """Those from which the token of a response could be taken. To be called for every token, in order."""
