@@ -17,6 +17,7 @@ from lime_mlx.ahead import tokens_ahead
 from lime_mlx.answer import Answer, Cost, Response, collect
 from lime_mlx.asking import AskBack
 from lime_mlx.errors import NumericalError, PromptError
+from lime_mlx.exclusive import each_exclusive, exclusive
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_pictures
@@ -121,6 +122,7 @@ def decode(
     yield from steps(session, chosen, max_tokens, sampler, stop)
 
 
+@exclusive
 def start(
     model: Model,
     prompt: Prompt,
@@ -141,6 +143,7 @@ def start(
     return session
 
 
+@each_exclusive
 def steps(
     session: Session,
     method: Method,
@@ -301,7 +304,8 @@ def stream_generate(
     )
     picker = sampler or sampling.sampler(model.language_model.config.vocab_size)
     if measure:
-        session.prefill()
+        with model.lock:
+            session.prefill()
         clock.prefilled()
     text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)
