@@ -128,6 +128,7 @@ def test_neutral_and_ignored_fields_change_nothing(server):
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"text": {"format": {"type": "json_schema"}}}, "text"),
         ({"background": True}, "background"),
+        ({"instructions": "\ud800"}, "instructions"),
         ({"input": []}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": 3}]}]},
          "input[0].content[0].image_url"),
