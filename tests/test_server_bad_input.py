@@ -138,7 +138,8 @@ def test_neutral_and_ignored_fields_change_nothing(server):
     ],
 )  # fmt: skip
 def test_responses_with_wrong_values(server, change, param):
-    assert error_of(server.post("/v1/responses", json={"input": "Hello", **change}))["param"] == param
+    body = json.dumps({"input": "Hello", **change}).encode()
+    assert error_of(post(server, body, "/v1/responses"))["param"] == param
 
 
 def test_media_that_the_model_does_not_take(server):
