@@ -15,6 +15,7 @@ from families import FAMILY_OF
 from PIL import Image
 
 from fuzz.mutate import CONTROL, Choose, changed_bytes, changed_json
+from fuzz.prompt_caches import PROMPT_CACHES
 from fuzz.requests import BODY, HTTP
 from fuzz.target import ROOT, SEEDS, Target, dumped, own_room
 from lime_mlx import limits
@@ -806,6 +807,7 @@ TARGETS = {
         ),
         BODY,
         HTTP,
+        *PROMPT_CACHES,
     )
 }
 
