@@ -44,22 +44,48 @@ def caches() -> list[bytes]:
 
 
 class Caches(Target):
-    """Changes what a file says of itself half of the time, else the rest of its header, or any bytes."""
+    """Changes what a file says, so that it could still fit, three times of six; else any of its JSON, or any bytes."""
 
     def drawn(self, choose: Choose) -> bytes:
         seed = self.seeds[choose(len(self.seeds))]
-        if not (kind := choose(4)):
+        if not (kind := choose(6)):
             return changed_bytes(seed, self.seeds, choose)
         (length,) = struct.unpack("<Q", seed[:8])
-        stored = json.loads(seed[8 : 8 + length])
+        stored, body = json.loads(seed[8 : 8 + length]), seed[8 + length :]
         metadata = stored["__metadata__"]
-        if kind > 1:
-            name = next(name for name in OWN if name in metadata)
-            metadata[name] = changed_json(json.loads(metadata[name]), [], choose).decode()
-            text = json.dumps(stored).encode()
-        else:
+        name = next(name for name in OWN if name in metadata)
+        if kind == 1:
             text = changed_json(stored, [], choose)
-        return struct.pack("<Q", len(text)) + text + seed[8 + length :]
+            return struct.pack("<Q", len(text)) + text + body
+        own = json.loads(metadata[name])
+        if kind == 2:
+            metadata[name] = changed_json(own, [], choose).decode()
+        else:
+            for _ in range(1 + choose(3)):
+                fitting(own, stored, choose)
+            metadata[name] = json.dumps(own)
+            body = body if choose(3) else changed_bytes(body, [], choose, 2)[: len(body)].ljust(len(body), b"\xff")
+        text = json.dumps(stored).encode()
+        return struct.pack("<Q", len(text)) + text + body
+
+
+def fitting(own: dict, stored: dict, choose: Choose) -> None:
+    """A change that leaves every value of the type that it must have."""
+    tokens, kind = own["tokens"], choose(6)
+    if kind == 0:
+        tokens[choose(len(tokens))] = [0, 1, 5, -1, 2**31, 2**63][choose(6)]
+    elif kind == 1:
+        del tokens[1 + choose(len(tokens)) :]
+    elif kind == 2:
+        tokens += tokens[: 1 + choose(len(tokens))]
+    elif kind == 3:
+        own["max_kv_size"] = [None, 38, 20, 0, -1, 2**40][choose(6)]
+    elif kind == 4:
+        own["media"] = [own["media"] * 2, [], ["0" * 64], own["media"][::-1]][choose(4)]
+    else:
+        names = [name for name in stored if name != "__metadata__"]
+        one, other = (names[choose(len(names))] for _ in range(2))
+        stored[one], stored[other] = stored[other], stored[one]
 
 
 def try_cache(data: bytes) -> bool:
