@@ -31,7 +31,8 @@ class AskBack:
 
     def __call__(self, nouns: Sequence[Noun]) -> list[float | None]:
         """As `margins`; None, too, where the margin is not finite."""
-        rows = margins(self.session, nouns)
+        with self.session.model.lock:
+            rows = margins(self.session, nouns)
         return [margin if margin is not None and isfinite(margin) else None for margin in rows]
 
 

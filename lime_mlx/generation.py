@@ -19,6 +19,7 @@ from lime_mlx.answer import Answer, Cost, Response, collect
 from lime_mlx.asking import AskBack
 from lime_mlx.cache_file import open_with_file
 from lime_mlx.errors import NumericalError, PromptError
+from lime_mlx.exclusive import each_exclusive, exclusive
 from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
@@ -125,6 +126,7 @@ def decode(
     yield from steps(session, chosen, max_tokens, sampler, stop)
 
 
+@exclusive
 def start(
     model: Model,
     prompt: Prompt,
@@ -149,6 +151,7 @@ def start(
     return session
 
 
+@each_exclusive
 def steps(
     session: Session,
     method: Method,
@@ -318,7 +321,8 @@ def stream_generate(
         notice(f"Note: {taken}" if session.reused else f"Wrote {os.fspath(cache_file)}")
     picker = sampler or sampling.sampler(model.language_model.config.vocab_size)
     if measure:
-        session.prefill()
+        with model.lock:
+            session.prefill()
         clock.prefilled()
     text = AnswerText(processor, [stop] if isinstance(stop, str) else stop)
     ends = frozenset(processor.eos_token_ids)

@@ -37,6 +37,7 @@ T = TypeVar("T")
 # How alike two words must be, from 0 to 1, so that one is suggested for the other.
 LIKENESS = 0.7
 LONGEST_WORD = 64
+BITS = 63  # the most of a whole number
 TRUTHS = {"true": True, "false": False}
 TYPES: dict[type, tuple[type, str]] = {
     bool: (bool, "it must be true or false."),
@@ -56,7 +57,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included. Numbers that are not finite are never valid.
+    """Numbers from `low` to `high`, both included. Numbers that are not finite are never valid, nor those of many bits.
 
     exclusive: `low` itself is not valid.
     """
@@ -66,6 +67,8 @@ class Range:
     exclusive: bool = False
 
     def problem(self, value: object) -> str | None:
+        if isinstance(value, Integral) and int(value).bit_length() > BITS:
+            return f"it must have at most {BITS} bits."
         if isinstance(value, Real) and self._holds(float(value)):
             return None
         if self.high < inf and not self.exclusive:
@@ -225,8 +228,11 @@ def _value(name: str, key: str, text: str, option: Option, error: type[LimeError
 
 def _require(name: str, key: str, value: object, option: Option, error: type[LimeError]) -> None:
     if problem := option.problem(value):
-        shown = short(str(value) if isinstance(value, Real) else repr(value))
-        raise error(f"{name}: {key} is {shown}; {problem}")
+        if isinstance(value, int) and value.bit_length() > BITS:
+            text = f"a number of {value.bit_length()} bits"
+        else:
+            text = str(value) if isinstance(value, Real) else repr(value)
+        raise error(f"{name}: {key} is {short(text)}; {problem}")
 
 
 def _is_required(field: Field[object]) -> bool:

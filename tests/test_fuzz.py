@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 FAST = [name for name, target in TARGETS.items() if not target.slow]
-COUNTS = {"tokenizer": 12, "tokenizer-settings": 12, "response": 6, "model": 3, "command": 30}
+COUNTS = {"tokenizer": 12, "tokenizer-settings": 12, "response": 6, "model": 3, "command": 30, "request": 10}
 
 
 @pytest.mark.parametrize("name", TARGETS)

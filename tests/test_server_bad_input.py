@@ -140,6 +140,7 @@ def test_what_an_app_notes_beside_its_messages_changes_nothing(server):
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"text": {"format": {"type": "json_schema"}}}, "text"),
         ({"background": True}, "background"),
+        ({"instructions": "\ud800"}, "instructions"),
         ({"input": []}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": 3}]}]},
          "input[0].content[0].image_url"),
@@ -149,7 +150,8 @@ def test_what_an_app_notes_beside_its_messages_changes_nothing(server):
     ],
 )  # fmt: skip
 def test_responses_with_wrong_values(server, change, param):
-    assert error_of(server.post("/v1/responses", json={"input": "Hello", **change}))["param"] == param
+    body = json.dumps({"input": "Hello", **change}).encode()
+    assert error_of(post(server, body, "/v1/responses"))["param"] == param
 
 
 def test_media_that_the_model_does_not_take(server):

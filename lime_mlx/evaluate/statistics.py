@@ -51,6 +51,8 @@ def interval(
         return nan, nan
     above, below = (_drawn(len(top), SAMPLES, seed) @ column for column in (top, bottom))
     defined = (below > 0).all(axis=-1)
+    if not defined.any():
+        return nan, nan
     low, high = np.percentile(mean_ratio(above[defined], below[defined]), (2.5, 97.5))
     return float(low), float(high)
 

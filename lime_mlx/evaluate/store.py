@@ -156,7 +156,8 @@ def _check_record(record: Record) -> None:
     tokens = record.get("tokens", [])
     if not all(isinstance(token, int) for token in tokens) or not _is_number_list(record.get("reliance")):
         raise ValueError
-    if not isinstance(values.get("steps", 0), int) or not _is_truth(values.get("truth")):
+    steps = values.get("steps", 0)
+    if not isinstance(steps, int) or steps < 0 or not _is_truth(values.get("truth")):
         raise ValueError
     if values.get("seconds") is not None and not {"memory", "steps"} <= values.keys():
         raise ValueError

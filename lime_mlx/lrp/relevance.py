@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lime_mlx.cache import NO_DELTA, Change, Delta, Edit, Entries, Overlay, overlays
 from lime_mlx.errors import NumericalError, PromptError
+from lime_mlx.exclusive import exclusive
 from lime_mlx.positions import SEQUENCE, Positions
 
 from .record import Pace, Record, read
@@ -264,6 +265,7 @@ def _inner(x: mx.array, gradient: mx.array) -> mx.array:
     return (x.astype(mx.float32) * gradient.astype(mx.float32)).sum(axis=-1)
 
 
+@exclusive
 def relevance(model: Model, prompt: Prompt, rules: str = "attnlrp", target: int | None = None) -> NDArray[np.float32]:
     """Exact relevance (T,) float32 of every prompt position for one logit at the last position.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HALF = (0.5, 0.5, 0.5)
 MAX_RATIO = 200
 MAX_SIDE = 4096
+LARGEST = 1e6  # of what the levels of a picture become; usual ones are at most 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class Preprocessor(ABC):
     def __post_init__(self) -> None:
         if not all(0 < value < math.inf for value in (self.scale, *self.std)):
             raise ValueError("rescale_factor and image_std must be positive")
+        if not all((255 * self.scale + abs(m)) / s <= LARGEST for m, s in zip(self.mean, self.std, strict=True)):
+            raise ValueError("image_mean, image_std and rescale_factor make values that are too large")
 
     @classmethod
     def from_dict(cls, settings: Json, side: int = 0) -> Self:
@@ -82,7 +85,7 @@ def reading() -> Iterator[None]:
     """`CheckpointError` for what cannot be read."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise CheckpointError(f"preprocessor_config.json cannot be used: {error}.") from error
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
+from threading import RLock
 from typing import ClassVar, NamedTuple, TypeVar
 
 import mlx.core as mx
@@ -69,7 +70,7 @@ class Model(Module):
     `chat_template` names the file in templates/ for checkpoints that have none. `framed`: a token of its own stands
     before and after each picture or sound and belongs to it. `blanks`: the level of an even picture and of silence,
     after the preprocessing. `published`: from our names to those under which MLX checkpoints are shared (mlx-vlm,
-    mlx-lm), where they differ; `published_head`: a tied head is among them.
+    mlx-lm), where they differ; `published_head`: a tied head is among them. `lock`: of the thread that computes.
     """
 
     renames: ClassVar[Renames] = ()
@@ -86,6 +87,7 @@ class Model(Module):
     def __init__(self, config: Json) -> None:
         super().__init__()
         self._config = config
+        self.lock = RLock()
         self._placeholders = self.tokens(config)
 
     @property

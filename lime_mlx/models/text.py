@@ -14,3 +14,7 @@ class Text(Model):
     def __init__(self, config: Json) -> None:
         super().__init__(config)
         self.language_model = Decoder(DecoderConfig.from_dict(config))
+
+    @classmethod
+    def text(cls, config: Json) -> Json:
+        return config

@@ -85,7 +85,8 @@ def responses_question(request: ResponsesRequest, settings: Settings) -> Questio
     given = request.input
     messages = [Message.model_validate({"role": "user", "content": given})] if isinstance(given, str) else given
     question = _question(request, messages, "input", settings)
-    question.system = "\n\n".join(filter(None, [request.instructions, question.system])) or None
+    instructions = _text(request.instructions or "", "instructions")
+    question.system = "\n\n".join(filter(None, [instructions, question.system])) or None
     question.max_tokens = request.max_output_tokens or settings.tokens
     if request.include or request.top_logprobs is not None:
         question.top_logprobs = request.top_logprobs or 0

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lime_mlx.errors import short
 from lime_mlx.server.errors import ApiError
 from lime_mlx.server.fields import BESIDE_MESSAGES, CHAT, RESPONSES, Fields
 
@@ -168,16 +169,16 @@ def _no_constant(name: str) -> float:
 
 
 def described(error: ValidationError, body: object) -> ApiError:
-    """The most telling of the problems, without the value, which may be long or secret."""
+    """The most telling of the problems, short and without control characters."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     problem = max(problems, key=lambda each: len(_path(each["loc"], body)))
     path = _path(problem["loc"], body)
-    param = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    param = short("".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix("."))
     if problem["type"] == "extra_forbidden":
         return ApiError(400, f"Unknown field: {param}.", param, "unknown_parameter")
     if problem["type"] == "missing":
         return ApiError(400, f"The field {param} is missing.", param, "missing_required_parameter")
-    return ApiError(400, f"{param}: {problem['msg']}.", param, "invalid_value")
+    return ApiError(400, f"{param}: {short(problem['msg'], 300)}.", param, "invalid_value")
 
 
 def _path(location: tuple[int | str, ...], body: object) -> list[int | str]:

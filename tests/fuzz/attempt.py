@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from fuzz.targets import BYTES, SECONDS, Target
+from fuzz.target import BYTES, SECONDS, Target
 from lime_mlx.errors import LimeError
 
 

@@ -1,8 +1,9 @@
 """`python -m fuzz.run`, in the folder of tests: tries inputs as long as it is asked, and goes on where it stopped.
 
-The state of each target is kept in a folder: how many inputs were tried, the inputs that reached new branches, and the
-finds. Input number n is drawn from the seed "target:n" and what was grown before it. A child process tries the inputs of
-one target for a while, so that a crash is a find, too.
+The state of each target is kept in a folder: how many inputs were tried, the branches that they reached, the inputs that
+reached new ones, and the finds. Input number n is drawn from the seed "target:n" and what was grown before it. A child
+process tries the inputs of one target for a while, so that a crash is a find, too. First each target gets `LEAST` inputs;
+then the turn goes to the target whose last new branch is least of its own time away.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import lime_mlx
+
 HERE = Path(__file__).parent
 STATE = HERE.parent.parent / "build" / "fuzz"
 SLICE = 60.0  # seconds of one target before the next one has its turn
@@ -25,22 +28,39 @@ TRACED = 8  # one input in so many is watched for new branches
 WATCHED = 12.0  # how much longer an input may take then
 LONGEST = 60_000  # bytes of such an input
 GROWN = 400  # inputs that are kept for their branches
+LEAST, LEAST_SLOW = (
+    20_000,
+    1_000,
+)  # inputs of a target that is parsed in memory, and of one that needs a process or a model
+
+
+Arc = tuple[str, int, int]
 
 
 class Kept:
-    """The folder of one target: state.json, `grown` and `finds`."""
+    """The folder of one target: state.json, branches.json, `grown` and `finds`.
+
+    quiet: seconds of this target since an input reached a new branch.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "state.json"
         for name in ("grown", "finds"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        empty: dict[str, Any] = {"inputs": 0, "passed": 0, "seconds": 0.0, "finds": {}}
-        self.state = json.loads(self.file.read_text()) if self.file.exists() else empty
+        self.state: dict[str, Any] = {"inputs": 0, "passed": 0, "seconds": 0.0, "quiet": 0.0, "finds": {}}
+        self.state |= json.loads(self.file.read_text()) if self.file.exists() else {}
 
     def save(self) -> None:
-        part = self.file.with_suffix(".part")
-        part.write_text(json.dumps(self.state, indent=1) + "\n")
-        part.replace(self.file)
+        _write(self.file, self.state)
+
+    def branches(self, code: str) -> set[Arc] | None:
+        """Those that were reached; None where the code was another one."""
+        file = self.folder / "branches.json"
+        stored = json.loads(file.read_text()) if file.exists() else {}
+        return {(name, start, end) for name, start, end in stored["arcs"]} if stored.get("code") == code else None
+
+    def save_branches(self, code: str, arcs: set[Arc]) -> None:
+        _write(self.folder / "branches.json", {"code": code, "arcs": sorted(arcs)})
 
     def find(self, data: bytes, problem: str) -> None:
         """Keep an input that is a find, once for each place that it breaks."""
@@ -58,6 +78,12 @@ class Kept:
         return True
 
 
+def _write(file: Path, value: object) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(value) + "\n")
+    part.replace(file)
+
+
 def _place(problem: str) -> str:
     """What tells a find from another: the kind of error, and the last lines of code of it."""
     lines = [line.strip() for line in problem.splitlines()]
@@ -68,7 +94,10 @@ class Watch:
     """The lines that follow each other in some modules, while an input is tried."""
 
     def __init__(self, modules: tuple[str, ...]) -> None:
-        self.modules, self.arcs, self.known = modules, set[tuple[str, int, int]](), set[tuple[str, int, int]]()
+        self.modules, self.arcs, self.known = modules, set[Arc](), set[Arc]()
+        package = Path(lime_mlx.__file__).parent
+        files = [path for path in sorted(package.rglob("*.py")) if str(path).endswith(modules)]
+        self.code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
     def new(self, action: Callable[[], object]) -> bool:
         """Whether the action reaches what none before it reached."""
@@ -104,11 +133,15 @@ def one_target(name: str, kept: Kept, seconds: float, count: int | None, stop_at
 
     target, state = TARGETS[name], kept.state
     target.grown[:] = [path.read_bytes() for path in sorted((kept.folder / "grown").iterdir())]
-    watch, began, found = Watch(target.modules), time.monotonic(), False
+    watch, found = Watch(target.modules), False
     marker = os.open(kept.folder / "now", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    for data in [*target.seeds, *target.grown]:
-        watch.new(lambda data=data: attempt(target, data, WATCHED))
-    began = time.monotonic()
+    known = kept.branches(watch.code)
+    if known is None:
+        for data in [*target.seeds, *target.grown]:
+            watch.new(lambda data=data: attempt(target, data, WATCHED))
+    else:
+        watch.known = known
+    began = heard = time.monotonic()
     last = state["inputs"] + count if count is not None else None
     while time.monotonic() - began < seconds and state["inputs"] != last:
         number = state["inputs"]
@@ -123,6 +156,7 @@ def one_target(name: str, kept: Kept, seconds: float, count: int | None, stop_at
             outcome = attempt(target, data, slower)
 
         if number % TRACED == 0 and watch.new(lambda tried=tried: tried(slower=WATCHED)):
+            heard, state["quiet"] = time.monotonic(), 0.0
             if outcome is not None and outcome.find is None and kept.grow(data):
                 target.grown.append(data)
         elif outcome is None:
@@ -138,7 +172,9 @@ def one_target(name: str, kept: Kept, seconds: float, count: int | None, stop_at
         if number % 200 == 0:
             kept.save()
     state["seconds"] += time.monotonic() - began
+    state["quiet"] += time.monotonic() - heard
     kept.save()
+    kept.save_branches(watch.code, watch.known)
     os.close(marker)
     (kept.folder / "now").unlink()
     return found
@@ -151,7 +187,7 @@ def all_targets(names: list[str], state: Path, seconds: float, count: int | None
         rest = [name for name in names if count is None or Kept(state / name).state["inputs"] < count]
         if not rest:
             break
-        name = min(rest, key=lambda name: Kept(state / name).state["seconds"])
+        name = next_target(rest, state)
         turn = min(SLICE, max(1.0, ends - time.monotonic()))
         child = [
             sys.executable,
@@ -173,8 +209,21 @@ def all_targets(names: list[str], state: Path, seconds: float, count: int | None
             kept.find(now.read_bytes() if now.exists() else b"", f"crash {done.returncode}\n{done.stderr[-1500:]}")
             kept.state["inputs"] += 1
             kept.state["seconds"] += turn
+            kept.state["quiet"] += turn
             kept.save()
     return sum(len(Kept(state / name).state["finds"]) for name in names)
+
+
+def next_target(names: list[str], state: Path) -> str:
+    """The target that has its turn."""
+    from fuzz.targets import TARGETS
+
+    states = {name: Kept(state / name).state for name in names}
+    least = {name: LEAST_SLOW if TARGETS[name].slow else LEAST for name in names}
+    few = [name for name in names if states[name]["inputs"] < least[name]]
+    if few:
+        return min(few, key=lambda name: states[name]["seconds"])
+    return min(names, key=lambda name: states[name]["quiet"])
 
 
 def table(names: list[str], state: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
+from lime_mlx.errors import CheckpointError
 from lime_mlx.files import Json
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.models.config import Config
@@ -44,6 +45,9 @@ class ClipConfig(Config):
     def from_dict(cls, values: Json) -> Self:
         config = super().from_dict(values)
         check_activation(config.hidden_act)
+        width, heads = config.hidden_size, config.num_attention_heads
+        if not heads or width % heads:
+            raise CheckpointError(f"The {heads} heads of vision_config do not divide its width of {width:,}.")
         return config
 
     @property
