@@ -47,6 +47,15 @@ PARTS = {"validation": 100_000, "test": 200_000}
 MODELS = {"picture": "demo", "sound": "demo-sound"}
 BANDS, TIMES = 4, 15
 WORDS = 2
+COLUMNS = {
+    "faithfulness": "faithfulness",
+    "deletion": "deletion",
+    "insertion": "insertion",
+    "held": "held",
+    "cached less this": "less than cached",
+    "pointing": "hit",
+    "grounding": "inside",
+}
 
 
 def spectrogram(model: Any, prompt: Any, tokens: list[int], places: list[int]) -> np.ndarray:
@@ -196,13 +205,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             for figure in ("faithfulness", "deletion", "insertion"):
                 add(kind, figure, float(getattr(check, figure)), row["seed"])
             if len(check.random):
-                add(kind, "held", float(check.verdict == "held"), row["seed"])
+                add(kind, "held", float(check.outcome == "held"), row["seed"])
                 add(kind, "random", float(check.chance.mean()), row["seed"])
             pairs.setdefault((row["seed"], check.index), {})[kind] = check.faithfulness
         for _, check, _, _ in checks(row, False):
-            add("invented words", "clear", float(check.verdict != "unclear"), row["seed"])
-            if check.verdict != "unclear":
-                add("invented words", "held", float(check.verdict == "held"), row["seed"])
+            add("invented words", "clear", float(check.outcome != "unclear"), row["seed"])
+            if check.outcome != "unclear":
+                add("invented words", "held", float(check.outcome == "held"), row["seed"])
                 add("invented words", "faithfulness", check.faithfulness, row["seed"])
     for (seed, _), each in pairs.items():
         for kind, value in each.items():
@@ -210,6 +219,26 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             if kind != rival:
                 add(kind, "less than cached", each[rival] - value, seed)
     return {kind: {figure: mean(*values) for figure, values in figures.items()} for kind, figures in table.items()}
+
+
+def table(world: str, scenes: int, kinds: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
+    """The figures of a world in Markdown."""
+    clear = kinds["cached"]["clear"]
+    yield f"\n{world}: {scenes} scenes, {clear['n']} right words; the input decides {cell(clear, 100)} % of them\n"
+    yield f"| map | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}"
+    for kind, values in kinds.items():
+        cells = (cell(values[name]) if name in values else "" for name in COLUMNS.values())
+        yield f"| {kind} (n={values['faithfulness']['n']}) | {' | '.join(cells)} |"
+    invented = kinds["invented words"]["clear"]
+    random = kinds["cached"]["random"]
+    yield f"\nThe area in random order is {cell(random)}; the input decides {cell(invented, 100)} % of {invented['n']}"
+    yield f"invented words. The box is {cell(kinds['cached']['area'])} of the whole."
+
+
+def cell(figure: dict[str, Any], times: float = 1) -> str:
+    digits = 0 if times == 100 else 2
+    value, low, high = (f"{times * figure[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def main() -> None:
@@ -235,11 +264,7 @@ def main() -> None:
     for world in MODELS:
         part = [row for row in rows if row["world"] == world]
         figures[world] = {"scenes": len(part), "model": fingerprint(load(MODELS[world])[0]), "kinds": summary(part)}
-        print(f"{world}: {len(part)} scenes")
-        for kind, values in figures[world]["kinds"].items():
-            print(f"  {kind}")
-            for name, v in values.items():
-                print(f"    {name}: {v['value']:.3f} ({v['low']:.3f} to {v['high']:.3f}), n={v['n']}")
+        print("\n".join(table(world, len(part), figures[world]["kinds"])))
     if arguments.write:
         seeds = sorted({row["seed"] for row in rows})
         target = Path(__file__).parents[1] / "lime_mlx" / "probes" / "measured.json"

@@ -45,25 +45,25 @@ def test_maps(opened: LoadedRequest, explanation: Explanation, checking: Checkin
 
 
 def print_checks(console: Console, checks: Sequence[MapCheck]) -> None:
-    """A row for each map: its curves, the areas under them and the verdict; then a sentence for each."""
+    """A row for each map: its curves, the areas under them and the outcome; then a sentence for each."""
     from rich.markup import escape
     from rich.table import Table
 
     several = len({check.kind for check in checks}) > 1
     table = Table(caption="The probability of each word while cells are covered (deletion) or shown (insertion).")
-    for column in ("word", *(["map"] if several else []), "deletion", "insertion", "random", "verdict"):
+    for column in ("word", *(["map"] if several else []), "deletion", "insertion", "random", "outcome"):
         table.add_column(column, no_wrap=True, justify="right" if column == "random" else "left")
     for check in checks:
         deletion = f"{blocks(check.most.tolist())} {check.deletion:.2f}"
         insertion = f"{blocks(check.least.tolist()[::-1])} {check.insertion:.2f}"
         names = [escape(plain_text(check.word)), *([check.kind] if several else [])]
-        table.add_row(*names, deletion, insertion, f"{check.chance.mean():.2f}", VERDICTS[check.verdict])
+        table.add_row(*names, deletion, insertion, f"{check.chance.mean():.2f}", OUTCOMES[check.outcome])
     console.print(table)
     for check in checks:
         click.echo(plain_text(f"{check.kind}: {check.sentence}" if several else check.sentence))
 
 
-VERDICTS = {"held": "held", "failed": "not held", "unclear": "unclear"}
+OUTCOMES = {"held": "held", "failed": "not held", "unclear": "unclear"}
 
 
 def blocks(curve: Sequence[float]) -> str:

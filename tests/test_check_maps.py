@@ -51,8 +51,8 @@ def test_a_true_map_holds_and_a_reversed_one_gets_the_opposite_verdict(seen):
     (right,) = check_maps(model, processor, prompt, pictures, answer.words, ["ball"], orders=9)
     (wrong,) = check_maps(model, processor, prompt, pictures, reversed_words(answer.words, "ball"), ["ball"], orders=9)
     assert (right.word, right.kind, right.medium, right.cells) == ("ball", "cached", "image", (8, 8))
-    assert right.verdict == "held" and right.faithfulness > 0.5
-    assert wrong.verdict == "failed" and wrong.faithfulness < -0.5 and "points away" in wrong.sentence
+    assert right.outcome == "held" and right.faithfulness > 0.5
+    assert wrong.outcome == "failed" and wrong.faithfulness < -0.5 and "points away" in wrong.sentence
     np.testing.assert_allclose(wrong.most, right.least, atol=0.05)
     assert answer.words[right.index].name == "ball"
 
@@ -61,16 +61,16 @@ def test_a_word_that_the_picture_does_not_decide_is_unclear(seen):
     model, processor, prompt, pictures, answer = seen
     (check,) = check_maps(model, processor, prompt, pictures, answer.words, ["dog"], orders=2)
     assert "dog" not in make_scene(100_001, "ordinary").kinds
-    assert check.verdict == "unclear" and "does not decide" in check.sentence
+    assert check.outcome == "unclear" and "does not decide" in check.sentence
 
 
 def test_the_times_of_a_sound_are_checked(heard):
     model, processor, prompt, answer = heard
     right, other = check_maps(model, processor, prompt, [], answer.words, ["horn"], ["cached", "exact"], orders=9)
     assert right.cells == (1, 75) and right.medium == "audio"
-    assert right.verdict == other.verdict == "held" and "sound" not in right.sentence
+    assert right.outcome == other.outcome == "held" and "sound" not in right.sentence
     (wrong,) = check_maps(model, processor, prompt, [], reversed_words(answer.words, "horn"), ["horn"], orders=9)
-    assert wrong.verdict == "failed"
+    assert wrong.outcome == "failed"
 
 
 def test_covered_cells_of_a_picture_have_its_mean_colour(seen):
@@ -192,7 +192,7 @@ def test_the_api_checks_the_words_that_are_named(seen):
     )
     assert [check.word for check in explanation.checks] == ["chair"]
     values = explanation.to_dict()
-    assert values["checks"][0]["verdict"] == "held"
+    assert values["checks"][0]["outcome"] == "held"
     word = explanation.view()["words"][explanation.checks[0].index]
     assert word["name"] == "chair" and word["checks"][0]["sentence"] == explanation.checks[0].sentence
 
@@ -204,7 +204,7 @@ def test_the_command_prints_curves_areas_and_a_sentence(tmp_path):
     assert run.exit_code == 0, run.stderr
     values = json.loads(run.stdout)
     (check,) = values["checks"]
-    assert check["word"] == "dog" and check["verdict"] == "held" and check["map"] == "cached"
+    assert check["word"] == "dog" and check["outcome"] == "held" and check["map"] == "cached"
     assert f"up to {passes(1)} passes" in run.stderr
     assert values["measured"] and values["measured"] in page.read_text()
     assert check["sentence"] in page.read_text()

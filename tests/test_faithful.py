@@ -1,4 +1,4 @@
-"""Deletion and insertion without a model: orders, curves, areas and verdicts."""
+"""Deletion and insertion without a model: orders, curves, areas and outcomes."""
 
 import numpy as np
 import pytest
@@ -31,17 +31,17 @@ def true_map() -> np.ndarray:
 
 def test_a_true_map_holds_and_its_reverse_does_not(true_map):
     right, wrong = check(true_map), check(-true_map)
-    assert right.verdict == "held" and right.faithfulness > 0.7
-    assert wrong.verdict == "failed" and "points away" in wrong.sentence
+    assert right.outcome == "held" and right.faithfulness > 0.7
+    assert wrong.outcome == "failed" and "points away" in wrong.sentence
     assert wrong.faithfulness == pytest.approx(-right.faithfulness)
     assert "held" in right.sentence and "did not hold" in wrong.sentence
 
 
 def test_a_map_of_noise_does_not_hold():
     generator = np.random.default_rng(3)
-    verdicts = [check(generator.normal(size=CELLS)).verdict for _ in range(40)]
-    assert verdicts.count("held") <= 40 / (ORDERS + 1) + 2
-    assert "unclear" not in verdicts
+    outcomes = [check(generator.normal(size=CELLS)).outcome for _ in range(40)]
+    assert outcomes.count("held") <= 40 / (ORDERS + 1) + 2
+    assert "unclear" not in outcomes
 
 
 def test_half_a_map_does_worse_than_a_whole_one(true_map):
@@ -52,16 +52,16 @@ def test_half_a_map_does_worse_than_a_whole_one(true_map):
 
 def test_a_word_that_the_input_does_not_decide_is_unclear(true_map):
     sure = check(true_map, lambda covered: np.full(len(covered), 0.97))
-    assert sure.verdict == "unclear" and "97 %" in sure.sentence and "sound" not in sure.sentence
+    assert sure.outcome == "unclear" and "97 %" in sure.sentence and "sound" not in sure.sentence
     falling = check(-true_map, lambda covered: 1 - probability(covered))
-    assert falling.rise < 0 and falling.verdict == "unclear"
+    assert falling.rise < 0 and falling.outcome == "unclear"
     assert "sound" in check(true_map, lambda covered: np.full(len(covered), 0.97), kind="audio").sentence
 
 
 def test_the_least_rise_decides_what_can_be_told(true_map):
     below, above = (check(true_map, lambda c, r=rise: r * (~c[:, THING]).mean(axis=1)) for rise in (0.09, 0.11))
     assert below.rise < LEAST_RISE < above.rise
-    assert (below.verdict, above.verdict) == ("unclear", "held")
+    assert (below.outcome, above.outcome) == ("unclear", "held")
 
 
 def test_insertion_shows_what_deletion_covers(true_map):
@@ -98,7 +98,7 @@ def test_alike_cells_come_in_random_order():
 
 def test_json_holds_the_curves_and_areas(true_map):
     values = check(true_map).to_dict()
-    assert values["verdict"] == "held" and values["cells"] == [8, 8]
+    assert values["outcome"] == "held" and values["cells"] == [8, 8]
     assert values["deletion"]["most"] == values["insertion"]["least"]
     assert (
         values["deletion"]["random_range"][0] <= values["deletion"]["random"] <= values["deletion"]["random_range"][1]

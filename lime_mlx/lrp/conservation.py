@@ -80,7 +80,7 @@ class Conservation:
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence."""
+        """The result in one sentence."""
         worst = self.worst
         if not self.holds:
             return (

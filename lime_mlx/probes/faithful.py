@@ -23,7 +23,7 @@ ORDERS = 19
 # The least by which the input must raise the probability of a word: what it does not raise, no map can explain.
 LEAST_RISE = 0.1
 
-Verdict = Literal["held", "failed", "unclear"]
+Outcome = Literal["held", "failed", "unclear"]
 Floats = NDArray[np.float64]
 
 
@@ -100,7 +100,7 @@ class MapCheck:
         return float(self.most[0] - self.most[-1])
 
     @property
-    def verdict(self) -> Verdict:
+    def outcome(self) -> Outcome:
         """held: deletion is below, and insertion above, those of all random orders. unclear: the rise is too small."""
         if self.rise < LEAST_RISE:
             return "unclear"
@@ -109,10 +109,10 @@ class MapCheck:
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence."""
+        """The outcome in one sentence."""
         noun = {"image": "picture", "audio": "sound"}[self.medium]
         before, after = (f"{100 * p:.0f} %" for p in (self.most[0], self.most[-1]))
-        if self.verdict == "unclear":
+        if self.outcome == "unclear":
             return (
                 f"Cannot tell for “{self.word}”: its probability is {before} with the {noun} and {after} "
                 f"with all of it covered, so the {noun} does not decide this word."
@@ -121,7 +121,7 @@ class MapCheck:
             f"with its brightest cells covered first, the mean probability of the word is {self.deletion:.2f} "
             f"against {self.chance.mean():.2f} in random order, and with its darkest first it is {self.insertion:.2f}"
         )
-        if self.verdict == "held":
+        if self.outcome == "held":
             return f"The map of “{self.word}” held: {areas}."
         backwards = self.deletion > self.chance.max() and self.insertion < self.chance.min()
         why = "it points away from what decides the word" if backwards else "some random order does as well"
@@ -136,7 +136,7 @@ class MapCheck:
             "medium": self.medium,
             "number": self.number,
             "cells": list(self.cells),
-            "verdict": self.verdict,
+            "outcome": self.outcome,
             "sentence": self.sentence,
             "faithfulness": round(self.faithfulness, 4),
             "deletion": {

@@ -19,7 +19,7 @@ globalThis.LimeCurves ??= (() => {
   const y = (probability) => TOP + (1 - probability) * (HEIGHT - TOP - BOTTOM);
 
   function draw(container, check, named) {
-    const box = make(container, "div", `lime-check lime-${check.verdict}`);
+    const box = make(container, "div", `lime-check lime-${check.outcome}`);
     const line = make(box, "p");
     if (named) make(line, "strong", "", `${check.map}: `);
     line.append(check.sentence);

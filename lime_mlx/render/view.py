@@ -63,7 +63,7 @@ class CheckView(TypedDict):
     """
 
     map: str
-    verdict: str
+    outcome: str
     sentence: str
     covered: Sequence[float]
     most: Sequence[float]
@@ -168,7 +168,7 @@ def check_view(check: Mapping[str, Any]) -> CheckView:
     curves = check["curves"]
     return CheckView(
         map=check["map"],
-        verdict=check["verdict"],
+        outcome=check["outcome"],
         sentence=check["sentence"],
         covered=curves["covered"],
         most=curves["most"],
