@@ -89,8 +89,7 @@ def command(
     opened = load_request(request, notes)
     explanations, interrupted = all_explained(opened, request, diagnose, check_input, contrast, notes)
     if checking is not None and not interrupted:
-        for explanation in explanations:
-            test_maps(opened, explanation, checking, quiet)
+        interrupted = not all(test_maps(opened, explanation, checking, quiet) for explanation in explanations)
     if not explanations:
         click.get_current_context().exit(INTERRUPTED)
     if output is not None:

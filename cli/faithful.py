@@ -31,17 +31,25 @@ class Checking:
     kinds: tuple[str, ...]
 
 
-def test_maps(opened: LoadedRequest, explanation: Explanation, checking: Checking, quiet: bool) -> None:
-    """Add the checks to an explanation; how many passes they take goes to standard error first."""
+def test_maps(opened: LoadedRequest, explanation: Explanation, checking: Checking, quiet: bool) -> bool:
+    """Add the checks to an explanation; how many passes they take goes to standard error first.
+
+    False where Ctrl-C ended them: the answer stays without checks.
+    """
     from lime_mlx.probes.deletion import check_maps, chosen, passes
 
     kinds = tuple(dict.fromkeys(checking.kinds))
     count = len(chosen(explanation.words, checking.words)) * len(kinds)
     if not quiet:
         note(f"Testing {count} map{'s' * (count > 1)}: up to {passes(count)} passes over the input.")
-    explanation.checks = check_maps(
-        opened.model, opened.processor, opened.prompt, opened.pictures, explanation.words, checking.words, kinds
-    )
+    try:
+        explanation.checks = check_maps(
+            opened.model, opened.processor, opened.prompt, opened.pictures, explanation.words, checking.words, kinds
+        )
+    except KeyboardInterrupt:
+        note("The test of the maps was interrupted; the answer follows without it.")
+        return False
+    return True
 
 
 def print_checks(console: Console, checks: Sequence[MapCheck]) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from families import MODULES
+from helpers import any_length, fixture, parity_checkpoint, prompt_of
 
 from lime_mlx import explain, load
+from lime_mlx.checkpoint.load import load_model
 from lime_mlx.cli import faithful, main
 from lime_mlx.errors import LimeError, MethodError, PromptError
 from lime_mlx.media.audio import Sound
@@ -208,6 +211,34 @@ def test_the_command_prints_curves_areas_and_a_sentence(tmp_path):
     assert f"up to {passes(1)} passes" in run.stderr
     assert values["measured"] and values["measured"] in page.read_text()
     assert check["sentence"] in page.read_text()
+
+
+def test_ctrl_c_ends_the_check_and_keeps_the_answer(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lime_mlx.probes.deletion.check_maps", interrupt)
+    run = CliRunner().invoke(main, ["explain", SCENE, "--method", "none", "--check", "--json"])
+    assert run.exit_code == 130 and "interrupted" in run.stderr
+    values = json.loads(run.stdout)
+    assert values["text"].startswith("A room") and "checks" not in values
+
+
+@pytest.mark.parametrize("case", [next(iter(m.CASES)) for m in MODULES.values() if hasattr(m, "inputs")])
+def test_prompts_of_every_family_run_together(case, tmp_path):
+    """Also where features go into later layers, and where positions attend in both directions."""
+    model = any_length(load_model(parity_checkpoint(case, tmp_path)))
+    prompt = prompt_of(fixture(case))
+    other = model.changed(prompt, model.kinds(prompt)[0], lambda levels: levels[..., ::-1] * 0.5)
+    tokens = [5, 7, 9]
+    together = list(forced(model, [prompt, other], tokens))
+    for logits, one in zip(together, (prompt, other), strict=True):
+        session = Session.open(model, one)
+        for row, token in zip(logits, tokens, strict=True):
+            wanted = np.array(session.extend())
+            np.testing.assert_allclose(row, wanted, atol=1e-3 * max(1, np.abs(wanted).max()))
+            session.append(token)
+    assert np.abs(together[0] - together[1]).max() > 1e-4
 
 
 @pytest.mark.parametrize(
