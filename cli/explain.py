@@ -21,6 +21,7 @@ from lime_mlx.cli.common import (
     prepare_backend,
     takes_input,
 )
+from lime_mlx.cli.faithful import MAP_KINDS, SHOWN, Checking, print_checks, test_maps
 from lime_mlx.cli.page import about, open_page
 from lime_mlx.errors import LimeError, PromptError, plain_text
 
@@ -44,6 +45,14 @@ if TYPE_CHECKING:
     "--diagnose", is_flag=True, help="Show how each layer (LIAE) and head (IAF) attended to the picture or sound."
 )
 @click.option("--check-input", is_flag=True, help="Warn when the answer is the same for a blank picture or sound.")
+@click.option("--check", is_flag=True, help="Test whether the maps are true, by covering what they call relevant.")
+@click.option("--check-word", multiple=True, metavar="WORD", help="Test the map of this word only; repeat it.")
+@click.option(
+    "--check-map",
+    multiple=True,
+    type=click.Choice(MAP_KINDS),
+    help="Test this kind of map; repeat it.  [default: cached, the map that is shown]",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option("--quiet/--verbose", default=False, help="Print the answer and warnings, without notes.")
 def command(
@@ -53,6 +62,9 @@ def command(
     contrast: str | None,
     diagnose: bool,
     check_input: bool,
+    check: bool,
+    check_word: tuple[str, ...],
+    check_map: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -64,16 +76,20 @@ def command(
     lime-mlx explain photo.jpg --method none --method choose --open
     lime-mlx explain photo.jpg --contrast cat --output photo.html
     lime-mlx explain photo.jpg --diagnose --json
+    lime-mlx explain photo.jpg --check-word dog --check-map cached --check-map attention
     """
     if not request.image and not request.audio:
         raise PromptError("There is no picture or sound to explain words by: give one, as in lime-mlx explain x.jpg.")
     check_contrast(contrast)
+    checking = Checking(check_word, check_map or (SHOWN,)) if check or check_word or check_map else None
     if output is not None:
         check_output(output, request, show)
     notes: list[str] = []
     prepare_backend(notes, quiet)
     opened = load_request(request, notes)
     explanations, interrupted = all_explained(opened, request, diagnose, check_input, contrast, notes)
+    if checking is not None and not interrupted:
+        interrupted = not all(test_maps(opened, explanation, checking, quiet) for explanation in explanations)
     if not explanations:
         click.get_current_context().exit(INTERRUPTED)
     if output is not None:
@@ -198,6 +214,8 @@ def print_tables(explanation: Explanation, named: bool = False) -> None:
     console.print(words_table(explanation))
     if explanation.focus:
         console.print(focus_table(explanation))
+    if explanation.checks:
+        print_checks(console, explanation.checks)
 
 
 def words_table(explanation: Explanation) -> Table:

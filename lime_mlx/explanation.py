@@ -27,6 +27,9 @@ from lime_mlx.models.base import Model
 from lime_mlx.prefixes import Prefixes
 from lime_mlx.probes.attention import focus, over_words
 from lime_mlx.probes.blank import ignores_media
+from lime_mlx.probes.deletion import SHOWN, check_maps
+from lime_mlx.probes.faithful import MapCheck
+from lime_mlx.probes.measured import measured
 from lime_mlx.probes.rival import Contrast, contrasts
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import NOUNS, Prompt, Span
@@ -35,7 +38,7 @@ from lime_mlx.render.html import words_html
 from lime_mlx.render.media import picture_view, sound_view
 from lime_mlx.render.page import encoded, is_page, page, piece
 from lime_mlx.render.svg import drawing
-from lime_mlx.render.view import AnswerView, MediumView, contrast_view, media_spans, words_views
+from lime_mlx.render.view import AnswerView, MediumView, check_view, contrast_view, media_spans, words_views
 from lime_mlx.sampling import Sampler
 from lime_mlx.session import LogitsProcessor
 from lime_mlx.words import Word, grouped, mean_shares
@@ -70,8 +73,9 @@ class Explanation:
 
     answer: with the relevance of every token. spans: of the prompt; pictures, sounds: as they were opened, where they
     are known. method: its spec. focus: D-LEAF's diagnostics of each word, where they were asked for. contrasts: of
-    each word against another one, where that was asked for. warnings: sentences on what the reader should know, such as
-    a picture that was hardly used. about: for the head of a page.
+    each word against another one, where that was asked for. checks: of the maps of words, where they were asked for.
+    warnings: sentences on what the reader should know, such as a picture that was hardly used. measured: how faithful
+    such maps were where they were measured. about: for the head of a page.
     """
 
     question: str
@@ -82,7 +86,9 @@ class Explanation:
     sounds: Sequence[Sound] = ()
     focus: Sequence[Focus] = ()
     contrasts: Sequence[Contrast | None] = ()
+    checks: Sequence[MapCheck] = ()
     warnings: list[str] = field(default_factory=list)
+    measured: str = ""
     about: About = field(default_factory=About)
 
     @property
@@ -115,7 +121,10 @@ class Explanation:
         for entry, contrast in zip(entries, self.contrasts, strict=False):
             if contrast is not None:
                 entry["contrast"] = {"word": contrast.rival, "margin": round(contrast.margin, 4)}
-        return {**self.answer.to_dict(), "words": entries, "method": self.method, "warnings": list(self.warnings)}
+        values = {**self.answer.to_dict(), "words": entries, "method": self.method, "warnings": list(self.warnings)}
+        if self.checks:
+            values["checks"] = [check.to_dict() for check in self.checks]
+        return {**values, "measured": self.measured} if self.measured else values
 
     def view(self) -> AnswerView:
         """The answer as JSON values for the script of the pages. See `lime_mlx.render.view`."""
@@ -123,12 +132,15 @@ class Explanation:
         for view, contrast in zip(views, self.contrasts, strict=False):
             if contrast is not None:
                 view["contrast"] = contrast_view(contrast.rival, contrast.margin, contrast.relevance, self.spans)
+        for check in self.checks:
+            views[check.index].setdefault("checks", []).append(check_view(check.to_dict()))
         return AnswerView(
             title=f"Method {self.method}" if self.method else "",
             text=self.text,
             words=views,
             media=[self._medium(part) for part in media_spans(self.spans)],
             cautions=self._cautions(),
+            measured=self.measured,
         )
 
     def save(self, path: str | PathLike[str], *others: Explanation) -> Path:
@@ -247,12 +259,17 @@ def explain(
     prefixes: Prefixes | None = None,
     kv: KVOptions = DEFAULT,
     contrast: str | None = None,
+    check: bool | Sequence[str] = False,
+    check_kinds: Sequence[str] = (SHOWN,),
 ) -> Explanation:
     """Generate an answer and explain it; options as for `stream_generate`.
 
     diagnose: D-LEAF's diagnostics of each word, by one more pass. check_input: warn where the answer to a blank
     picture or sound is the same, by one more prefill. contrast: a word; what speaks for each word of the answer and
-    against this one in its place, by one more pass. Raises `PromptError` for a prompt without picture or sound.
+    against this one in its place, by one more pass. check: whether the maps are faithful, of all words that name
+    something or of the words given, by many more passes; check_kinds: of which kinds of maps. See
+    `lime_mlx.probes.deletion.check_maps`. Raises `PromptError` for a prompt without picture or sound, and for a word to
+    check that the answer has not.
     """
     notices: list[str] = []
     pictures, sounds = open_images(image, notices.append), open_sounds(audio, notices.append)
@@ -292,6 +309,10 @@ def explain(
         contrast=contrast,
     )
     explanation.warnings[:0] = notices
+    if check:
+        explanation.checks = check_maps(
+            model, processor, opened, pictures, explanation.words, () if check is True else check, check_kinds
+        )
     return explanation
 
 
@@ -328,6 +349,7 @@ def explained(
         focus=by_word,
         contrasts=() if contrast is None else contrasts(model, prompt, answer.words, contrast),
         warnings=[*answer.notices, *input_warnings(model, prompt, answer, check_input)],
+        measured=measured(model, {span.kind for span in spans}),
         about=about or About(),
     )
 

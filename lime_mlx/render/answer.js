@@ -1,5 +1,5 @@
 /* The words of an answer, and where each of them came from. One script for the page of an answer, the page of a run,
-   notebooks and the server's page; it needs media.js, answer.css and the colours of the pages.
+   notebooks and the server's page; it needs media.js, curves.js, answer.css and the colours of the pages.
 
    LimeAnswer.show(container, view) builds the view of an answer at the end of an element, and returns what changes it:
      append(words)         adds words at the end, and lets a screen reader say them politely; the focus stays
@@ -82,6 +82,7 @@ globalThis.LimeAnswer ??= (() => {
       make(left, "p", "lime-legend",
         "The stronger the blue behind a word, the more of it came from the input; a wavy line flags a word without support. " +
         "Choose a word to see what carried it: by a click, or with Tab and the arrow keys.");
+      if (view.measured) make(left, "p", "lime-legend lime-measured", view.measured);
       this.controls = make(left, "div", "lime-controls");
       this.shown = make(left, "div", "lime-shown", "", {"aria-live": "polite"});
       this.stage = make(this.body, "div", "lime-stage");
@@ -238,6 +239,7 @@ globalThis.LimeAnswer ??= (() => {
         make(shown, "p", "lime-rejected", `Not taken: ${rejectedOf(word)}.`);
       }
       if (word.contrast) make(shown, "p", "", contrastOf(word));
+      for (const check of word.checks ?? []) LimeCurves.draw(shown, check, word.checks.length > 1);
     }
 
     switches() {

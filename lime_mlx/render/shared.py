@@ -37,7 +37,7 @@ def answer_style() -> str:
 @cache
 def script() -> str:
     """The script that shows answers: see `answer.js` and `exhibit.js`."""
-    return "".join((FOLDER / name).read_text("utf-8") for name in ("media.js", "answer.js", "exhibit.js"))
+    return "".join((FOLDER / name).read_text("utf-8") for name in ("media.js", "curves.js", "answer.js", "exhibit.js"))
 
 
 def source_hash(text: str) -> str:

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,22 @@ class ContrastView(TypedDict):
     maps: Sequence[MapView | None]
 
 
+class CheckView(TypedDict):
+    """Whether a map of a word is faithful: see `lime_mlx.probes.faithful.MapCheck`.
+
+    map: its kind. covered (points): shares of the cells; most, least, random (points): the probability of the word with
+    so many cells covered, in these orders.
+    """
+
+    map: str
+    outcome: str
+    sentence: str
+    covered: Sequence[float]
+    most: Sequence[float]
+    least: Sequence[float]
+    random: Sequence[float]
+
+
 class WordView(TypedDict, total=False):
     """A word; the fields of `lime_mlx.words.Word` have its meaning.
 
@@ -72,6 +88,7 @@ class WordView(TypedDict, total=False):
     rejected: Sequence[RejectedView]
     contrast: ContrastView | None
     mark: str
+    checks: list[CheckView]
 
 
 class MediumView(TypedDict, total=False):
@@ -98,7 +115,7 @@ class MediumView(TypedDict, total=False):
 class AnswerView(TypedDict, total=False):
     """An answer to show. title: what stands over it, such as its method. cautions: sentences in a frame above it.
 
-    text: the whole answer, shown where `words` is empty.
+    text: the whole answer, shown where `words` is empty. measured: how faithful such maps were on known scenes.
     """
 
     title: str
@@ -106,6 +123,7 @@ class AnswerView(TypedDict, total=False):
     words: Sequence[WordView]
     media: Sequence[MediumView]
     cautions: Sequence[str]
+    measured: str
 
 
 def media_spans(spans: Sequence[Span]) -> list[list[Span]]:
@@ -145,6 +163,20 @@ def contrast_view(
     """A word against another one. relevance (T,): of the margin of their logits."""
     maps = [map_view(relevance, part, side) for part in media_spans(spans)]
     return ContrastView(word=rival, margin=round(margin, 3), maps=maps)
+
+
+def check_view(check: Mapping[str, Any]) -> CheckView:
+    """From the JSON values of a `MapCheck`."""
+    curves = check["curves"]
+    return CheckView(
+        map=check["map"],
+        outcome=check["outcome"],
+        sentence=check["sentence"],
+        covered=curves["covered"],
+        most=curves["most"],
+        least=curves["least"],
+        random=curves["random"],
+    )
 
 
 def map_view(relevance: NDArray[np.floating], spans: Sequence[Span], side: int = SIDE) -> MapView | None:

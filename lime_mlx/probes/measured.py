@@ -1,0 +1,62 @@
+"""How faithful maps were where they were measured: on scenes with known content, by `benchmarks/faithfulness.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from lime_mlx.models.base import Model
+from lime_mlx.probes.faithful import ORDERS
+
+FILE = Path(__file__).with_name("measured.json")
+# The world in which maps over each kind of input were measured, and how it is called.
+WORLDS = {"image": ("picture", "drawn scenes"), "audio": ("sound", "synthesised sounds")}
+
+
+@cache
+def measurements() -> Any:
+    """The committed figures: for each world its scenes, its model, and for each kind of map its figures."""
+    return json.loads(FILE.read_text("utf-8"))
+
+
+def fingerprint(model: Model) -> str:
+    """What tells the measured models from others: the last norm and the form of the embeddings of their weights."""
+    body = model.language_model.model
+    norm = np.array(body.norm.weight.astype(mx.float32))
+    form = f"{body.embed_tokens.weight.dtype} {body.embed_tokens.weight.shape}"
+    return sha256(norm.tobytes() + form.encode()).hexdigest()[:16]
+
+
+def measured(model: Model, media: Collection[str], kind: str = "cached") -> str:
+    """What was measured of a kind of map over these media ("image", "audio"), in sentences with their intervals.
+
+    For models other than the measured ones it says that nothing was measured of them.
+    """
+    sentences, here = [], fingerprint(model)
+    for medium, (world, inputs) in WORLDS.items():
+        if medium not in media:
+            continue
+        part = measurements()["worlds"][world]
+        figures = part["kinds"][kind]
+        held, inside = figures["held"], figures["inside"]
+        where = "the bundled model" if part["model"] == here else "the bundled demo model, not on this one"
+        sentences.append(
+            f"Such maps were measured on {where}: in {part['scenes']} {inputs}, {_percent(held)} of {held['n']} maps "
+            f"held (covering their brightest cells first beat {ORDERS} random orders), "
+            f"and {_percent(inside)} of the positive relevance lay on the thing itself."
+        )
+        if part["model"] != here:
+            sentences.append("lime-mlx explain --check tests the maps of an answer of this model.")
+    return " ".join(sentences)
+
+
+def _percent(figure: dict[str, float]) -> str:
+    value, low, high = (f"{100 * figure[name]:.0f}" for name in ("value", "low", "high"))
+    return f"{value} % ({low} to {high})"
