@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.cli.common import echo_json, note, prepare_backend
+from lime_mlx.cli.common import echo_json, note, prepare_backend, takes_cache
 from lime_mlx.errors import LimeError, plain_text
 
 if TYPE_CHECKING:
     from lime_mlx.convert import Inspection
+    from lime_mlx.kv import KVOptions
 
 LABELS = {
     "plain": "answer",
     "explain": "answer, with shares",
+    "choose": "--method choose",
     "lime fast": "--method lime",
     "lime exact": "--method lime:mode=exact",
 }
@@ -28,8 +30,9 @@ LARGEST_SIDE = 20_000
 @click.argument("model", metavar="FOLDER|REPO")
 @click.option("--image-size", default="336x336", show_default=True, metavar="WxH", help="Size of a picture in pixels.")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
+@takes_cache
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def command(model: str, image_size: str, revision: str | None, as_json: bool) -> None:
+def command(model: str, image_size: str, revision: str | None, kv: KVOptions, as_json: bool) -> None:
     """Show the family, the size of each part, the quantisation, the tokens of a picture, and the memory needed.
 
     \b
@@ -43,7 +46,7 @@ def command(model: str, image_size: str, revision: str | None, as_json: bool) ->
 
     from lime_mlx.convert import inspect
 
-    inspection = inspect(model, picture=picture, revision=revision)
+    inspection = inspect(model, picture=picture, revision=revision, kv=kv)
     if as_json:
         totals = {"parameters": inspection.parameters, "size": inspection.size}
         values = {**asdict(inspection), "folder": str(inspection.folder), **totals}
