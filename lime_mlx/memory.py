@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mlx.utils import tree_flatten
-
 from lime_mlx import backend
 from lime_mlx.backend import compute_dtype, is_cpu
+from lime_mlx.checkpoint.load import parameters
 from lime_mlx.entries import CHUNK, LOOKBACK
 from lime_mlx.errors import BackendError
 from lime_mlx.kv import BITS, DEFAULT, GROUPS, KVOptions
-from lime_mlx.methods import Choose, Lime, Method
+from lime_mlx.methods import Choose, Method
 from lime_mlx.methods.base import Wrapper
+from lime_mlx.methods.lime import Lime
 from lime_mlx.models.base import Model
 from lime_mlx.models.decoder import DecoderConfig
 from lime_mlx.products import piece_size
@@ -132,7 +132,7 @@ def check_fits(
 
     Raises `BackendError` where it will surely not do.
     """
-    weights = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    weights = sum(array.nbytes for array in parameters(model).values())
     pinned = max((span.stop for span in model.spans(prompt)), default=0)
 
     def needed(kv: KVOptions, name: str) -> int:
