@@ -125,10 +125,10 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
             **options,
         )
 
-    asking = takes_cache(asking)
+    wrapped = takes_cache(asking)
     for option in reversed(_options()):
-        asking = option(asking)
-    return asking
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def takes_media(command: Callable[..., None]) -> Callable[..., None]:
@@ -166,10 +166,10 @@ def takes_media(command: Callable[..., None]) -> Callable[..., None]:
             raise PromptError("The questions come from standard input; give pictures and sounds as files or addresses.")
         command(request, **options)
 
-    opening = takes_cache(opening)
+    wrapped = takes_cache(opening)
     for option in reversed(_options(question=False)):
-        opening = option(opening)
-    return opening
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def takes_cache(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lime_mlx.cli.common import echo_json, note, prepare_backend
+from lime_mlx.cli.common import echo_json, note, prepare_backend, takes_cache
 from lime_mlx.errors import LimeError, plain_text
 
 if TYPE_CHECKING:
     from lime_mlx.convert import Inspection
+    from lime_mlx.kv import KVOptions
     from lime_mlx.lrp.conservation import Conservation
 
 LABELS = {
     "plain": "answer",
     "explain": "answer, with shares",
+    "choose": "--method choose",
     "lime fast": "--method lime",
     "lime exact": "--method lime:mode=exact",
 }
@@ -39,8 +41,11 @@ SEED, TEXT = 100_000, "What is the capital of France?"
 @click.option(
     "--rules", type=click.Choice(RULES), default=RULES[0], show_default=True, help="Rules for --conservation."
 )
+@takes_cache
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def command(model: str, image_size: str, revision: str | None, conservation: bool, rules: str, as_json: bool) -> None:
+def command(
+    model: str, image_size: str, revision: str | None, conservation: bool, rules: str, kv: KVOptions, as_json: bool
+) -> None:
     """Show the family, the size of each part, the quantisation, the tokens of a picture, and the memory needed.
 
     \b
@@ -55,7 +60,7 @@ def command(model: str, image_size: str, revision: str | None, conservation: boo
 
     from lime_mlx.convert import inspect
 
-    inspection = inspect(model, picture=picture, revision=revision)
+    inspection = inspect(model, picture=picture, revision=revision, kv=kv)
     balance = conserved(model, revision, rules) if conservation else None
     if as_json:
         totals = {"parameters": inspection.parameters, "size": inspection.size}

@@ -14,10 +14,11 @@ from lime_mlx.checkpoint.hub import locate
 from lime_mlx.checkpoint.load import held, load_processor, open_model, read_weights
 from lime_mlx.errors import LimeError
 from lime_mlx.files import read_json, section
+from lime_mlx.kv import DEFAULT, KVOptions
+from lime_mlx.memory import memory_needed
 from lime_mlx.models import takes
 from lime_mlx.models.base import Model
 
-from .memory import memory_needed
 from .schemes import Scheme
 from .tensors import count, packed
 
@@ -82,15 +83,18 @@ def inspect(
     picture: tuple[int, int] = (SIDE, SIDE),
     revision: str | None = None,
     token: str | None = None,
+    kv: KVOptions = DEFAULT,
 ) -> Inspection:
     """Describe a folder or a repository, and what it needs with a picture of so many pixels (width, height).
 
+    kv: the options of the cache that the memory is for.
     Raises what `load` raises. A tokenizer or a processor that is missing or damaged is not an error but the `problem`.
     """
     folder = locate(path_or_repo, revision=revision, token=token)
     model, weights = open_model(folder)
     family = model_type(model.config)
     media, schemes, decoder = takes(family), packed(model), model.language_model.config
+    kv.check_heads(decoder.dim)
     tokens, positions, problem = _prompt_size(folder, model, picture if "image" in media else None)
     return Inspection(
         folder,
@@ -105,7 +109,7 @@ def inspect(
         picture if "image" in media else None,
         tokens,
         positions,
-        memory_needed(decoder, held(weights), positions),
+        memory_needed(decoder, held(weights), positions, kv=kv),
         problem,
     )
 

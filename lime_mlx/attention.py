@@ -85,10 +85,11 @@ def in_blocks(
 
     @run.vjp
     def back(
-        primals: tuple[mx.array, mx.array, mx.array], arriving: mx.array, _: mx.array
+        primals: tuple[mx.array, mx.array, mx.array], arriving: mx.array, __: mx.array
     ) -> tuple[mx.array, mx.array, mx.array]:
         q, k, v = primals
-        parts, at_k, at_v = [], mx.zeros_like(k), mx.zeros_like(v)
+        parts: list[mx.array] = []
+        at_k, at_v = mx.zeros_like(k), mx.zeros_like(v)
         for rows in blocks:
             _, (part, more_k, more_v) = mx.vjp(block(rows), [q[:, :, rows], k, v], [arriving[:, :, rows]])
             parts.append(part)

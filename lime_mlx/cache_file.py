@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from lime_mlx import backend
 from lime_mlx.checkpoint.files import header
+from lime_mlx.checkpoint.load import parameters
 from lime_mlx.entries import LayerCache, Packing
 from lime_mlx.errors import BackendError, CheckpointError, LimeError, PromptError, first_line, os_reason, short
 from lime_mlx.files import check_output, expanded, parse_json
@@ -189,12 +189,11 @@ def read(path: Path, model: Model) -> Stored:
                 f"{path} holds {needed / 1e9:.1f} GB, and this machine has {backend.memory_total() / 1e9:.1f} GB of "
                 "memory: make it again from a shorter prompt, or with --kv-bits 4."
             )
-        arrays, metadata = mx.load(str(path), format="safetensors", return_metadata=True)
+        loaded = mx.load(str(path), format="safetensors", return_metadata=True)
+        arrays, metadata = cast(tuple[dict[str, mx.array], dict[str, str]], loaded)
         said = _own(metadata)
     except (CheckpointError, RuntimeError, OSError, ValueError) as error:
-        raise PromptError(
-            f"{path} is no prompt cache that can be read: {_reason(error)}; name another file."
-        ) from error
+        raise PromptError(f"{path} is no prompt cache: {_reason(error)}; name another file.") from error
     if said["model"] != fingerprint(model):
         raise PromptError(
             f"{path} was made for another model ({said['model'][:8]}, and this one is {fingerprint(model)[:8]}): "
@@ -228,12 +227,10 @@ def _checked(path: Path, model: Model, said: Mapping[str, Any], arrays: Mapping[
     packed = "0.0.0" in arrays
     packing: Packing | None = None
     for number in range(len(decoder.layers)):
-        names = [f"{number}.{kind}" for kind in (0, 1)]
-        parts = (
-            [arrays[f"{name}.{part}"] for name in names for part in range(3)] if packed else [*map(arrays.get, names)]
-        )
-        if any(part is None or part.ndim != 4 for part in parts):
-            raise ValueError(f"the arrays of layer {number} are missing")
+        inside = [f".{part}" for part in range(3)] if packed else [""]
+        parts = [arrays[f"{number}.{kind}{part}"] for kind in range(2) for part in inside]
+        if any(part.ndim != 4 for part in parts):
+            raise ValueError(f"an array of layer {number} has no four axes")
         if packed and packing is None:
             packing = _packing(decoder.config.dim, parts[0].shape[3], parts[1].shape[3])
         _check_layer(number, parts, decoder.config.key_heads, decoder.config.dim, len(said["tokens"]), packing)
@@ -268,7 +265,7 @@ def _check_layer(
 def fingerprint(model: Model) -> str:
     """16 hexadecimal digits that tell a model from others: by the names, types, shapes and beginnings of weights."""
     digest = hashlib.sha256()
-    weights = sorted(tree_flatten(model.parameters()), key=lambda pair: pair[0])
+    weights = sorted(parameters(model).items())
     begun = [array.reshape(-1)[:SAMPLED].astype(mx.float32) for _, array in weights]
     mx.eval(begun)
     for (name, array), values in zip(weights, begun, strict=True):

@@ -24,6 +24,7 @@ from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.lrp.relevance import Shares, shares
 from lime_mlx.media.audio import AudioSource, Sound, open_audio
 from lime_mlx.media.image import ImageSource, open_pictures
+from lime_mlx.memory import check_fits
 from lime_mlx.methods import Choose, Forward, Method, Plain, parse_method
 from lime_mlx.methods.base import PlainDecoding, Rejected
 from lime_mlx.methods.guard import MOST, Guarded
@@ -293,7 +294,7 @@ def stream_generate(
     file, a cut answer or the method. prefixes: what is kept of earlier prompts; what this one has in common with them
     is not computed again, and the answer is the same. kv: the options of the cache, as mlx-lm has them. cache_file: a
     .safetensors file with the cache of the prompt, which is written where there is none, and used in place of
-    `prefixes`; see `lime_mlx.cache_file`.
+    `prefixes`; see `lime_mlx.cache_file`. Raises `BackendError` where the memory of this machine will not do.
     """
     sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     check("max_tokens", max_tokens)
@@ -305,6 +306,9 @@ def stream_generate(
         for sentence in chosen.notes(opened):
             notice(sentence)
         for sentence in calibration_note(chosen, opened, model) if method is None else ():
+            notice(sentence)
+    for sentence in check_fits(model, opened, chosen, limit, reliance or relevance, kv):
+        if notice is not None:
             notice(sentence)
     clock = _Clock()
     session = start(

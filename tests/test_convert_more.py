@@ -19,9 +19,9 @@ from lime_mlx import decode
 from lime_mlx.checkpoint.load import load
 from lime_mlx.cli import main
 from lime_mlx.convert import allocation, convert, inspect, pipeline, sensitivity, upload
-from lime_mlx.convert.memory import memory_needed
 from lime_mlx.convert.schemes import BITS
 from lime_mlx.errors import CheckpointError, ConversionError
+from lime_mlx.memory import memory_needed
 from lime_mlx.scenes import make_scene
 
 OPTIONS = {"quantize": True, "q_group_size": 32, "compare_logits": False}

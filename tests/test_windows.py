@@ -4,17 +4,20 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from helpers import distance, small_model, small_prompt
+from test_siglip_families import make, picture
 
 from lime_mlx import entries as storage
-from lime_mlx.asking import continued
+from lime_mlx import load
+from lime_mlx.asking import continued, margins
 from lime_mlx.cache import KVCache
+from lime_mlx.chat import Chat
 from lime_mlx.entries import LOOKBACK, LayerCache
 from lime_mlx.errors import MethodError, PromptError
 from lime_mlx.generation import decode, start
 from lime_mlx.kv import KVOptions
 from lime_mlx.methods import parse_method
 from lime_mlx.prefixes import Prefixes
-from lime_mlx.prompt import Prompt, Span
+from lime_mlx.prompt import Noun, Prompt, Span
 
 WINDOW = 12
 GEMMA = {
@@ -257,3 +260,52 @@ def test_positions_that_are_gone_cannot_be_read_or_overwritten():
 
 def test_the_look_back_holds_a_run_of_words_that_name_nothing():
     assert LOOKBACK >= 32
+
+
+# --- a whole Gemma 3, with a picture whose positions attend both ways
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    return load(make(tmp_path_factory.mktemp("gemma"), "gemma3"))
+
+
+@pytest.mark.parametrize("method", ["none", "choose", "lime:words=all", "kvsmooth"])
+def test_two_turns_with_gemma_are_those_of_the_whole_cache(gemma, method, monkeypatch):
+    """Its window is 5 positions, the picture 4, and each prompt some dozens."""
+    model, processor = gemma
+
+    def turns():
+        chat = Chat(model, processor, method, max_tokens=12, kv=KVOptions(prefill_step_size=8))
+        answers = [chat.ask("What is in the picture?", picture(60, 40)), chat.ask("Is there a dog? Where is it?")]
+        return [(answer.tokens, answer.cached_tokens, answer.relevance) for answer in answers]
+
+    ours = turns()
+    with monkeypatch.context() as patch:
+        WholeCache(patch)
+        wanted = turns()
+    for (tokens, kept, relevance), (wanted_tokens, wanted_kept, wanted_relevance) in zip(ours, wanted, strict=True):
+        assert tokens == wanted_tokens and kept == wanted_kept and len(tokens) > 5
+        assert all(distance(one, whole) < 1e-3 for one, whole in zip(relevance, wanted_relevance, strict=True))
+    assert ours[1][1] > 8
+
+
+def test_gemma_is_asked_back_long_after_its_picture_left_the_window(gemma, monkeypatch):
+    model, processor = gemma
+    prompt = processor.prompt("What is in the picture?", images=[picture(60, 40)])
+
+    def run():
+        session = start(model, prompt, kv=KVOptions(prefill_step_size=8))
+        for token in range(20, 50):
+            session.extend()
+            session.append(token)
+        session.extend()
+        asked = margins(session, [Noun("dog"), Noun("umbrella")])
+        session.rewind(25)
+        return [*asked, *np.array(session.extend())]
+
+    ours = run()
+    with monkeypatch.context() as patch:
+        WholeCache(patch)
+        wanted = run()
+    assert ours[0] is not None and distance(ours, wanted) < 1e-4
