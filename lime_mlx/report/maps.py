@@ -19,7 +19,7 @@ from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Turn
 from lime_mlx.render.media import PEAKS, peaks
-from lime_mlx.render.view import MediumView, WordView, media_spans, word_view
+from lime_mlx.render.view import MediumView, WordView, word_view
 from lime_mlx.support.store import identity
 
 from .gallery import Exhibit, GivenAnswer, Marker
@@ -86,8 +86,8 @@ def read_again(
 ) -> list[WordView] | None:
     """The words of a stored answer, with their shares by a plain reading, and maps where they are marked.
 
-    The model is led through the tokens of the answer, whatever method picked them. None where the answer has no words,
-    or the model has no place for relevance. Raises `LimeError`.
+    The model is led through the tokens of the answer, whatever method picked them. None where the prompt has no
+    place on a picture or in a sound. Raises `LimeError`.
     """
     history = [Turn(user, assistant) for user, assistant in record.get("history", ())]
     (prompt,) = processor.prompts([record["prompt"]], **media, history=history)
@@ -109,7 +109,7 @@ def read_again(
         else:
             view.pop("maps", None)
         views.append(view)
-    return views if media_spans(spans) else None
+    return views
 
 
 class _Led:
