@@ -136,6 +136,7 @@ def test_the_words_in_question_have_maps(page):
     assert rain["name"] == "rain" and rain["maps"][0]["interval"]
     assert all("src" not in medium for medium in (*scene["media"], *sound["media"]))
     assert text.count("data:image/jpeg") == 1
+    assert "1 of 4 objects made up" in text and "nothing made up, cow named again" in text
     policy = re.search(r"script-src ('sha256-[^']+')", text)
     assert policy and "script-src 'unsafe" not in text
 
