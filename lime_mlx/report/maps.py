@@ -28,6 +28,8 @@ from .results import TaskResult
 # Cells along a side of a map on the page of a run, which has many.
 SIDE = 24
 Notice = Callable[[str], None]
+# An answer that is to be read again, and where it stands.
+Waiting = tuple[TaskResult, Exhibit, GivenAnswer]
 
 
 def add_maps(
@@ -37,31 +39,35 @@ def add_maps(
 
     Nothing is downloaded: a model that is not on this machine, or is another one than in the run, gives no maps.
     """
-    for name, fingerprint in settings["models"].items():
-        waiting = list(_answers_of(name, parts))
-        if not waiting:
-            continue
+    try:
+        for name, fingerprint in settings["models"].items():
+            if waiting := list(_answers_of(name, parts)):
+                _read_all(name, fingerprint, waiting, data, notice)
+    except KeyboardInterrupt:
+        notice("Interrupted: the page is written with the maps that there are.")
+
+
+def _read_all(name: str, fingerprint: str, waiting: Sequence[Waiting], data: Path | None, notice: Notice) -> None:
+    """Let one model read its answers again."""
+    try:
+        folder = at_hand(name)
+        if folder is None or identity(folder).split("+")[0] != fingerprint.split("+")[0]:
+            why = "not on this machine" if folder is None else "not the one of this run any more"
+            raise CheckpointError(f"{name} is {why}.")
+        notice(f"{name} reads {len(waiting)} answers again, for the maps of their words.")
+        model, processor = load(folder)
+    except LimeError as error:
+        notice(f"No maps for {name}: {error}")
+        return
+    for result, exhibit, answer in waiting:
         try:
-            folder = at_hand(name)
-            if folder is None or identity(folder).split("+")[0] != fingerprint.split("+")[0]:
-                why = "not on this machine" if folder is None else "not the one of this run any more"
-                raise CheckpointError(f"{name} is {why}.")
-            notice(f"{name} reads {len(waiting)} answers again, for the maps of their words.")
-            model, processor = load(folder)
-        except LimeError as error:
-            notice(f"No maps for {name}: {error}")
-            continue
-        for result, exhibit, answer in waiting:
-            try:
-                _add(model, processor, result, exhibit, answer, data)
-            except (LimeError, OSError, ValueError) as error:
-                notice(f"No maps for an answer of {name} about {exhibit.medium}: {error}")
-            mx.clear_cache()
+            _add(model, processor, result, exhibit, answer, data)
+        except (LimeError, OSError, ValueError) as error:
+            notice(f"No maps for an answer of {name} about {exhibit.medium}: {error}")
+        mx.clear_cache()
 
 
-def _answers_of(
-    model: str, parts: Sequence[tuple[TaskResult, Sequence[Exhibit]]]
-) -> Iterator[tuple[TaskResult, Exhibit, GivenAnswer]]:
+def _answers_of(model: str, parts: Sequence[tuple[TaskResult, Sequence[Exhibit]]]) -> Iterator[Waiting]:
     """The answers of a model that have words, with the exhibit that each belongs to."""
     for result, exhibits in parts:
         for exhibit in exhibits:
@@ -74,6 +80,7 @@ def _answers_of(
 def _add(
     model: Model, processor: Processor, result: TaskResult, exhibit: Exhibit, answer: GivenAnswer, data: Path | None
 ) -> None:
+    """Give an answer its words with maps, and its exhibit what these lie on."""
     record = result.answers[answer.cell][answer.id]
     media = result.benchmark.opened(data, exhibit.medium)
     answer.views = read_again(model, processor, record, media, answer.marker)
