@@ -123,8 +123,9 @@ def command(
     data = data or (home() if home().is_dir() else None)
     config = RunConfig(models, method or ("none", "choose"), tasks, data, limit, seed, reliance, skip_missing)
     old_spellings: list[str] = []
+    blamed = nullcontext() if model else chosen_model(None).blamed()
     try:
-        with noting(old_spellings):
+        with noting(old_spellings), blamed:
             if calibrate:
                 calibration.run(config, output_dir, progress(quiet), as_json, quiet, wish)
             else:

@@ -91,3 +91,10 @@ def test_evaluate_follows_it(monkeypatch):
     assert chosen_models(["a", "b"], ["scenes"], notes) == ["a", "b"]
     monkeypatch.setenv("LIME_MLX_MODEL", "me/variable")
     assert chosen_models([], ["scenes"], notes) == ["me/variable"]
+
+
+def test_evaluate_says_who_named_a_model_that_is_not_there(tmp_path):
+    set_default_model("./nowhere")
+    result = CliRunner().invoke(main, ["evaluate", "--task", "scenes:count=1,part=validation", "--quiet"])
+    assert result.exit_code == 1
+    assert result.stderr.strip().endswith(f"./nowhere was taken as your settings say ({settings_file()}).")

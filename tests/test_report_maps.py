@@ -15,7 +15,7 @@ from lime_mlx.checkpoint.hub import locate
 from lime_mlx.cli import main
 from lime_mlx.evaluate.store import Cell, Store
 from lime_mlx.evaluate.tasks import parse_task
-from lime_mlx.report import write_report
+from lime_mlx.report import maps, write_report
 from lime_mlx.report.maps import SIDE, read_again
 from lime_mlx.support.store import identity
 
@@ -136,6 +136,7 @@ def test_the_words_in_question_have_maps(page):
     assert rain["name"] == "rain" and rain["maps"][0]["interval"]
     assert all("src" not in medium for medium in (*scene["media"], *sound["media"]))
     assert text.count("data:image/jpeg") == 1
+    assert "1 of 4 objects made up" in text and "nothing made up, cow named again" in text
     policy = re.search(r"script-src ('sha256-[^']+')", text)
     assert policy and "script-src 'unsafe" not in text
 
@@ -169,6 +170,22 @@ def test_a_model_that_is_not_there_or_another_gives_no_maps(demo, tmp_path):
         (note,) = notes
         assert note.startswith("No maps for ") and note.endswith(words)
         assert "<script" not in path.read_text()
+
+
+def test_ctrl_c_leaves_the_maps_that_there_are(run, tmp_path, monkeypatch):
+    """The answers of the first model have maps, those of the second have none."""
+    opened = maps.load
+
+    def interrupted(folder):
+        if "sound" in str(folder):
+            raise KeyboardInterrupt
+        return opened(folder)
+
+    monkeypatch.setattr(maps, "load", interrupted)
+    notes: list[str] = []
+    path = write_report(run, tmp_path / "page.html", maps=True, notice=notes.append)
+    assert notes[-1] == "Interrupted: the page is written with the maps that there are."
+    assert len(exhibits(path.read_text())) == 1
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -20,7 +20,9 @@ from lime_mlx.checkpoint.published import licence
 from lime_mlx.cli import main
 from lime_mlx.cli import setup as setup_command
 from lime_mlx.evaluate.calibrate import caption_seconds
+from lime_mlx.evaluate.data.folder import DataFolder
 from lime_mlx.evaluate.runner import RunConfig
+from lime_mlx.scenes import make_scene
 from lime_mlx.settings import default_model, settings_file
 
 Usage = namedtuple("Usage", "total used free")
@@ -253,6 +255,13 @@ def test_the_table_stands_in_where_the_hub_cannot_be_asked(hub, monkeypatch, tmp
     assert "The Hub says nothing of me/tiny now" in refused(run("--dry-run", "--model", "me/tiny"))
 
 
+def test_a_page_in_the_place_of_the_hub_is_no_answer(hub, monkeypatch):
+    monkeypatch.setattr(Hub, "do_HEAD", lambda self: self.answer(b"<html>Please log in</html>"))
+    monkeypatch.setattr(Hub, "do_GET", Hub.do_HEAD)
+    assert f"Size and licence are those of {proposals()[0].on}" in run("--dry-run").stdout
+    assert "The Hub says nothing of me/tiny now" in refused(run("--dry-run", "--model", "me/tiny"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"), [("{", "is not JSON"), ("[]", "no JSON object"), ('{"model": 7}', "no name")]
 )
@@ -279,7 +288,6 @@ def test_other_settings_stay(hub, doctor):
 def test_a_calibration_says_how_long_it_takes_before_it_starts(hub, doctor, monkeypatch):
     from lime_mlx.cli import calibrate
     from lime_mlx.evaluate import calibrate as fitting
-    from lime_mlx.evaluate.data.folder import DataFolder
 
     doctor(0)
     steps: list[object] = []
@@ -293,6 +301,31 @@ def test_a_calibration_says_how_long_it_takes_before_it_starts(hub, doctor, monk
     assert "how long it takes is measured" in result.stdout
     run("--yes", "--model", "me/tiny", "--calibrate", "40")
     assert steps[-1] == (["me/tiny"], 40)
+
+
+def test_a_calibration_goes_over_the_pictures_that_it_got(hub, doctor, monkeypatch, tmp_path):
+    """Two pictures are too few, and the error says how many more are needed; the default is set all the same."""
+    doctor(0)
+    (tmp_path / "chair").mkdir()
+    (tmp_path / "pope" / "coco").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "chair" / "synonyms.txt").write_text("clock\ncow\ntrain\nbird\nbicycle\n")
+    for name, places in (("pattern", [0]), ("ours_overrides", [1])):
+        table = {"objects": ["clock", "cow"], "images": {"1": places, "2": places}}
+        (tmp_path / "chair" / f"coco2014_gt_objects.{name}.json").write_text(json.dumps(table))
+    questions = []
+    for number, seed in ((1, 100_001), (2, 100_017)):
+        picture = f"COCO_val2014_{number:012}.jpg"
+        make_scene(seed, "adversarial").image.save(tmp_path / "images" / picture)
+        questions.append({"question_id": number, "image": picture, "text": "Is there a cow?", "label": "yes"})
+    lines = "".join(json.dumps(each) + "\n" for each in questions)
+    (tmp_path / "pope" / "coco" / "coco_pope_random.json").write_text(lines)
+    monkeypatch.setenv("LIME_MLX_DATA", str(tmp_path))
+    monkeypatch.setattr(DataFolder, "get", lambda self, task, limit: None)
+    result = run("--yes", "--model", "demo", "--calibrate", "2")
+    assert "The calibration takes about a minute." in result.stderr
+    assert "more pictures are needed" in refused(result)
+    assert default_model() == "demo"
 
 
 def test_the_time_of_a_caption_is_measured():

@@ -97,10 +97,11 @@ def refusal(name: str, revision: str | None, error: Exception) -> str | None:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What the client of the Hub raises where a name, a connection, a server or the disk is at fault."""
-    from huggingface_hub.errors import HFValidationError
+    """What the client of the Hub raises where a name, a connection, a server or the disk is at fault.
 
-    return (*FAILURES, *http_errors(), HFValidationError)
+    `ValueError` is one for a name that cannot be, and for an answer that is no JSON.
+    """
+    return (*FAILURES, *http_errors(), ValueError)
 
 
 def http_errors() -> tuple[type[Exception], ...]:

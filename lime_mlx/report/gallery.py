@@ -149,8 +149,8 @@ def _question(result: TaskResult, name: str, names: Names, with_model: bool, mat
             marker = objects
             marks = marker([f" {word}" for word, _ in words])
             words = [(word, marks.get(index, "")) for index, (word, _) in enumerate(words)]
-            again = sum(mark == AGAIN for mark in marks.values())
-            judgement += f", {again} named again" if again else ""
+            again = dict.fromkeys(_plain(word) for word, mark in words if mark == AGAIN)
+            judgement += f", {' and '.join(again)} named again" if again else ""
         answers.append(GivenAnswer(words, names.all(cells, with_model), judgement, wrong, cells[0], name, marker))
     return ExhibitQuestion(record["prompt"], record["split"], _truth(record), answers)
 

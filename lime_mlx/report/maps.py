@@ -19,7 +19,7 @@ from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Turn
 from lime_mlx.render.media import PEAKS, peaks
-from lime_mlx.render.view import MediumView, WordView, media_spans, word_view
+from lime_mlx.render.view import MediumView, WordView, word_view
 from lime_mlx.support.store import identity
 
 from .gallery import Exhibit, GivenAnswer, Marker
@@ -28,6 +28,8 @@ from .results import TaskResult
 # Cells along a side of a map on the page of a run, which has many.
 SIDE = 24
 Notice = Callable[[str], None]
+# An answer that is to be read again, and where it stands.
+Waiting = tuple[TaskResult, Exhibit, GivenAnswer]
 
 
 def add_maps(
@@ -37,31 +39,35 @@ def add_maps(
 
     Nothing is downloaded: a model that is not on this machine, or is another one than in the run, gives no maps.
     """
-    for name, fingerprint in settings["models"].items():
-        waiting = list(_answers_of(name, parts))
-        if not waiting:
-            continue
+    try:
+        for name, fingerprint in settings["models"].items():
+            if waiting := list(_answers_of(name, parts)):
+                _read_all(name, fingerprint, waiting, data, notice)
+    except KeyboardInterrupt:
+        notice("Interrupted: the page is written with the maps that there are.")
+
+
+def _read_all(name: str, fingerprint: str, waiting: Sequence[Waiting], data: Path | None, notice: Notice) -> None:
+    """Let one model read its answers again."""
+    try:
+        folder = at_hand(name)
+        if folder is None or identity(folder).split("+")[0] != fingerprint.split("+")[0]:
+            why = "not on this machine" if folder is None else "not the one of this run any more"
+            raise CheckpointError(f"{name} is {why}.")
+        notice(f"{name} reads {len(waiting)} answers again, for the maps of their words.")
+        model, processor = load(folder)
+    except LimeError as error:
+        notice(f"No maps for {name}: {error}")
+        return
+    for result, exhibit, answer in waiting:
         try:
-            folder = at_hand(name)
-            if folder is None or identity(folder).split("+")[0] != fingerprint.split("+")[0]:
-                why = "not on this machine" if folder is None else "not the one of this run any more"
-                raise CheckpointError(f"{name} is {why}.")
-            notice(f"{name} reads {len(waiting)} answers again, for the maps of their words.")
-            model, processor = load(folder)
-        except LimeError as error:
-            notice(f"No maps for {name}: {error}")
-            continue
-        for result, exhibit, answer in waiting:
-            try:
-                _add(model, processor, result, exhibit, answer, data)
-            except (LimeError, OSError, ValueError) as error:
-                notice(f"No maps for an answer of {name} about {exhibit.medium}: {error}")
-            mx.clear_cache()
+            _add(model, processor, result, exhibit, answer, data)
+        except (LimeError, OSError, ValueError) as error:
+            notice(f"No maps for an answer of {name} about {exhibit.medium}: {error}")
+        mx.clear_cache()
 
 
-def _answers_of(
-    model: str, parts: Sequence[tuple[TaskResult, Sequence[Exhibit]]]
-) -> Iterator[tuple[TaskResult, Exhibit, GivenAnswer]]:
+def _answers_of(model: str, parts: Sequence[tuple[TaskResult, Sequence[Exhibit]]]) -> Iterator[Waiting]:
     """The answers of a model that have words, with the exhibit that each belongs to."""
     for result, exhibits in parts:
         for exhibit in exhibits:
@@ -74,6 +80,7 @@ def _answers_of(
 def _add(
     model: Model, processor: Processor, result: TaskResult, exhibit: Exhibit, answer: GivenAnswer, data: Path | None
 ) -> None:
+    """Give an answer its words with maps, and its exhibit what these lie on."""
     record = result.answers[answer.cell][answer.id]
     media = result.benchmark.opened(data, exhibit.medium)
     answer.views = read_again(model, processor, record, media, answer.marker)
@@ -86,8 +93,8 @@ def read_again(
 ) -> list[WordView] | None:
     """The words of a stored answer, with their shares by a plain reading, and maps where they are marked.
 
-    The model is led through the tokens of the answer, whatever method picked them. None where the answer has no words,
-    or the model has no place for relevance. Raises `LimeError`.
+    The model is led through the tokens of the answer, whatever method picked them. None where the prompt has no
+    place on a picture or in a sound. Raises `LimeError`.
     """
     history = [Turn(user, assistant) for user, assistant in record.get("history", ())]
     (prompt,) = processor.prompts([record["prompt"]], **media, history=history)
@@ -109,7 +116,7 @@ def read_again(
         else:
             view.pop("maps", None)
         views.append(view)
-    return views if media_spans(spans) else None
+    return views
 
 
 class _Led:
