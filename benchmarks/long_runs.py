@@ -23,6 +23,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import psutil
+from matplotlib.figure import Figure
 
 from lime_mlx import load
 from lime_mlx.blas import load_blas
@@ -114,11 +115,8 @@ def judge(runs: dict[str, list[Sample]]) -> bool:
 
 
 def draw(runs: dict[str, list[Sample]], file: Path) -> None:
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "lime-mlx"
-    figure, rows = plt.subplots(len(QUANTITIES), 1, figsize=(7.5, 6.5), sharex=True, layout="constrained")
+    figure = Figure(figsize=(7.5, 6.5), layout="constrained")
+    rows = figure.subplots(len(QUANTITIES), 1, sharex=True)
     for column, (axes, quantity) in enumerate(zip(rows, QUANTITIES, strict=True), start=1):
         for name, samples in runs.items():
             share = [100 * sample.done / samples[-1].done for sample in samples]
@@ -129,7 +127,8 @@ def draw(runs: dict[str, list[Sample]], file: Path) -> None:
         axes.set_xlim(0, 100)
     rows[0].legend(fontsize="small", ncols=2, loc="lower right")
     rows[-1].set_xlabel("% of the run; the warm-up is grey")
-    figure.savefig(file, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "lime-mlx"}):
+        figure.savefig(file, metadata={"Date": None})
 
 
 def main() -> None:
