@@ -14,6 +14,7 @@ COMMANDS = {
     "chat": "Ask several questions about pictures or sounds, and see where each word came from.",
     "convert": "Convert a checkpoint of Hugging Face to MLX, quantised on request.",
     "data": "Get the files of the public benchmarks.",
+    "doctor": "Examine whether a model sees its pictures and hears its sounds, here or on a server.",
     "evaluate": "Compare hallucination rates of models and methods on benchmarks.",
     "explain": "Show where each word of an answer came from, and which words have no support.",
     "generate": "Answer a question about a picture or a sound; --explain shows where each word came from.",

@@ -62,6 +62,10 @@ class DataError(LimeError):
     """A benchmark file is missing, malformed or does not fit the others."""
 
 
+class ServerError(LimeError):
+    """A server is not there, or does not answer as OpenAI's API does."""
+
+
 def os_reason(error: OSError) -> str:
     """Why the system refused something, for the end of a sentence and without the name of a file."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
