@@ -74,13 +74,13 @@ globalThis.LimeExhibit ??= (() => {
       if (before && before !== answer) before.choose(-1);
     }
 
-    /* The first word that is in question is chosen at once. */
+    /* The first word that is in question is chosen at once: one that is judged, where there is such. */
     begin(answers) {
+      const places = answers.flatMap((answer) => answer.words.map((word, index) => ({answer, word, index})));
       for (const mark of ["invented", "again", "differs", ""]) {
-        for (const answer of answers) {
-          const index = answer.words.findIndex((word) => word.mark === mark && word.maps?.some(Boolean));
-          if (index >= 0) return answer.choose(index);
-        }
+        const marked = places.filter(({word}) => word.mark === mark && word.maps?.some(Boolean));
+        const first = marked.find(({word}) => word.rank) ?? marked[0];
+        if (first) return first.answer.choose(first.index);
       }
     }
   }
