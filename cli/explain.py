@@ -21,7 +21,7 @@ from lime_mlx.cli.common import (
     prepare_backend,
     takes_input,
 )
-from lime_mlx.cli.faithful import MAP_KINDS, SHOWN, Checking, print_checks, test_maps
+from lime_mlx.cli.faithful import MAP_KINDS, SHOWN, Checking, add_checks, print_checks
 from lime_mlx.cli.page import about, open_page
 from lime_mlx.errors import LimeError, PromptError, plain_text
 
@@ -89,7 +89,7 @@ def command(
     opened = load_request(request, notes)
     explanations, interrupted = all_explained(opened, request, diagnose, check_input, contrast, notes)
     if checking is not None and not interrupted:
-        interrupted = not all(test_maps(opened, explanation, checking, quiet) for explanation in explanations)
+        interrupted = not all(add_checks(opened, explanation, checking, quiet) for explanation in explanations)
     if not explanations:
         click.get_current_context().exit(INTERRUPTED)
     if output is not None:

@@ -31,7 +31,7 @@ class Checking:
     kinds: tuple[str, ...]
 
 
-def test_maps(opened: LoadedRequest, explanation: Explanation, checking: Checking, quiet: bool) -> bool:
+def add_checks(opened: LoadedRequest, explanation: Explanation, checking: Checking, quiet: bool) -> bool:
     """Add the checks to an explanation; how many passes they take goes to standard error first.
 
     False where Ctrl-C ended them: the answer stays without checks.

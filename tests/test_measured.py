@@ -1,5 +1,7 @@
 """What the pages say of how faithful maps were measured to be: from one committed file, and of which models."""
 
+import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from helpers import small_model
 
@@ -20,6 +22,14 @@ def test_the_measured_model_is_told_by_its_weights(name, medium, world):
     assert f"{100 * held['value']:.0f} % ({100 * held['low']:.0f} to {100 * held['high']:.0f})" in sentence
     assert f"of {held['n']} maps" in sentence and str(part["scenes"]) in sentence
     assert "not on this one" not in sentence and "--check" not in sentence
+
+
+def test_the_fingerprint_is_that_of_the_model_on_every_device():
+    model = small_model()
+    single = fingerprint(model)
+    assert fingerprint(small_model(dtype=mx.bfloat16)) == single != fingerprint(small_model(seed=1))
+    nn.quantize(model, group_size=32, bits=4)
+    assert fingerprint(model) != single
 
 
 def test_of_other_models_it_says_that_nothing_was_measured():

@@ -27,10 +27,13 @@ def measurements() -> Any:
 
 
 def fingerprint(model: Model) -> str:
-    """What tells the measured models from others: the last norm and the form of the embeddings of their weights."""
+    """What tells the measured models from others: their last norm, and whether they are quantised.
+
+    The norm counts in bfloat16, so that a model has one fingerprint on every device.
+    """
     body = model.language_model.model
-    norm = np.array(body.norm.weight.astype(mx.float32))
-    form = f"{body.embed_tokens.weight.dtype} {body.embed_tokens.weight.shape}"
+    norm = np.array(body.norm.weight.astype(mx.bfloat16).astype(mx.float32))
+    form = "quantised" if "scales" in body.embed_tokens else "floats"
     return sha256(norm.tobytes() + form.encode()).hexdigest()[:16]
 
 
