@@ -32,7 +32,7 @@ from lime_mlx.methods import parse_method
 from lime_mlx.scenes import PROMPTS, make_scene
 
 SEED = 150_000
-METHODS, RECORDS = ("none", "choose", "lime:steps=2"), "records"
+METHODS, RECORDS = ("none", "lime:steps=2"), "records"
 WARM, MEGABYTES, COUNT = 0.25, 8.0, 0.5
 EVALUATE = ["evaluate", "--quiet", "--task", "scenes", "--method", "none"]
 QUANTITIES = ("memory, MB", "open files", "threads")
