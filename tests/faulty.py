@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import random
 import re
 import threading
 import urllib.error
@@ -95,6 +96,11 @@ def crop(image: Image.Image) -> Image.Image:
     return image.crop((width * 0.2, height * 0.2, width * 0.8, height * 0.8))
 
 
+def cut(image: Image.Image) -> Image.Image:
+    image = upright(image)
+    return image.crop((0, 0, image.width * 0.78, image.height))
+
+
 def drop(upstream: Upstream) -> Upstream:
     return lambda request: upstream(edited(request, lambda part: []))
 
@@ -136,6 +142,12 @@ def exchange(upstream: Upstream) -> Upstream:
         return upstream(edited(request, lambda part: [pictures.pop()]))
 
     return proxy
+
+
+def sometimes(upstream: Upstream) -> Upstream:
+    """Three of ten pictures are dropped."""
+    dice = random.Random(0)
+    return lambda request: upstream(edited(request, lambda part: [part] if dice.random() > 0.3 else []))
 
 
 def no_system(upstream: Upstream) -> Upstream:
@@ -193,6 +205,8 @@ FURTHER: dict[str, tuple[Callable[[Upstream], Upstream], str]] = {
     "crop the middle": (each_picture(crop), "edges are cut off"),
     "answer from a cache by picture": (cache(_pictures), "cache"),
     "answer from a cache that overlooks marks": (cache(_unmarked), "cache"),
+    "cut off the right": (each_picture(cut), "the right edge is cut off"),
+    "drop some pictures": (sometimes, "lost in some requests"),
     "the picture of the question before": (late, "picture before"),
 }
 MINOR: dict[str, tuple[Callable[[Upstream], Upstream], str]] = {

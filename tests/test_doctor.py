@@ -4,7 +4,8 @@ import random
 from collections.abc import Callable
 
 import pytest
-from faulty import FAULTS, FURTHER, MINOR, serving
+import scripted
+from faulty import FAULTS, FURTHER, MINOR, each_picture, serving, shrink
 from scripted import MANNERS, UNABLE, Scripted
 
 from lime_mlx.doctor.client import Client
@@ -58,7 +59,16 @@ def test_a_fault_of_some_pictures_is_an_exception(fault):
     assert [words in named for named in report.exceptions] == [True]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("side", "legible", "status"), [(224, 10, WORKS), (336, 14, WORKS), (100, 10, BROKEN)])
+def test_a_model_of_few_pixels_is_told_from_a_shrunk_picture(side, legible, status, monkeypatch):
+    monkeypatch.setattr(scripted, "LEGIBLE", legible)
+    scripted.looked.cache_clear()
+    report = examined(each_picture(shrink(side))(Scripted(MANNERS["one word"])))
+    scripted.looked.cache_clear()
+    assert report.status == status
+
+
+@pytest.mark.parametrize("fault", ["shrink to 100 px", "answer from a cache"])
 def test_a_fault_is_named_behind_a_manner_that_hides_it(fault):
     inject, words = FAULTS[fault]
     report = examined(inject(Scripted(MANNERS["refuses one of eight"])), seed=3)

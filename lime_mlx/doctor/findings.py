@@ -108,11 +108,11 @@ def compared(name: str, answers: Answers, fault: str, problems: Sequence[str] = 
     """Whether a model that can answer such questions does so also about pictures of this kind.
 
     It works where a guess would not have so many hits, and is broken where a model that is right in 4 of 5 would have
-    more. problems: the errors of the server about these pictures.
+    more. problems: the errors of the server about these pictures. A server that refuses them openly is not broken.
     """
     works, fails = answers.luck, at_most(answers.hits, len(answers.truths))
     if len(problems) == len(answers.truths):
-        return Finding(name, BROKEN, f"{fault}: the server refuses them ({problems[0]})", fails, fault, minor)
+        return unclear(name, f"the server refuses them ({problems[0]})")
     if works <= LIMIT:
         return Finding(name, WORKS, answers.counted, works)
     if fails <= LIMIT:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 448
-LARGE = 1024
+LARGE, SMALL = 1024, 96
 RGB = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),

@@ -134,6 +134,8 @@ class Section:
         assert self.use is not None
         if not self.uses:
             return [self.use, *self.rows.values(), self._system()]
+        if (lost := unused.sometimes(self.trials, self.noun)) is not None:
+            self.rows[lost.name] = lost
         if self.noun == "sound":
             return [self.use, *self.rows.values(), self._same_text(BEEPS), self._system()]
         if self._fits is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from PIL import Image
@@ -22,9 +22,12 @@ SECOND_IGNORED, FIRST_IGNORED = "the second picture is ignored", "the first pict
 EXCHANGED = "two pictures are exchanged"
 SHRUNK = "the picture is shrunk"
 EXIF_IGNORED = "the orientation in EXIF is ignored"
-# Letters of a picture of 1024 pixels, by their height. Those of 40 pixels are 9 high where a model takes 224 pixels,
-# and 4 high where a picture was shrunk to 100.
-HEIGHTS, SMALLEST_USUAL = (280, 100, 64, 40, 20, 10), 40
+# The heights of digits, in pixels, by the size of their picture. Those of 40 in 1024 are 9 high where a model takes 224
+# pixels, and 4 high where a picture was shrunk to 100.
+HEIGHTS = {pictures.LARGE: (280, 160, 100, 64, 40, 20, 10), pictures.SMALL: (40, 24, 16, 12, 10, 8, 6, 5, 4)}
+SMALLEST_USUAL = 40
+# How high a digit must be to be read, where that could not be measured; and how sharp the models in use are at least.
+USUALLY_NEEDED, SHARP = 6, 150
 ONE_PICTURE = r"only (?:one|a single)|no second|second (?:picture|image) (?:is |was )?(?:missing|not)|just one"
 # Which turn each orientation of EXIF undoes.
 _STORED_TURNS = {
@@ -44,37 +47,62 @@ def greyed(colours: Finding, trials: Trials, others: Sequence[Finding]) -> Findi
     return colours
 
 
-def small_text(asker: Asker, rng: random.Random) -> Finding:
-    """The smallest digits that are read, in a picture of 1024 pixels; asked of a model that reads large ones."""
-    name, size = "small text", pictures.LARGE
-    smallest, failed, luck = 0, 0, 1.0
-    for height in HEIGHTS:
+@dataclass(frozen=True)
+class Ladder:
+    """Digits of falling height: the smallest that were read, the largest that were not, and the chance of luck.
+
+    0 where there is none.
+    """
+
+    smallest: int
+    failed: int
+    luck: float
+
+    @property
+    def border(self) -> float:
+        """The height at which reading ends, in pixels, between the two."""
+        return (self.smallest * self.failed) ** 0.5
+
+
+def _ladder(asker: Asker, rng: random.Random, size: int) -> Ladder:
+    """Ask for digits in a square picture until they are not read any more."""
+    smallest, luck = 0, 1.0
+    for height in HEIGHTS[size]:
         count = 5 if height == SMALLEST_USUAL else 4
-        trials = tried(asker, rng, NUMBER, count, partial(_small, height))
-        chance, fails = trials.answers.luck, at_most(trials.answers.hits, count)
-        if chance <= LIMIT:
-            smallest, luck = height, chance
-        elif fails <= LIMIT:
-            failed, luck = height, fails
-            break
-        elif height == HEIGHTS[-1]:
-            break
-    if not smallest:
-        return unclear(name, f"no digits are read in a picture of {size} x {size} pixels")
-    if not failed:
-        return Finding(name, WORKS, f"digits {smallest} pixels high of {size} are read", luck)
-    sharp = round(6 * size / (smallest * failed) ** 0.5 / 10) * 10
-    lost = (
-        f"digits {smallest} pixels high of {size} are read, those of {failed} are not: as sharp as about {sharp} pixels"
-    )
-    if failed >= SMALLEST_USUAL:
-        return Finding(name, BROKEN, f"{SHRUNK} to about {sharp} pixels: {lost}", luck, SHRUNK)
-    return Finding(name, WORKS, lost, luck)
+        answers = tried(asker, rng, NUMBER, count, partial(_small, size, height)).answers
+        if answers.luck <= LIMIT:
+            smallest, luck = height, answers.luck
+        elif at_most(answers.hits, count) <= LIMIT:
+            return Ladder(smallest, height, at_most(answers.hits, count))
+    return Ladder(smallest, 0, luck)
 
 
-@lru_cache(64)
-def _small(height: int, option: str) -> bytes:
-    return pictures.png(pictures.text(option, height, pictures.LARGE).convert("L"))
+def small_text(asker: Asker, rng: random.Random) -> Finding:
+    """The smallest digits that are read in a large picture; asked of a model that reads large ones.
+
+    Where those of `SMALLEST_USUAL` are lost, small pictures tell what the model itself needs: pictures of that size are
+    not shrunk. A picture of size s whose reading ends at H is as sharp as one of s h / H pixels, where it ends at h.
+    """
+    name, size = "small text", pictures.LARGE
+    large = _ladder(asker, rng, size)
+    if not large.failed:
+        if not large.smallest:
+            return unclear(name, f"too few digits are read in a picture of {size} x {size} pixels")
+        return Finding(name, WORKS, f"digits {large.smallest} pixels high of {size} are read", large.luck)
+    if not large.smallest:
+        large = replace(large, smallest=size // 2)
+    own = _ladder(asker, rng, pictures.SMALL) if large.failed >= SMALLEST_USUAL else Ladder(0, 0, 1.0)
+    needed = own.border if own.smallest and own.failed else USUALLY_NEEDED
+    sharp = round(size * needed / large.border / 10) * 10
+    lost = f"digits {large.failed} pixels high of {size} are not read: as sharp as about {sharp} pixels"
+    if large.failed >= SMALLEST_USUAL and sharp < SHARP:
+        return Finding(name, BROKEN, f"{SHRUNK} to about {sharp} pixels: {lost}", large.luck, SHRUNK)
+    return Finding(name, WORKS, lost, large.luck)
+
+
+@lru_cache(128)
+def _small(size: int, height: int, option: str) -> bytes:
+    return pictures.png(pictures.text(option, height, size).convert("L"))
 
 
 def two_pictures(asker: Asker, rng: random.Random, subject: Subject) -> Finding:
@@ -183,13 +211,22 @@ def blank(asker: Asker, trials: Trials, finding: Finding) -> Finding:
 
 
 def edges(asker: Asker, rng: random.Random) -> Finding:
-    """Dots at the very edge, of a model that sees those that lie further inside."""
+    """Dots at the very edge, of a model that sees those that lie further inside: of all edges, or of one."""
 
     def make(option: str) -> bytes:
         return pictures.png(pictures.place(option, reach=1.0))
 
-    trials = tried(asker, rng, PLACE, 6, make)
-    return compared("edges", trials.answers, "the edges are cut off", trials.problems, minor=False)
+    trials = tried(asker, rng, PLACE, 16, make)
+    answers = trials.answers
+    for side in PLACE.options:
+        hits = [
+            reading == truth for reading, truth in zip(answers.readings, answers.truths, strict=True) if truth == side
+        ]
+        luck = len(PLACE.options) * at_most(sum(hits), len(hits))
+        if luck <= LIMIT and answers.luck <= LIMIT:
+            fault = f"the {side} edge is cut off"
+            return Finding("edges", BROKEN, f"{fault}: no dot there is seen, {answers.counted}", luck, fault)
+    return compared("edges", answers, "the edges are cut off", trials.problems, minor=False)
 
 
 def turned(asker: Asker, rng: random.Random) -> Finding:

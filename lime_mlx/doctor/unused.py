@@ -44,6 +44,21 @@ def denied(trials: Sequence[Trials], noun: str) -> Finding | None:
     return Finding(f"{noun} used", BROKEN, f"{fault}: {claims} of {len(replies)} answers say {says}", luck, fault)
 
 
+def sometimes(trials: Sequence[Trials], noun: str) -> Finding | None:
+    """That the picture or sound is lost in some requests, where a model that uses it says at times that there is none.
+
+    One that gets it says so in at most 1 of 50 answers.
+    """
+    replies = [reply for one in trials for reply in one.replies]
+    claims = sum(reading.says_absent(reply.text) and not reading.says_unable(reply.text) for reply in replies)
+    luck = at_least(claims, len(replies), 0.02)
+    if luck > LIMIT:
+        return None
+    fault = f"the {noun} is lost in some requests"
+    reason = f"{fault}: {claims} of {len(replies)} answers say that there is none"
+    return Finding(f"{noun} in every request", BROKEN, reason, luck, fault)
+
+
 def unable(trials: Sequence[Trials]) -> bool:
     """Whether most answers say that the model cannot see, or cannot hear."""
     replies = [reply for one in trials for reply in one.replies]
