@@ -22,8 +22,6 @@ blas.load_blas()
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
-from mlx_vlm.generate import generate_step  # type: ignore[import-not-found]  # noqa: E402
-from mlx_vlm.utils import load_model as load_theirs  # type: ignore[import-not-found]  # noqa: E402
 
 from lime_mlx import load_model  # noqa: E402
 from lime_mlx.checkpoint.load import build  # noqa: E402
@@ -60,7 +58,7 @@ VISION = {
     "spatial_merge_size": 2,
     "tokens_per_second": 2,
 }
-CONFIG = {
+CONFIG: dict[str, object] = {
     "model_type": "qwen2_5_vl",
     **TEXT,
     "image_token_id": PICTURE,
@@ -76,7 +74,7 @@ def checkpoint(folder: Path) -> Path:
     """A checkpoint of random weights, in the layout that both read."""
     model = build(CONFIG)
     mx.random.seed(0)
-    weights = {name: 0.05 * mx.random.normal(x.shape) for name, x in tree_flatten(model.parameters())}
+    weights = {name: 0.05 * mx.random.normal(x.shape) for name, x in dict(tree_flatten(model.parameters())).items()}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
@@ -98,6 +96,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9)
     arguments = parser.parse_args()
+    from mlx_vlm.generate import generate_step
+    from mlx_vlm.utils import load_model as load_theirs
+
     with tempfile.TemporaryDirectory() as name:
         folder = checkpoint(Path(name))
         ours, theirs = load_model(folder), load_theirs(folder)

@@ -148,7 +148,7 @@ def write(path: Path, session: Session) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".unfinished.", suffix=SUFFIX)
         os.close(handle)
-        save_prompt_cache(temporary, [as_theirs(layer) for layer in cache.layers], {KEY: json.dumps(metadata)})
+        save_prompt_cache(temporary, [_as_theirs(layer) for layer in cache.layers], {KEY: json.dumps(metadata)})
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
@@ -159,7 +159,7 @@ def write(path: Path, session: Session) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def as_theirs(layer: LayerCache) -> Any:  # noqa: ANN401  (mlx-lm's classes have no types)
+def _as_theirs(layer: LayerCache) -> Any:  # noqa: ANN401  (mlx-lm's classes have no types)
     """A layer as mlx-lm's own cache of its kind."""
     from mlx_lm.models import cache as theirs
 

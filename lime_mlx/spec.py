@@ -37,7 +37,7 @@ T = TypeVar("T")
 # How alike two words must be, from 0 to 1, so that one is suggested for the other.
 LIKENESS = 0.7
 LONGEST_WORD = 64
-BITS = 63  # the most of a whole number
+BITS = 1023  # the most of a whole number: more are no float
 TRUTHS = {"true": True, "false": False}
 TYPES: dict[type, tuple[type, str]] = {
     bool: (bool, "it must be true or false."),

@@ -21,7 +21,7 @@ check_untyped_defs = true
 follow_imports = silent
 disable_error_code = import-untyped
 
-[mypy-torch.*,captum.*,transformers.*,matplotlib.*,soundfile.*,soxr.*,pillow_heif.*]
+[mypy-torch.*,mlx_vlm.*,captum.*,transformers.*,matplotlib.*,soundfile.*,soxr.*,pillow_heif.*]
 ignore_missing_imports = true
 """
 

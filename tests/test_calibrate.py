@@ -253,7 +253,7 @@ def test_a_damaged_file_is_named(content, home):
     ],
 )
 def test_the_users_folder(platform, variables, expected, monkeypatch):
-    monkeypatch.setattr(detectors.sys, "platform", platform)
+    monkeypatch.setattr("sys.platform", platform)
     for name in ("HOME", "XDG_CONFIG_HOME", "LIME_MLX_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

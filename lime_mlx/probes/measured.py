@@ -7,7 +7,7 @@ from collections.abc import Collection
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import mlx.core as mx
 import numpy as np
@@ -20,10 +20,24 @@ FILE = Path(__file__).with_name("measured.json")
 WORLDS = {"image": ("picture", "drawn scenes"), "audio": ("sound", "synthesised sounds")}
 
 
+class World(TypedDict):
+    """What was measured in one world. kinds: the figures of each kind of map, with value, low, high and n."""
+
+    scenes: int
+    model: str
+    kinds: dict[str, dict[str, dict[str, float]]]
+
+
+class Measurements(TypedDict):
+    """The committed figures. seeds: of the first scene, and one behind that of the last."""
+
+    seeds: list[int]
+    worlds: dict[str, World]
+
+
 @cache
-def measurements() -> Any:
-    """The committed figures: for each world its scenes, its model, and for each kind of map its figures."""
-    return json.loads(FILE.read_text("utf-8"))
+def measurements() -> Measurements:
+    return cast(Measurements, json.loads(FILE.read_text("utf-8")))
 
 
 def fingerprint(model: Model) -> str:

@@ -1,7 +1,7 @@
 /* The answers about one picture or sound on the page of a run, with one map for all. Part of the one script of the
    pages, behind answer.js.
 
-   An exhibit is an <article> with an <img> or an <audio>, a <q> for each answer, and script.lime-exhibit, which holds as
+   An exhibit is an <article> with a picture or a sound, a <q> for each answer, and script.lime-exhibit, which holds as
    JSON {media, answers}: MediumViews without `src`, and for each <q> its WordViews or null. Without a script the page
    shows the same words and no maps. */
 globalThis.LimeExhibit ??= (() => {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,13 +165,13 @@ def contrast_view(
     return ContrastView(word=rival, margin=round(margin, 3), maps=maps)
 
 
-def check_view(check: Mapping[str, Any]) -> CheckView:
+def check_view(check: Mapping[str, object]) -> CheckView:
     """From the JSON values of a `MapCheck`."""
-    curves = check["curves"]
+    curves = cast(Mapping[str, Sequence[float]], check["curves"])
     return CheckView(
-        map=check["map"],
-        outcome=check["outcome"],
-        sentence=check["sentence"],
+        map=str(check["map"]),
+        outcome=str(check["outcome"]),
+        sentence=str(check["sentence"]),
         covered=curves["covered"],
         most=curves["most"],
         least=curves["least"],
