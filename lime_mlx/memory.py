@@ -143,7 +143,7 @@ def check_fits(
     size, memory = needed(kv, name), backend.memory_total()
     if size <= (1 - SURE) * memory:
         return
-    said = f"This answer needs about {gigabytes(size)}, and this machine has {gigabytes(memory)} of memory"
+    problem = f"This answer needs about {gigabytes(size)}, and this machine has {gigabytes(memory)} of memory"
     remedies = {remedy: needed(less, instead) for remedy, less, instead in _remedies(model, kv, name)}
     fitting = [remedy for remedy, less in remedies.items() if less <= (1 - SURE) * memory]
     best = fitting[0] if fitting else min(remedies, key=lambda remedy: remedies[remedy], default=None)
@@ -152,8 +152,8 @@ def check_fits(
     if best is not None and not fitting:
         do += f", so {smaller}"
     if size > (1 + SURE) * memory:
-        raise BackendError(f"{said}: {do}.")
-    yield f"Note: {said[0].lower()}{said[1:]}: {do}."
+        raise BackendError(f"{problem}: {do}.")
+    yield f"Note: {problem[0].lower()}{problem[1:]}: {do}."
 
 
 def _remedies(model: Model, kv: KVOptions, name: str) -> Iterator[tuple[str, KVOptions, str]]:
