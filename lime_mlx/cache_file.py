@@ -93,8 +93,8 @@ def options_for(stored: Stored, kv: KVOptions) -> KVOptions:
         raise PromptError(f"{stored.path} was made {made} --max-kv-size: {remedy}, or name another file.")
     if packing is None:
         return kv
-    asked = kv.kv_bits, kv.kv_group_size
-    if kv.kv_bits is not None and asked != (packing.bits, packing.group_size):
+    chosen = kv.kv_bits, kv.kv_group_size
+    if kv.kv_bits is not None and chosen != (packing.bits, packing.group_size):
         raise PromptError(
             f"{stored.path} holds entries of {packing.bits} bits in groups of {packing.group_size}: give --kv-bits "
             f"{packing.bits} --kv-group-size {packing.group_size}, or name another file."
@@ -191,16 +191,16 @@ def read(path: Path, model: Model) -> Stored:
             )
         loaded = mx.load(str(path), format="safetensors", return_metadata=True)
         arrays, metadata = cast(tuple[dict[str, mx.array], dict[str, str]], loaded)
-        said = _own(metadata)
+        stated = _own(metadata)
     except (CheckpointError, RuntimeError, OSError, ValueError) as error:
         raise PromptError(f"{path} is no prompt cache: {_reason(error)}; name another file.") from error
-    if said["model"] != fingerprint(model):
+    if stated["model"] != fingerprint(model):
         raise PromptError(
-            f"{path} was made for another model ({said['model'][:8]}, and this one is {fingerprint(model)[:8]}): "
+            f"{path} was made for another model ({stated['model'][:8]}, and this one is {fingerprint(model)[:8]}): "
             "load that one, or name another file."
         )
     try:
-        return _checked(path, model, said, arrays)
+        return _checked(path, model, stated, arrays)
     except (KeyError, ValueError, TypeError) as error:
         raise PromptError(f"{path} is damaged: {_reason(error)}; name another file.") from error
 
@@ -221,7 +221,7 @@ def _own(metadata: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _checked(path: Path, model: Model, said: Mapping[str, Any], arrays: Mapping[str, mx.array]) -> Stored:
+def _checked(path: Path, model: Model, stated: Mapping[str, Any], arrays: Mapping[str, mx.array]) -> Stored:
     """Raises `ValueError` or `KeyError` for arrays that are not those of this model."""
     decoder, layers = model.language_model, []
     packed = "0.0.0" in arrays
@@ -233,9 +233,9 @@ def _checked(path: Path, model: Model, said: Mapping[str, Any], arrays: Mapping[
             raise ValueError(f"an array of layer {number} has no four axes")
         if packed and packing is None:
             packing = _packing(decoder.config.dim, parts[0].shape[3], parts[1].shape[3])
-        _check_layer(number, parts, decoder.config.key_heads, decoder.config.dim, len(said["tokens"]), packing)
+        _check_layer(number, parts, decoder.config.key_heads, decoder.config.dim, len(stated["tokens"]), packing)
         layers.append(parts)
-    return Stored(path, said["model"], said["media"], said["tokens"], said["max_kv_size"], layers, packing)
+    return Stored(path, stated["model"], stated["media"], stated["tokens"], stated["max_kv_size"], layers, packing)
 
 
 def _packing(width: int, numbers: int, groups: int) -> Packing:

@@ -28,7 +28,7 @@ ROWS = 4
 # Candidates of `choose`, what a layer holds of the positions for each of them and each query head, and the positions of
 # the questions that it asks back together.
 CANDIDATES, CANDIDATE_ROWS, ASKED = 8, 6, 128
-# The estimate is within a fifth of what is measured: beyond that it is sure that a run fits, or does not.
+# Most estimates are within a fifth of what is measured: only beyond that a run is refused.
 SURE = 0.2
 SHORT_STEP = 128
 
@@ -55,7 +55,7 @@ def memory_needed(
     row = 2 * config.key_heads * config.dim
     cache = cache_bytes(config, positions, answer, kv, pinned, width)
     # Packed entries are unpacked layer by layer, one ahead of the other; a narrower type is copied to be read.
-    unpacked = 2 * row * length * FLOAT * (kv.kv_bits is not None and length > kv.quantized_kv_start)
+    unpacked = 3 * row * length * FLOAT // 2 * (kv.kv_bits is not None and length > kv.quantized_kv_start)
     read, step = max(_room(positions, window, kv) for window in config.windows), min(kv.prefill_step_size, positions)
     plain = cache + unpacked + _forward(config, step, min(positions, read), width, is_cpu())
     # Reading relevance goes layer by layer in float32: a layer's entries, and one piece of its weights, as copies.
@@ -96,14 +96,15 @@ def cache_bytes(config: DecoderConfig, positions: int, answer: int, kv: KVOption
 
 
 def _held(length: int, window: int | None, kv: KVOptions, pinned: int) -> int:
-    """How many positions a layer holds of so many; where it lets go of some, what is left is there twice for a moment.
+    """How many positions a layer holds of so many.
 
-    With the copy of its window behind the pictures and sounds.
+    With the copy of its window behind the pictures and sounds, or, where all layers let go of positions, with what is
+    left twice.
     """
     whole, room = -(-length // CHUNK) * CHUNK, _room(length, window, kv)
     if room >= length:
         return whole
-    return min(2 * room, whole + room) + (0 if window is None else min(window, pinned))
+    return 2 * room if window is None else room + min(window, pinned)
 
 
 def _room(length: int, window: int | None, kv: KVOptions) -> int:
@@ -142,7 +143,7 @@ def check_fits(
     size, memory = needed(kv, name), backend.memory_total()
     if size <= (1 - SURE) * memory:
         return
-    said = f"This answer needs about {gigabytes(size)}, and this machine has {gigabytes(memory)} of memory"
+    problem = f"This answer needs about {gigabytes(size)}, and this machine has {gigabytes(memory)} of memory"
     remedies = {remedy: needed(less, instead) for remedy, less, instead in _remedies(model, kv, name)}
     fitting = [remedy for remedy, less in remedies.items() if less <= (1 - SURE) * memory]
     best = fitting[0] if fitting else min(remedies, key=lambda remedy: remedies[remedy], default=None)
@@ -151,8 +152,8 @@ def check_fits(
     if best is not None and not fitting:
         do += f", so {smaller}"
     if size > (1 + SURE) * memory:
-        raise BackendError(f"{said}: {do}.")
-    yield f"Note: {said[0].lower()}{said[1:]}: {do}."
+        raise BackendError(f"{problem}: {do}.")
+    yield f"Note: {problem[0].lower()}{problem[1:]}: {do}."
 
 
 def _remedies(model: Model, kv: KVOptions, name: str) -> Iterator[tuple[str, KVOptions, str]]:
