@@ -61,7 +61,7 @@ class Ladder:
     @property
     def border(self) -> float:
         """The height at which reading ends, in pixels, between the two."""
-        return (self.smallest * self.failed) ** 0.5
+        return float(self.smallest * self.failed) ** 0.5
 
 
 def _ladder(asker: Asker, rng: random.Random, size: int) -> Ladder:
