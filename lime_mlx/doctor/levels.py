@@ -153,8 +153,8 @@ def by_channel(levels: Levels) -> NDArray[np.float64] | None:
 
 
 def detail(array: Array) -> Finding:
-    """How fine a pattern of a large picture still reaches the model."""
-    name, size = "small detail", pictures.LARGE
+    """How fine a pattern of a picture still reaches the model."""
+    name, size = "small detail", pictures.SIDE
 
     def strength(lines: int) -> float:
         grey = array(pictures.solid((128, 128, 128), (size, size)))
@@ -163,7 +163,7 @@ def detail(array: Array) -> Finding:
     coarse = strength(16)
     if not coarse > 0:
         return Finding(name, BROKEN, f"{SHRUNK}: no pattern reaches the model", 0.0, SHRUNK)
-    kept = [lines for lines in (24, 32, 44, 58, 80, 110, 150, 210, 300, 420) if strength(lines) > 0.3 * coarse]
+    kept = [lines for lines in (24, 32, 44, 58, 80, 110, 150, 210) if strength(lines) > 0.3 * coarse]
     sharp = 2 * max(kept, default=16)
     said = f"as sharp as about {sharp} pixels, from a picture of {size}"
     taken = (array(pictures.solid(pictures.BLACK, (size, size))).size / 3) ** 0.5

@@ -83,7 +83,7 @@ class Section:
         template = self._template()
         if template.status == BROKEN:
             return [template]
-        rows = [template, *self._levels(), self._features(), self._logits(), self._relevance()]
+        rows = [template, *self.levels(), self._features(), self._logits(), self._relevance()]
         if self.kind == "image":
             rows.append(self._differ("two pictures", lambda i: self.prompt(5, i), "second pictures", SECOND_IGNORED))
         rows.append(self._blank())
@@ -106,7 +106,8 @@ class Section:
         self.details[f"{self.noun}_template"] = self.processor.tokenizer.decode(prompt.input_ids.tolist())
         return Finding(name, WORKS, f"the {self.noun} has {positions} of the {len(prompt)} tokens of a prompt", 0.0)
 
-    def _levels(self) -> list[Finding]:
+    def levels(self) -> list[Finding]:
+        """What the first layers get."""
         if self.kind == "audio":
             return [rules(self._array, self.folder, self.kind), pitches(self._array)]
         return [

@@ -1,6 +1,7 @@
 """The pictures of the probes, drawn here: plain colours, digits, words, a dot at a side, dots to count, patterns."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -83,6 +84,7 @@ def see_through(picture: Image.Image, paper: Colour = WHITE) -> Image.Image:
     return Image.fromarray(np.dstack([np.broadcast_to(ink, levels.shape).astype(np.uint8), alpha]), "RGBA")
 
 
+@lru_cache(32)
 def noise(seed: int, band: tuple[int, int], size: int = SIDE) -> Image.Image:
     """Grey noise with `band` cycles across the picture, and nothing below or above: detail of one fineness."""
     rng = np.random.default_rng(seed)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from math import sqrt
 
 from PIL import Image
 
@@ -61,7 +62,7 @@ class Ladder:
     @property
     def border(self) -> float:
         """The height at which reading ends, in pixels, between the two."""
-        return (self.smallest * self.failed) ** 0.5
+        return sqrt(self.smallest * self.failed)
 
 
 def _ladder(asker: Asker, rng: random.Random, size: int) -> Ladder:
