@@ -132,6 +132,7 @@ def start(
     """limit: bytes to which a file may grow. prefix: of the command line."""
 
     def limited() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell that starts this beside itself ignores it
         if limit is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -105,8 +105,9 @@ class Domain:
         """
         if features.shape != self.mean.shape or not np.isfinite(features).all():
             return float("inf")
-        white = self.whitening @ ((features - self.mean) / self.scales)
-        return float(np.sqrt(np.mean(white**2)))
+        with np.errstate(over="ignore", invalid="ignore"):  # then it is infinite or no number, and so not inside
+            white = self.whitening @ ((features - self.mean) / self.scales)
+            return float(np.sqrt(np.mean(white**2)))
 
     def inside(self, features: NDArray[np.floating]) -> bool:
         """Whether an input is like those of the calibration."""
