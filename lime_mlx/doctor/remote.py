@@ -10,7 +10,7 @@ from lime_mlx.errors import ServerError
 
 from . import seeing, unused
 from .asking import Ask, Asker, Question
-from .findings import CANNOT_TELL, WORKS, Finding, unclear
+from .findings import BROKEN, CANNOT_TELL, WORKS, Finding, unclear
 from .likeness import Likeness
 from .scenic import Scenes
 from .subjects import BEEPS, COLOUR, COUNT, NUMBER, PITCH, PLACE, SHADE, SILENCE, WORD, Subject
@@ -69,7 +69,7 @@ class Section:
     """The examination of pictures or of sounds.
 
     trials: the questions of all subjects. refused: what the server says where it takes no picture or sound, else "".
-    able: the names of the rows whose questions the model answers.
+    able: the names of the rows whose questions the model answers. kept: whether answers are kept for their text.
     """
 
     asker: Asker
@@ -80,6 +80,7 @@ class Section:
     refused: str
     use: Finding | None = None
     able: frozenset[str] = frozenset()
+    kept: bool = False
 
     @classmethod
     def of(cls, asker: Asker, rng: random.Random, noun: str) -> Section:
@@ -148,6 +149,8 @@ class Section:
         """The rows that need an ability, which the rows before have shown; log-probabilities where it is missing."""
         asker, rng, number = self.asker, self.rng, self.works(NUMBER)
         reads, shade = number or self.works(PLACE), SHADE if self.works(COLOUR) else None
+        kept = self._same_text(NUMBER if number else SHADE)
+        self.kept = kept.status == BROKEN
         rows = [seeing.small_text(asker, rng) if number else self._by_likeness("small text", Likeness.shrunk)]
         if rows[0].status == CANNOT_TELL and number:
             rows = [self._by_likeness("small text", Likeness.shrunk)]
@@ -155,7 +158,7 @@ class Section:
         rows.append(
             seeing.two_pictures(asker, rng, several) if several else self._by_likeness("two pictures", Likeness.second)
         )
-        rows.append(self._same_text(NUMBER if number else SHADE))
+        rows.append(kept)
         if number and shade:
             rows.append(seeing.same_picture(asker, rng))
         rows.append(self._blank())
@@ -186,11 +189,13 @@ class Section:
         first = self.trials[0]
         medium = question(first.subject, drawn(first.subject)(first.truths[0])) if self.uses else Question("")
         finding = system_prompt(self.asker, self.rng, medium)
-        if finding.status == CANNOT_TELL and self._likeness.offered:
+        if finding.status == CANNOT_TELL and self._likeness.offered and not self.kept:
             return self._likeness.system()
         return finding
 
     def _by_likeness(self, name: str, probe: Callable[[Likeness], Finding]) -> Finding:
+        if self.kept and probe is not Likeness.kept:
+            return unclear(name, "answers are kept for their text, so that log-probabilities tell nothing")
         if not self._likeness.offered:
             return unclear(name, "the model lacks the ability to answer such questions, and gives no log-probabilities")
         return replace(probe(self._likeness), name=name)

@@ -110,8 +110,8 @@ def two_pictures(asker: Asker, rng: random.Random, subject: Subject) -> Finding:
     """Two pictures in one question, of which it names the first or the second."""
     name, make = "two pictures", drawn(subject)
     order, size = list(subject.options), len(subject.options)
-    firsts, steps = by_lot(rng, order, 6), by_lot(rng, range(1, size), 6)
-    wanted = by_lot(rng, (False, True), 6)  # whether it names the second
+    firsts, steps = by_lot(rng, order, 8), by_lot(rng, range(1, size), 8)
+    wanted = by_lot(rng, (False, True), 8)  # whether it names the second
 
     def shown(trial: int, first: str) -> tuple[str, str]:
         """Both pictures of a trial."""
