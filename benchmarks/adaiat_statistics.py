@@ -17,9 +17,9 @@ import numpy as np
 from rich.progress import track
 
 from lime_mlx import load
+from lime_mlx.decoding import start, steps
 from lime_mlx.evaluate.tasks import Item, Task, parse_task
 from lime_mlx.files import write
-from lime_mlx.generation import start, steps
 from lime_mlx.methods import parse_method
 from lime_mlx.methods.adaiat import SUPPORTED, UNSUPPORTED, mean_attention
 from lime_mlx.methods.own_text import own_text

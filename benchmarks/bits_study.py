@@ -20,12 +20,12 @@ from rich.progress import track
 from lime_mlx import load
 from lime_mlx.checkpoint.hub import demos
 from lime_mlx.convert import convert
+from lime_mlx.decoding import decode
 from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.scorers.metrics import Metric, ratio
 from lime_mlx.evaluate.statistics import interval, paired_bootstrap
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import Task, parse_task
-from lime_mlx.generation import decode
 
 GROUP = 32
 MIXED = ("mixed_2_6", "mixed_3_6")

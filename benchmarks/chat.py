@@ -30,7 +30,7 @@ from rich.progress import track  # noqa: E402
 from lime_mlx import Chat, Prefixes, load  # noqa: E402
 from lime_mlx.checkpoint.hub import demos  # noqa: E402
 from lime_mlx.convert import convert  # noqa: E402
-from lime_mlx.generation import Step, steps  # noqa: E402
+from lime_mlx.decoding import Step, steps  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
 from lime_mlx.models.base import Model  # noqa: E402
 from lime_mlx.processor import Processor  # noqa: E402

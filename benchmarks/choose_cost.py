@@ -21,7 +21,7 @@ import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 from speed import CONFIG, PICTURE, PROMPT, VOCABULARY, ids  # noqa: E402
 
-from lime_mlx.generation import start, steps  # noqa: E402
+from lime_mlx.decoding import start, steps  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
 from lime_mlx.prompt import Noun, Place, Prompt, Question, Sibling, Span, YesNo  # noqa: E402

@@ -30,7 +30,7 @@ import mlx.nn as nn  # noqa: E402
 import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-from lime_mlx.generation import start  # noqa: E402
+from lime_mlx.decoding import start  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
 from lime_mlx.prompt import Prompt, Span  # noqa: E402

@@ -22,11 +22,11 @@ from detectors import COLUMNS, PLAIN, PROBES, Column, Moment
 from rich.progress import track
 
 from lime_mlx import load
+from lime_mlx.decoding import decode
 from lime_mlx.evaluate.fitting import auroc, auroc_interval, fitted, logistic, measured, unsupported
 from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks.scenes import PARTS, Scenes, Sounds
-from lime_mlx.generation import decode
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor
 from lime_mlx.prompt import Prompt

@@ -22,9 +22,9 @@ from mlx.utils import tree_map  # noqa: E402
 
 from lime_mlx import load  # noqa: E402
 from lime_mlx.checkpoint.load import build  # noqa: E402
+from lime_mlx.decoding import steps  # noqa: E402
 from lime_mlx.evaluate.asking import sessions  # noqa: E402
 from lime_mlx.evaluate.tasks import parse_task  # noqa: E402
-from lime_mlx.generation import steps  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
 from lime_mlx.models.base import Model  # noqa: E402
 from lime_mlx.prompt import Prompt  # noqa: E402

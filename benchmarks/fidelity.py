@@ -16,7 +16,7 @@ from lime_mlx import blas
 blas.load_blas()
 
 from lime_mlx import load  # noqa: E402
-from lime_mlx.generation import start  # noqa: E402
+from lime_mlx.decoding import start  # noqa: E402
 from lime_mlx.lrp.relevance import cached, exact, grounding, reliance  # noqa: E402
 from lime_mlx.lrp.rules import rules  # noqa: E402
 from lime_mlx.scenes import PROMPTS, make_scene  # noqa: E402

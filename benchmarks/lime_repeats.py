@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from lime_mlx import blas, load
 from lime_mlx.attention import softmax
 from lime_mlx.cache import Delta, overlays
+from lime_mlx.decoding import start
 from lime_mlx.evaluate.scorers.scenes import kinds_named, mentions
 from lime_mlx.evaluate.tasks import parse_task
 from lime_mlx.evaluate.tasks.scenes import Scenes
-from lime_mlx.generation import start
 from lime_mlx.methods import parse_method
 from lime_mlx.methods.lime import PreparedLime
 from lime_mlx.methods.token_optimizer import Fast

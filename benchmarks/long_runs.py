@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from lime_mlx import load
 from lime_mlx.blas import load_blas
-from lime_mlx.generation import start, steps
+from lime_mlx.decoding import start, steps
 from lime_mlx.methods import parse_method
 from lime_mlx.scenes import PROMPTS, make_scene
 

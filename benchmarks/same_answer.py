@@ -22,7 +22,7 @@ from same_words import BITS, DTYPES, FIRST_SEED, loaded
 
 from lime_mlx import Prefixes
 from lime_mlx.blas import load_blas
-from lime_mlx.generation import start, steps
+from lime_mlx.decoding import start, steps
 from lime_mlx.methods import parse_method
 from lime_mlx.models.base import Model
 from lime_mlx.processor import Processor

@@ -25,7 +25,7 @@ from mlx.utils import tree_flatten  # noqa: E402
 
 from lime_mlx import load_model  # noqa: E402
 from lime_mlx.checkpoint.load import build  # noqa: E402
-from lime_mlx.generation import start, steps  # noqa: E402
+from lime_mlx.decoding import start, steps  # noqa: E402
 from lime_mlx.methods import parse_method  # noqa: E402
 from lime_mlx.prompt import Prompt  # noqa: E402
 

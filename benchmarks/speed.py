@@ -25,8 +25,8 @@ from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 from mlx_lm.models import llama  # noqa: E402
 
+from lime_mlx.decoding import start, steps  # noqa: E402
 from lime_mlx.errors import PromptError  # noqa: E402
-from lime_mlx.generation import start, steps  # noqa: E402
 from lime_mlx.methods import Method, parse_method  # noqa: E402
 from lime_mlx.models.text import Text  # noqa: E402
 from lime_mlx.prompt import Noun, Place, Prompt, Question, Sibling, Span, YesNo  # noqa: E402

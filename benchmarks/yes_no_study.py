@@ -25,12 +25,12 @@ import numpy as np
 from rich.progress import track
 
 from lime_mlx import load
+from lime_mlx.decoding import steps
 from lime_mlx.evaluate.asking import SessionFactory, sessions
 from lime_mlx.evaluate.records import Record
 from lime_mlx.evaluate.statistics import holm, interval, mcnemar
 from lime_mlx.evaluate.store import Answers
 from lime_mlx.evaluate.tasks import Item, Task, parse_task
-from lime_mlx.generation import steps
 from lime_mlx.methods import parse_method
 from lime_mlx.methods.lime import PreparedLime
 from lime_mlx.methods.token_optimizer import Fast

@@ -166,8 +166,9 @@ def explained(
     notes: list[str],
 ) -> tuple[Explanation | None, bool]:
     """The explanation of what the model answered before Ctrl-C, and whether that came; None when nothing was."""
+    from lime_mlx.decoding import calibration_note, resolve_method
     from lime_mlx.explanation import explained
-    from lime_mlx.generation import calibration_note, resolve_method, stream_generate
+    from lime_mlx.generation import stream_generate
 
     with noting(notes):
         method = resolve_method(request.method, opened.prompt, opened.model)

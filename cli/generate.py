@@ -113,8 +113,9 @@ def command(
     prepare_backend(notes, quiet)
 
     from lime_mlx.answer import collect
+    from lime_mlx.decoding import calibration_note, resolve_method
     from lime_mlx.explanation import input_warnings
-    from lime_mlx.generation import calibration_note, resolve_method, stream_generate
+    from lime_mlx.generation import stream_generate
     from lime_mlx.methods import parse_method
     from lime_mlx.words import without_flagged
 

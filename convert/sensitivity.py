@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from lime_mlx.checkpoint.files import model_type, read_config
 from lime_mlx.checkpoint.load import load_model, load_processor, modules
+from lime_mlx.decoding import decode
 from lime_mlx.errors import ConversionError
-from lime_mlx.generation import decode
 from lime_mlx.lrp.relevance import relevance, reliance
 from lime_mlx.media.audio import Sound
 from lime_mlx.media.formats import is_picture_name

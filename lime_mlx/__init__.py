@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from lime_mlx.answer import Answer, Response
     from lime_mlx.chat import Chat
     from lime_mlx.checkpoint.load import load, load_model
+    from lime_mlx.decoding import decode
     from lime_mlx.explanation import Explanation, explain
-    from lime_mlx.generation import decode, generate, stream_generate
+    from lime_mlx.generation import generate, stream_generate
     from lime_mlx.kv import KVOptions
     from lime_mlx.lrp.relevance import relevance
     from lime_mlx.prefixes import Prefixes
@@ -50,7 +51,7 @@ _HOMES = {
     "Prompt": "prompt",
     "Response": "answer",
     "Span": "prompt",
-    "decode": "generation",
+    "decode": "decoding",
     "generate": "generation",
     "load": "checkpoint.load",
     "load_model": "checkpoint.load",

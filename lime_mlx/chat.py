@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.answer import Answer, Response, collect
+from lime_mlx.decoding import resolve_method
 from lime_mlx.errors import LimeError, PromptError
 from lime_mlx.explanation import Explanation
 from lime_mlx.files import write
-from lime_mlx.generation import open_images, open_sounds, resolve_method, stream_generate
+from lime_mlx.generation import open_images, open_sounds, stream_generate
 from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.lrp.relevance import Shares
 from lime_mlx.media.audio import AudioSource, Sound

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lime_mlx.answer import Answer, Response, collect
+from lime_mlx.decoding import resolve_method
 from lime_mlx.errors import LimeError, PromptError
 from lime_mlx.files import write_output
-from lime_mlx.generation import open_images, open_prompt, open_sounds, resolve_method, stream_generate
+from lime_mlx.generation import open_images, open_prompt, open_sounds, stream_generate
 from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.maps import picture_map
 from lime_mlx.media.audio import AudioSource, Sound

@@ -5,7 +5,7 @@ import math
 import mlx.core as mx
 import numpy as np
 
-from lime_mlx.generation import start
+from lime_mlx.decoding import start
 from lime_mlx.session import Session
 from lime_mlx.support.detector import Detector
 from lime_mlx.support.statistics import from_logits, from_relevance, log_softmax

@@ -5,7 +5,7 @@ import numpy as np
 from helpers import distance
 from reference import Reference
 
-from lime_mlx.generation import decode
+from lime_mlx.decoding import decode
 
 
 def softmax(scores):

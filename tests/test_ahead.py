@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from helpers import distance, small_model, small_prompt
 
+from lime_mlx.decoding import start, steps
 from lime_mlx.errors import NumericalError
-from lime_mlx.generation import start, steps
 from lime_mlx.methods import Plain
 from lime_mlx.sampling import Sampling
 

@@ -6,7 +6,7 @@ import pytest
 from helpers import distance, small_model, small_prompt
 
 from lime_mlx.attention import in_blocks, weighted
-from lime_mlx.generation import decode
+from lime_mlx.decoding import decode
 from lime_mlx.lrp import rules as rule_sets
 from lime_mlx.lrp.relevance import relevance
 

@@ -11,8 +11,9 @@ from mlx_lm.models.cache import load_prompt_cache
 
 from lime_mlx import load
 from lime_mlx.cache_file import fingerprint, open_with_file
+from lime_mlx.decoding import decode, start, steps
 from lime_mlx.errors import BackendError, LimeError, PromptError
-from lime_mlx.generation import decode, generate, start, steps
+from lime_mlx.generation import generate
 from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.methods import parse_method
 from lime_mlx.prompt import Prompt, Span

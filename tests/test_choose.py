@@ -12,8 +12,9 @@ from mlx.utils import tree_flatten
 
 from lime_mlx import decode, generate, load
 from lime_mlx.asking import completions, continued, margins
+from lime_mlx.decoding import start, steps
 from lime_mlx.errors import CheckpointError, MethodError
-from lime_mlx.generation import start, steps, stream_generate
+from lime_mlx.generation import stream_generate
 from lime_mlx.media.audio import Sound
 from lime_mlx.methods import METHODS, parse_method
 from lime_mlx.methods.choose import Turns, _possible

@@ -12,8 +12,8 @@ from mlx.utils import tree_unflatten
 from stepwise import boosted, forced, furthest, led, log_softmax, logits_of, plain, smoothed
 
 from lime_mlx.checkpoint.load import build, load_model
+from lime_mlx.decoding import decode, start, steps
 from lime_mlx.errors import MethodError
-from lime_mlx.generation import decode, start, steps
 from lime_mlx.media.mel import Mel
 from lime_mlx.methods import METHODS, parse_method
 from lime_mlx.methods.base import Wrapper

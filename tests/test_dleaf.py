@@ -9,7 +9,7 @@ import pytest
 from helpers import distance, small_model, small_prompt
 from stepwise import Stepwise, boosted, forced, furthest, led, logits_of, plain
 
-from lime_mlx.generation import start
+from lime_mlx.decoding import start
 from lime_mlx.lrp.rules import GRADIENT
 from lime_mlx.methods import parse_method
 from lime_mlx.methods.attention import Heads, PaiAttention

@@ -12,8 +12,8 @@ from lime_mlx import explain, generate, load
 from lime_mlx.checkpoint.files import read_config
 from lime_mlx.checkpoint.hub import locate
 from lime_mlx.cli import main
+from lime_mlx.decoding import start
 from lime_mlx.errors import CheckpointError
-from lime_mlx.generation import start
 from lime_mlx.media.audio import Sound
 from lime_mlx.methods import Plain
 from lime_mlx.methods.retry import Retry

@@ -11,8 +11,8 @@ import pytest
 
 from lime_mlx.checkpoint.hub import demos
 from lime_mlx.checkpoint.load import load
+from lime_mlx.decoding import decode
 from lime_mlx.files import fingerprint
-from lime_mlx.generation import decode
 from lime_mlx.methods import parse_method
 from lime_mlx.scenes import make_scene
 from lime_mlx.support.detector import Detector

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 
 import lime_mlx
 from lime_mlx.checkpoint.load import load_model
-from lime_mlx.generation import steps
+from lime_mlx.decoding import steps
 from lime_mlx.kv import KVOptions
 from lime_mlx.lrp.rules import ATTN_LRP
 from lime_mlx.methods import parse_method

@@ -5,6 +5,7 @@ import pytest
 
 import lime_mlx
 from lime_mlx.cli.scores import text_tables
+from lime_mlx.decoding import steps
 from lime_mlx.evaluate.asking import sessions
 from lime_mlx.evaluate.runner import RunConfig, run
 from lime_mlx.evaluate.scorers.free import fault, loops
@@ -12,7 +13,6 @@ from lime_mlx.evaluate.scorers.metrics import MORE, Metric
 from lime_mlx.evaluate.store import Cell, Store
 from lime_mlx.evaluate.summary import changes, rows, summarise
 from lime_mlx.evaluate.tasks import parse_task
-from lime_mlx.generation import steps
 from lime_mlx.methods import parse_method
 from lime_mlx.scenes import PICTURES, SOUNDS
 from lime_mlx.scenes.talk import LIST, ORDERED, TALKS, VERDICT, WORD

@@ -10,7 +10,7 @@ from helpers import GOLDEN, distance, excess, golden, golden_model
 
 import lime_mlx
 from lime_mlx.cache import Overlay
-from lime_mlx.generation import start
+from lime_mlx.decoding import start
 from lime_mlx.lrp.relevance import exact, relevance
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods.lime import Lime

@@ -7,8 +7,8 @@ import pytest
 from helpers import distance, small_model, small_prompt
 from stepwise import forced, furthest, logits_of, plain, smoothed
 
+from lime_mlx.decoding import start, steps
 from lime_mlx.errors import MethodError
-from lime_mlx.generation import start, steps
 from lime_mlx.methods import parse_method
 from lime_mlx.methods.base import PlainDecoding
 from lime_mlx.methods.kvsmooth import KVSmooth

@@ -9,8 +9,8 @@ from helpers import Joined, distance, small_model, small_prompt
 from reference import Reference
 
 from lime_mlx.cache import overlays
+from lime_mlx.decoding import decode, start
 from lime_mlx.errors import MethodError
-from lime_mlx.generation import decode, start
 from lime_mlx.lrp.relevance import cached, exact
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.methods import Plain, parse_method

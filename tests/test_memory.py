@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from lime_mlx.generation import start
+from lime_mlx.decoding import start
 from lime_mlx.lrp.relevance import relevance
 from lime_mlx.methods import parse_method
 from lime_mlx.models.text import Text

@@ -7,8 +7,9 @@ from helpers import small_model, small_prompt
 
 from lime_mlx import backend, load
 from lime_mlx.cli import main
+from lime_mlx.decoding import decode
 from lime_mlx.errors import BackendError
-from lime_mlx.generation import decode, stream_generate
+from lime_mlx.generation import stream_generate
 from lime_mlx.kv import DEFAULT, KVOptions
 from lime_mlx.memory import check_fits, doing, memory_needed
 from lime_mlx.methods import parse_method

@@ -15,9 +15,9 @@ from helpers import small_model, small_prompt
 import lime_mlx
 from lime_mlx.checkpoint.hub import demos
 from lime_mlx.cli import main
+from lime_mlx.decoding import decode, steps
 from lime_mlx.errors import NumericalError
 from lime_mlx.evaluate.asking import answer as recorded
-from lime_mlx.generation import decode, steps
 from lime_mlx.lrp.relevance import shares
 from lime_mlx.methods import Method, parse_method
 from lime_mlx.methods.base import Prepared, Wrapper

@@ -6,9 +6,9 @@ import pytest
 from helpers import distance, small_model, small_prompt
 from mlx_lm.models.cache import QuantizedKVCache
 
+from lime_mlx.decoding import decode, start
 from lime_mlx.entries import Held, LayerCache, Packing
 from lime_mlx.errors import PromptError
-from lime_mlx.generation import decode, start
 from lime_mlx.kv import KVOptions
 from lime_mlx.lrp.rules import PLAIN
 from lime_mlx.methods import parse_method

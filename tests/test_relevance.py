@@ -5,8 +5,8 @@ from helpers import Joined, distance, small_model, small_prompt
 from reference import Reference
 
 from lime_mlx.cache import overlays
+from lime_mlx.decoding import start
 from lime_mlx.errors import MethodError, PromptError
-from lime_mlx.generation import start
 from lime_mlx.lrp.relevance import cached, exact, exact_slope, grounding, relevance, reliance, shares
 from lime_mlx.lrp.rules import rules as rules_by_name
 from lime_mlx.prompt import Prompt

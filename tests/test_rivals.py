@@ -11,8 +11,8 @@ from rivals import Doubtful, Guided, acg, ada, flb, only, own_text, without_pict
 from stepwise import Stepwise, forced, furthest, led, logits_of, plain, smoothed
 
 from lime_mlx.checkpoint.load import load_model
+from lime_mlx.decoding import decode, start, steps
 from lime_mlx.errors import MethodError
-from lime_mlx.generation import decode, start, steps
 from lime_mlx.lrp.rules import GRADIENT
 from lime_mlx.methods import only as only_module
 from lime_mlx.methods import parse_method

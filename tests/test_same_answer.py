@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lime_mlx.generation import start
+from lime_mlx.decoding import start
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import same_answer  # noqa: E402

@@ -11,8 +11,8 @@ from stepwise import softmax
 
 import lime_mlx
 from lime_mlx import load
+from lime_mlx.decoding import decode, start, steps
 from lime_mlx.errors import MethodError
-from lime_mlx.generation import decode, start, steps
 from lime_mlx.media.audio import open_audio
 from lime_mlx.methods import parse_method
 from lime_mlx.methods.selfval import REQUEST, named_first

@@ -6,7 +6,7 @@ import pytest
 from helpers import distance, small_model, small_prompt
 
 from lime_mlx import load
-from lime_mlx.generation import start
+from lime_mlx.decoding import start
 from lime_mlx.methods import parse_method
 from lime_mlx.prompt import Noun
 from lime_mlx.scenes import PROMPTS, SOUND_PROMPTS, make_scene, make_sound

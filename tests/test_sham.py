@@ -12,9 +12,9 @@ from stepwise import forced, furthest, logits_of, plain, smoothed
 
 import lime_mlx
 from lime_mlx.checkpoint.load import load, load_processor
+from lime_mlx.decoding import decode
 from lime_mlx.errors import MethodError
 from lime_mlx.evaluate.asking import answer
-from lime_mlx.generation import decode
 from lime_mlx.methods import parse_method
 from lime_mlx.prompt import Prompt, Span
 from lime_mlx.session import Session

@@ -8,8 +8,8 @@ import pytest
 from helpers import distance, small_model, small_prompt
 
 from lime_mlx import decode
+from lime_mlx.decoding import start
 from lime_mlx.errors import MethodError
-from lime_mlx.generation import start
 from lime_mlx.methods import parse_method
 from lime_mlx.prompt import Prompt, Span
 

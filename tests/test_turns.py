@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lime_mlx import load
+from lime_mlx.decoding import start
 from lime_mlx.evaluate.scorers.scenes import mentions
-from lime_mlx.generation import start
 from lime_mlx.methods import parse_method
 from lime_mlx.prompt import Turn
 from lime_mlx.scenes import PROMPTS, make_scene

@@ -11,9 +11,9 @@ from lime_mlx import load
 from lime_mlx.asking import continued, margins
 from lime_mlx.cache import KVCache
 from lime_mlx.chat import Chat
+from lime_mlx.decoding import decode, start
 from lime_mlx.entries import LOOKBACK, LayerCache
 from lime_mlx.errors import MethodError, PromptError
-from lime_mlx.generation import decode, start
 from lime_mlx.kv import KVOptions
 from lime_mlx.methods import parse_method
 from lime_mlx.prefixes import Prefixes

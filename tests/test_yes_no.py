@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lime_mlx import generate, load
+from lime_mlx.decoding import start
 from lime_mlx.errors import MethodError
 from lime_mlx.evaluate.yes_no import LEAST, fitted_threshold
-from lime_mlx.generation import start
 from lime_mlx.methods import parse_method
 from lime_mlx.prompt import YesNo
 from lime_mlx.scenes import make_scene

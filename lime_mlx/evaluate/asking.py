@@ -8,8 +8,8 @@ from functools import partial
 import mlx.core as mx
 
 from lime_mlx.checkpoint.load import load
+from lime_mlx.decoding import Step, steps
 from lime_mlx.errors import LimeError
-from lime_mlx.generation import Step, steps
 from lime_mlx.methods import Method
 from lime_mlx.models.base import Model
 from lime_mlx.prefixes import Prefixes

@@ -12,8 +12,9 @@ import mlx.core as mx
 
 from lime_mlx.answer import Response, collect
 from lime_mlx.checkpoint.promised import promised
+from lime_mlx.decoding import resolve_method
 from lime_mlx.explanation import input_warnings
-from lime_mlx.generation import resolve_method, stream_generate
+from lime_mlx.generation import stream_generate
 from lime_mlx.methods import Method, Plain, parse_method
 from lime_mlx.prompt import Prompt, Span
 from lime_mlx.server.models import Loaded
