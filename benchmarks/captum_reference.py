@@ -86,7 +86,8 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, default="validation")
     arguments = parser.parse_args()
     model, processor = load("demo")
-    first, table = PARTS[arguments.part], {}
+    first = PARTS[arguments.part]
+    table: dict[str, tuple[list[float], list[int]]] = {}
     for seed in track(range(first, first + arguments.scenes)):
         for name, value in study(model, processor, seed, arguments.samples).items():
             values, seeds = table.setdefault(name, ([], []))

@@ -92,7 +92,8 @@ def scene_of(world: str, seed: int) -> tuple[dict[str, Any], dict[str, Box], tup
     """What `explain` takes, the box of each thing as fractions of the whole, and all names of things."""
     if world == "picture":
         picture = make_scene(seed, "ordinary")
-        boxes = {thing.kind: tuple(edge / picture.image.width for edge in thing.box) for thing in picture.objects}
+        corners = {thing.kind: [edge / picture.image.width for edge in thing.box] for thing in picture.objects}
+        boxes: dict[str, Box] = {kind: (left, top, right, low) for kind, (left, top, right, low) in corners.items()}
         return {"image": picture.image}, boxes, THINGS
     sound = make_sound(seed, "ordinary")
     seconds = len(sound.samples) / sound.rate
@@ -116,7 +117,7 @@ def study(world: str, model: Any, processor: Any, seed: int) -> dict[str, Any]:
         return row
     places = letters(answer.words, processor.tokenizer.decode)
     medium = ("image" if world == "picture" else "audio", 0)
-    shown = {n: answer.words[n].relevance for n in [*right, *wrong]}
+    shown: dict[int, Any] = {n: answer.words[n].relevance for n in [*right, *wrong]}
     shape = medium_map(shown[next(iter(shown))], answer.spans, medium).shape
     cells = cells_of(model, processor, prompt, pictures, medium, shape)
     curves = Curves(model, cells, tokens, places)
@@ -129,7 +130,7 @@ def study(world: str, model: Any, processor: Any, seed: int) -> dict[str, Any]:
     in_bands = None if bands is None else Curves(model, bands, tokens, places)
     falls_in_bands = None if in_bands is None else removed(in_bands)
     for index, n in enumerate(right):
-        maps = {"cached": cached[n]}
+        maps: dict[str, Any] = {"cached": cached[n]}
         maps |= {kind: medium_map(rows[kind][index], answer.spans, medium) for kind in rows}
         maps["perturbation"] = np.repeat(falls[:, n], int(np.prod(shape)) // len(falls)).reshape(shape)
         for other in right:
@@ -260,7 +261,7 @@ def main() -> None:
                     rows.append(study(world, *models[world], seed))
                     with arguments.output.open("a") as file:
                         file.write(json.dumps(rows[-1]) + "\n")
-    figures = {}
+    figures: dict[str, Any] = {}
     for world in MODELS:
         part = [row for row in rows if row["world"] == world]
         figures[world] = {"scenes": len(part), "model": fingerprint(load(MODELS[world])[0]), "kinds": summary(part)}

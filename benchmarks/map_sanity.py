@@ -89,18 +89,18 @@ def main() -> None:
                 values, seeds = table.setdefault(key, ([], []))
                 values.append(value)
                 seeds.append(seed)
-            for key, each in balance.items():
-                balances.setdefault(key, []).append(each)
+            for rule, parts in balance.items():
+                balances.setdefault(rule, []).append(parts)
         print(f"{world}, {arguments.scenes} scenes: correlation with the true map")
         for (kind, stage), (values, seeds) in sorted(table.items()):
             shown = mean(values, seeds)
             print(
                 f"  {kind}, {stage}: {shown['value']:.3f} ({shown['low']:.3f} to {shown['high']:.3f}), n={shown['n']}"
             )
-        for key, each in balances.items():
-            worst, arrived, biases, kept = np.array(each).T
+        for rule, several in balances.items():
+            worst, arrived, biases, kept = np.array(several).T
             print(
-                f"  {key}: at most {100 * worst.max():.2g} % unexplained in {len(each)} words; of the logit, "
+                f"  {rule}: at most {100 * worst.max():.2g} % unexplained in {len(several)} words; of the logit, "
                 f"{100 * np.mean(arrived):.1f} % reach the embeddings, {100 * np.mean(biases):.1f} % stay in biases, "
                 f"{100 * np.mean(kept):.1f} % in the softmax"
             )

@@ -133,9 +133,9 @@ def main() -> None:
     parts = [f"{what}, {clock}" for what in ("first token", "a token") for clock in ("wall", "processor")]
     for index, part in enumerate(parts):
         ratios = sorted(b[index] / a[index] for a, b in taken)
-        here, there = (1e3 * statistics.median(pair[side][index] for pair in taken) for side in (0, 1))
+        ours_ms, theirs_ms = (1e3 * statistics.median(pair[side][index] for pair in taken) for side in (0, 1))
         print(
-            f"{part}: ours {here:.1f} ms, mlx-vlm {there:.1f} ms; mlx-vlm / ours "
+            f"{part}: ours {ours_ms:.1f} ms, mlx-vlm {theirs_ms:.1f} ms; mlx-vlm / ours "
             f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
         )
 

@@ -48,7 +48,7 @@ def test_no_program_calls_what_the_package_no_longer_has(tmp_path):
     outdated = tmp_path / "outdated.py"
     outdated.write_text(
         "import lime_mlx.gone\n"
-        "from lime_mlx.generation import begin, start\n"
+        "from lime_mlx.decoding import begin, start\n"
         "from lime_mlx.methods.token_optimizer import Fast\n"
         "def main(model, prompt, search: Fast):\n"
         "    start(model, prompt, content=None)\n"

@@ -3,7 +3,6 @@
 import json
 import struct
 from functools import cache
-from importlib.util import find_spec
 
 import mlx.core as mx
 import numpy as np
@@ -112,7 +111,4 @@ def try_cache(data: bytes) -> bool:
 
 
 FILES = ("cache_file.py", "entries.py")
-# While the package has no such files, there is nothing to try.
-PROMPT_CACHES = (
-    [Caches("prompt-cache", caches, try_cache, FILES, "bytes", slow=True)] if find_spec("lime_mlx.cache_file") else []
-)
+PROMPT_CACHES = [Caches("prompt-cache", caches, try_cache, FILES, "bytes", slow=True)]
