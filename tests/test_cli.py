@@ -393,14 +393,16 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize("output", [[], ["--json"]])
 def test_interrupted_keeps_what_was_said(model, picture, output):
     arguments = ["--model", model, "--image", picture, "--max-tokens", "100000", "--method", "none", *output]
-    process = subprocess.Popen(
-        COMMAND + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "LIME_MLX_BLAS": "none"}
-    )
-    assert process.stderr.readline().startswith(b"Note: ")
-    seen = b"" if output else process.stdout.read(1)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    environment = {**os.environ, "LIME_MLX_BLAS": "none"}
+    for _ in range(3):
+        process = subprocess.Popen(COMMAND + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        assert process.stderr.readline().startswith(b"Note: ")
+        seen = b"" if output else process.stdout.read(1)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        if b"repeated itself" not in err:  # else the answer ended before the signal came, on a busy machine
+            break
     assert process.returncode == 130
     assert (seen + out).endswith(b"\n")
     assert err == b""
