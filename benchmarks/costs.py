@@ -8,7 +8,7 @@
 Weights are random. Times are ratios of medians of alternating pairs; on the CPU they are of processor time, which other
 programs disturb less. Memory is the peak above what is held before the token, plain decoding's own left out: it is
 the same in each run. `--check` fails where a time is more than a third above the stored one, or memory more than a
-tenth.
+tenth and 0.1 % of the weights.
 """
 
 import argparse
@@ -45,6 +45,7 @@ METHODS = {
     "fast, 1 normalised update": "lime:steps=2,words=all,update=normalised",
 }
 SLOWER, LARGER = 4 / 3, 1.1
+LEAST = 0.001  # of the weights: what rounding and a token more make of a row that needs next to nothing
 
 
 class Cost(NamedTuple):
@@ -149,7 +150,7 @@ def main() -> None:
         before = Cost(*stored[name]) if arguments.check else None
         if before is not None and cost.time > SLOWER * before.time:
             wrong.append(f"{name}: {cost.time:.2f} x plain, {before.time:.2f} stored")
-        if before is not None and cost.of_weights > LARGER * before.of_weights:
+        if before is not None and cost.of_weights > LARGER * before.of_weights + LEAST:
             wrong.append(f"{name}: {cost.of_weights:.2%} of the weights, {before.of_weights:.2%} stored")
         if arguments.write:
             stored[name] = cost
