@@ -45,8 +45,8 @@ links:
 	  Path(get_path('purelib'), 'lime_mlx_types.pth').write_text(str(Path.cwd()))"
 
 demo: setup
-	@.venv/bin/lime-mlx generate --image examples/scene.png -p "What is in the picture?" --method lime --explain
-	@.venv/bin/lime-mlx generate --audio examples/sounds.wav -p "What do you hear?" --method lime --explain
+	@.venv/bin/lime-mlx generate --image examples/scene.png -p "What is in the picture?" --explain
+	@.venv/bin/lime-mlx generate --audio examples/sounds.wav -p "What do you hear?" --explain
 
 test: setup
 	@rm -rf build/coverage

@@ -84,13 +84,20 @@ class Request:
 
 def takes_input(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a command that asks a model something; the command gets a `Request` as its first argument."""
+    return _takes(command, asks=True)
 
+
+def takes_media(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that asks for its questions later; it gets a `Request` without a question."""
+    return _takes(command, asks=False)
+
+
+def _takes(command: Callable[..., None], asks: bool) -> Callable[..., None]:
     @wraps(command)
-    def asking(
+    def requesting(
         files: tuple[str, ...],
         image: tuple[str, ...],
         audio: tuple[str, ...],
-        prompt: str | None,
         system: str | None,
         model: str | None,
         revision: str | None,
@@ -98,76 +105,34 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
         max_tokens: int,
         allow_private_urls: bool,
         kv: KVOptions,
+        prompt: str | None = None,
         **options: object,
     ) -> None:
         check_options(max_tokens=max_tokens)
         pictures, sounds = by_kind(files)
         image, audio = pictures + image, sounds + audio
-        if prompt is None and not image and not audio:
+        if asks and prompt is None and not image and not audio:
             name = click.get_current_context().info_name
             raise click.UsageError(f"Give a picture or a sound, as in: lime-mlx {name} photo.jpg")
-        text = question(prompt, image, audio)
-        last = method[-1] if method else None
-        command(
-            Request(
-                image,
-                audio,
-                text,
-                system,
-                chosen_model(model),
-                revision,
-                last,
-                max_tokens,
-                method,
-                allow_private_urls,
-                kv,
-            ),
-            **options,
-        )
-
-    wrapped = takes_cache(asking)
-    for option in reversed(_options()):
-        wrapped = option(wrapped)
-    return wrapped
-
-
-def takes_media(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that asks for its questions later; it gets a `Request` without a question."""
-
-    @wraps(command)
-    def opening(
-        files: tuple[str, ...],
-        image: tuple[str, ...],
-        audio: tuple[str, ...],
-        system: str | None,
-        model: str | None,
-        revision: str | None,
-        method: tuple[str, ...],
-        max_tokens: int,
-        allow_private_urls: bool,
-        kv: KVOptions,
-        **options: object,
-    ) -> None:
-        check_options(max_tokens=max_tokens)
-        pictures, sounds = by_kind(files)
+        if not asks and "-" in (*image, *audio):
+            raise PromptError("The questions come from standard input; give pictures and sounds as files or addresses.")
         request = Request(
-            pictures + image,
-            sounds + audio,
-            "",
+            image,
+            audio,
+            question(prompt, image, audio) if asks else "",
             system,
             chosen_model(model),
             revision,
             method[-1] if method else None,
             max_tokens,
-            allow_private_urls=allow_private_urls,
-            kv=kv,
+            method,
+            allow_private_urls,
+            kv,
         )
-        if "-" in (*request.image, *request.audio):
-            raise PromptError("The questions come from standard input; give pictures and sounds as files or addresses.")
         command(request, **options)
 
-    wrapped = takes_cache(opening)
-    for option in reversed(_options(question=False)):
+    wrapped = takes_cache(requesting)
+    for option in reversed(_options(asks)):
         wrapped = option(wrapped)
     return wrapped
 
@@ -191,7 +156,7 @@ def takes_cache(command: Callable[..., None]) -> Callable[..., None]:
     return choosing
 
 
-def _options(question: bool = True) -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
+def _options(asks: bool) -> list[Callable[[Callable[..., None]], Callable[..., None]]]:
     methods = ", ".join(METHOD_NAMES)
     prompt = click.option(
         "-p", "--prompt", help=f"The question; - reads it from standard input.  [default: {QUESTION}]"
@@ -200,7 +165,7 @@ def _options(question: bool = True) -> list[Callable[[Callable[..., None]], Call
         click.argument("files", nargs=-1, metavar="[FILE|URL]..."),
         click.option("--image", multiple=True, metavar="FILE|URL|-", help="A picture; repeat it for each one."),
         click.option("--audio", multiple=True, metavar="FILE|URL|-", help="A sound; repeat it for each one."),
-        *([prompt] if question else []),
+        *([prompt] if asks else []),
         click.option("--system", "--system-prompt", "system", help="System prompt."),
         click.option("--model", metavar="REPO|FOLDER", help=f"A Hub repository or a folder.  {OPTION_HELP}"),
         click.option("--revision", help="Branch, tag or commit of a Hub repository."),

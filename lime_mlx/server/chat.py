@@ -33,6 +33,18 @@ def usage(end: End) -> Json:
     }
 
 
+async def gathered(events: AsyncIterator[object]) -> tuple[str, list[Json], End]:
+    """The text of a whole answer, the entries of its tokens, and how it ended. Raises `ApiError`."""
+    text, entries, end = "", list[Json](), End("stop", 0, 0, 0, None)
+    async for each in events:
+        if isinstance(each, Piece):
+            text += each.text
+            entries += each.entries
+        elif isinstance(each, End):
+            end = each
+    return text, entries, end
+
+
 @dataclass
 class ChatShape:
     """The form of one answer. logprobs: whether they are wanted; include_usage: whether the stream ends with usage."""
@@ -45,13 +57,7 @@ class ChatShape:
 
     async def whole(self, events: AsyncIterator[object]) -> Json:
         """The answer at once. Raises `ApiError`."""
-        text, entries, end = "", list[Json](), End("stop", 0, 0, 0, None)
-        async for each in events:
-            if isinstance(each, Piece):
-                text += each.text
-                entries += each.entries
-            elif isinstance(each, End):
-                end = each
+        text, entries, end = await gathered(events)
         choice: Json = {
             "index": 0,
             "message": {"role": "assistant", "content": text, "refusal": None},

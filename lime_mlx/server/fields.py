@@ -12,9 +12,22 @@ from lime_mlx.server.errors import ApiError
 
 NOTHING_STORED = "Nothing is stored, whatever it says."
 ACCOUNT = "It is about the account and its bookkeeping."
+SHARED_BEGINNINGS = "Prompts that begin alike share their beginnings anyway."
+NO_TOOLS = "There are no tools."
+# What both routes ignore.
+IGNORED = {
+    "user": ACCOUNT,
+    "safety_identifier": ACCOUNT,
+    "metadata": ACCOUNT,
+    "service_tier": ACCOUNT,
+    "store": NOTHING_STORED,
+    "prompt_cache_key": SHARED_BEGINNINGS,
+    "prompt_cache_retention": SHARED_BEGINNINGS,
+    "parallel_tool_calls": NO_TOOLS,
+}
 # What chat apps keep beside a message or a part of it, and send along.
 BESIDE_MESSAGES = {
-    "cache_control": "Prompts that begin alike share their beginnings anyway.",
+    "cache_control": SHARED_BEGINNINGS,
     "created": "It says when a message was written.",
     "created_at": "It says when a message was written.",
     "metadata": "It is what an app notes about a message.",
@@ -40,17 +53,7 @@ class Fields:
 
 
 CHAT = Fields(
-    ignored={
-        "user": ACCOUNT,
-        "safety_identifier": ACCOUNT,
-        "metadata": ACCOUNT,
-        "service_tier": ACCOUNT,
-        "store": NOTHING_STORED,
-        "prompt_cache_key": "Prompts that begin alike share their beginnings anyway.",
-        "prompt_cache_retention": "Prompts that begin alike share their beginnings anyway.",
-        "prediction": "It makes an answer faster elsewhere, and does not change it.",
-        "parallel_tool_calls": "There are no tools.",
-    },
+    ignored=IGNORED | {"prediction": "It makes an answer faster elsewhere, and does not change it."},
     refused={
         "n": ([1], "One answer is made to a question; ask again for a second one."),
         "tools": ([[]], "The models answer in text and call no tools."),
@@ -71,17 +74,7 @@ CHAT = Fields(
 )
 
 RESPONSES = Fields(
-    ignored={
-        "user": ACCOUNT,
-        "safety_identifier": ACCOUNT,
-        "metadata": ACCOUNT,
-        "service_tier": ACCOUNT,
-        "store": NOTHING_STORED,
-        "prompt_cache_key": "Prompts that begin alike share their beginnings anyway.",
-        "prompt_cache_retention": "Prompts that begin alike share their beginnings anyway.",
-        "parallel_tool_calls": "There are no tools.",
-        "max_tool_calls": "There are no tools.",
-    },
+    ignored=IGNORED | {"max_tool_calls": NO_TOOLS},
     refused={
         "previous_response_id": ([], "Nothing is stored; send the earlier turns."),
         "conversation": ([], "Nothing is stored; send the earlier turns."),

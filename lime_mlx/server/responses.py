@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from lime_mlx.server.answering import End, Json, Piece, Words
-from lime_mlx.server.chat import event, new_id
+from lime_mlx.server.chat import event, gathered, new_id
 from lime_mlx.server.errors import ApiError
 from lime_mlx.server.question import Question
 
@@ -26,13 +26,7 @@ class ResponsesShape:
 
     async def whole(self, events: AsyncIterator[object]) -> Json:
         """The answer at once. Raises `ApiError`."""
-        text, entries, end = "", list[Json](), End("stop", 0, 0, 0, None)
-        async for each in events:
-            if isinstance(each, Piece):
-                text += each.text
-                entries += each.entries
-            elif isinstance(each, End):
-                end = each
+        text, entries, end = await gathered(events)
         return self._response(end, [self._message(text, entries, "completed")])
 
     async def stream(self, events: AsyncIterator[object]) -> AsyncGenerator[bytes, None]:
