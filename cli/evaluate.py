@@ -95,7 +95,7 @@ def command(
     several machines share the work.
 
     \b
-    lime-mlx evaluate --task scenes --method none --method lime
+    lime-mlx evaluate --task scenes --method none --method choose
     lime-mlx evaluate --task pope --limit 100 --model A --model B --output-dir runs/pope
     mlx.launch -n 2 lime-mlx evaluate --task scenes --output-dir runs/x
     lime-mlx evaluate --calibrate --model A --task chair
